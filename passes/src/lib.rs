@@ -1,0 +1,1 @@
+//! Compiler passes, their one pipeline, the cost model and the clear interpreters.

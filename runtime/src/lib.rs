@@ -1,0 +1,1 @@
+//! Loader, interpreters, client side and peregrine-run.

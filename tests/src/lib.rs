@@ -1,0 +1,1 @@
+//! Cases, snapshots, end-to-end runs and the tidy test.
