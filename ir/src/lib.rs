@@ -9,7 +9,9 @@
 //! This crate holds data and its meaning only: no ONNX, no cryptography, no files but the container.
 #![deny(unsafe_code)]
 
+pub mod client;
 pub mod consts;
+pub mod container;
 pub mod entity;
 pub mod fhe;
 pub mod graph;
@@ -17,6 +19,7 @@ pub mod layout;
 pub mod linear;
 pub mod program;
 pub mod tensor;
+pub mod text;
 
 pub use consts::{ConstData, ConstId, ConstPool, ConstTensor};
 pub use entity::{EntityId, PrimaryMap};

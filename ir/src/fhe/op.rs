@@ -1,0 +1,49 @@
+//! The closed set of operations on packed tensors.
+
+use peregrine_ckks::units::Level;
+
+use crate::consts::ConstId;
+use crate::linear::LinearMapId;
+
+/// A per-channel monic polynomial `y = x^degree + sum_{k<degree} lower[c, k] x^k`.
+///
+/// The leading coefficient a of the original polynomial is gone: |a|^(1/degree) went into the map that produces x, the sign
+/// of a into the maps that consume y.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct MonicPoly {
+    /// Degree, 2..=8.
+    pub degree: u32,
+    /// Lower coefficients `[C, degree]`, f64. A column that is zero for all channels costs nothing.
+    pub lower: ConstId,
+}
+
+/// An operation on packed tensors. Operands are in the node's `args`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FheOp {
+    /// An encrypted input.
+    Input {
+        /// ONNX input name.
+        name: String,
+    },
+    /// Sum of linear maps, one per operand, plus a per-channel bias `[C]` (f64); one rescale for all.
+    Linear {
+        /// `maps[i]` applies to operand i. All share the result's layout.
+        maps: Vec<LinearMapId>,
+        /// Bias.
+        bias: Option<ConstId>,
+    },
+    /// Per-channel polynomial; the last product is not rescaled.
+    Poly(MonicPoly),
+    /// Sum of two values of one layout, level, scale and unit.
+    Add,
+    /// Modulus drop to a lower level; the scale stays.
+    Drop {
+        /// New level.
+        to: Level,
+    },
+    /// Refresh to a higher level. No leveled program has one; the passes that place it come with bootstrapping.
+    Bootstrap {
+        /// New level.
+        to: Level,
+    },
+}

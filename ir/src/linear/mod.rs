@@ -1,0 +1,78 @@
+//! Linear maps between two layouts, as recipes, and their generalized diagonals.
+//!
+//! A [`LinearMap`] is a convolution-shaped map given by weights and two layouts; average pooling, global pooling, fully
+//! connected layers and identity skips are convolutions too. Its non-zero generalized diagonals are enumerated
+//! structurally (kernel tap x channel-digit offset, [`Diagonals`]), never by scanning a dense matrix, and expanded one
+//! by one on demand.
+
+mod diagonals;
+mod plan;
+#[cfg(test)]
+mod tests;
+
+pub use diagonals::{DiagonalKey, Diagonals};
+pub use plan::{BsgsSplit, CallPlan, PlannedDiagonal, plan_call};
+
+use crate::consts::ConstId;
+use crate::layout::{Chw, Layout};
+
+crate::entity_id!(
+    /// Names a layout; prints as `l0`.
+    LayoutId, "l"
+);
+crate::entity_id!(
+    /// Names a linear map; prints as `m0`.
+    LinearMapId, "m"
+);
+
+/// A convolution-shaped linear map `out[co,yo,xo] = sum w[co,ci,ky,kx] * in[ci, yo*sy + ky*dy - top, xo*sx + kx*dx - left]`.
+///
+/// Taps that fall outside the input count as zero. With `groups` g, `ci` runs over the input channels of `co`'s group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConvGeometry {
+    /// Kernel extents (rows, columns).
+    pub kernel: [u32; 2],
+    /// Strides (rows, columns).
+    pub stride: [u32; 2],
+    /// Padding before the first row and the first column.
+    pub pad: [u32; 2],
+    /// Dilations (rows, columns).
+    pub dilation: [u32; 2],
+    /// Channel groups.
+    pub groups: u32,
+}
+
+impl ConvGeometry {
+    /// A 1x1 map with one group per channel: a per-channel scaling.
+    pub fn channel_scaling(channels: u32) -> Self {
+        Self { kernel: [1, 1], stride: [1, 1], pad: [0, 0], dilation: [1, 1], groups: channels }
+    }
+    /// A kernel as large as the whole `input` map, without padding: a fully connected layer.
+    pub fn whole_map(input: Chw) -> Self {
+        Self { kernel: [input.h, input.w], stride: [1, 1], pad: [0, 0], dilation: [1, 1], groups: 1 }
+    }
+}
+
+/// A linear map between two layouts; weights are `[c_out, c_in / groups, kernel rows, kernel columns]`, row-major.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LinearMap {
+    /// Layout of the operand.
+    pub input: LayoutId,
+    /// Layout of the result.
+    pub output: LayoutId,
+    /// Geometry.
+    pub geometry: ConvGeometry,
+    /// Weights.
+    pub weights: ConstId,
+}
+
+/// A linear map with its tables looked up.
+#[derive(Clone, Copy, Debug)]
+pub struct ResolvedMap<'a> {
+    /// Layout of the operand.
+    pub input: &'a Layout,
+    /// Layout of the result.
+    pub output: &'a Layout,
+    /// Geometry.
+    pub geometry: ConvGeometry,
+}

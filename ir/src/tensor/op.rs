@@ -1,0 +1,138 @@
+//! The closed set of tensor operations.
+
+use crate::consts::ConstId;
+
+/// Attributes of a convolution. Weights are `[c_out, c_in / groups, kh, kw]`, the bias `[c_out]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Conv {
+    /// Weights.
+    pub weights: ConstId,
+    /// Bias.
+    pub bias: Option<ConstId>,
+    /// Strides (rows, columns).
+    pub stride: [u32; 2],
+    /// Zero padding: top, left, bottom, right.
+    pub pads: [u32; 4],
+    /// Dilations (rows, columns).
+    pub dilation: [u32; 2],
+    /// Channel groups.
+    pub groups: u32,
+}
+
+/// Pooling function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PoolKind {
+    /// Mean of the taps inside the input.
+    AverageExcludePad,
+    /// Mean of all taps, padding counted as zero.
+    AverageIncludePad,
+    /// Maximum.
+    Max,
+}
+
+/// Attributes of a pooling window.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pool {
+    /// Function.
+    pub kind: PoolKind,
+    /// Window (rows, columns).
+    pub kernel: [u32; 2],
+    /// Strides (rows, columns).
+    pub stride: [u32; 2],
+    /// Padding: top, left, bottom, right.
+    pub pads: [u32; 4],
+}
+
+/// Non-linearities known by name.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Activation {
+    /// max(x, 0)
+    Relu,
+    /// x or alpha x
+    LeakyRelu {
+        /// Slope for x < 0.
+        alpha: f32,
+    },
+    /// x or slope_c x, slopes `[C]` or `[1]`
+    PRelu {
+        /// Slopes for x < 0.
+        slope: ConstId,
+    },
+    /// min(max(x, low), high)
+    Clip {
+        /// Lower bound.
+        low: f32,
+        /// Upper bound.
+        high: f32,
+    },
+    /// 1 / (1 + e^-x)
+    Sigmoid,
+    /// x sigmoid(x)
+    Silu,
+    /// min(max(alpha x + beta, 0), 1)
+    HardSigmoid {
+        /// Slope.
+        alpha: f32,
+        /// Offset.
+        beta: f32,
+    },
+    /// x HardSigmoid(x; 1/6, 1/2)
+    HardSwish,
+    /// x Phi(x), exact form
+    Gelu,
+    /// tanh(x)
+    Tanh,
+}
+
+/// An operation of the tensor level. Operands are in the node's `args`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TensorOp {
+    /// The encrypted input; no operand. Named as in ONNX.
+    Input {
+        /// ONNX input name.
+        name: String,
+    },
+    /// Convolution of a `[1, C, H, W]` tensor.
+    Conv(Conv),
+    /// `y = W x + b` on `[1, F]`; weights `[out, in]`, bias `[out]`.
+    FullyConnected {
+        /// Weights.
+        weights: ConstId,
+        /// Bias.
+        bias: Option<ConstId>,
+    },
+    /// `y[c] = mul[c] x[c] + add[c]` along axis 1 (a batch norm in inference mode, or a constant multiply/add).
+    ChannelAffine {
+        /// Factors `[C]`.
+        mul: ConstId,
+        /// Offsets `[C]`.
+        add: ConstId,
+    },
+    /// A non-linearity.
+    Activation(Activation),
+    /// Per-channel polynomial `y = sum_k coefficients[c, k] x^k`; coefficients `[C or 1, degree + 1]`, f64.
+    Poly {
+        /// Coefficients.
+        coefficients: ConstId,
+    },
+    /// Sum of two tensors of one shape.
+    Add,
+    /// Difference of two tensors of one shape.
+    Sub,
+    /// Element-wise product of two tensors of one shape; `Mul(x, x)` is a square.
+    Mul,
+    /// Pooling over windows.
+    Pool(Pool),
+    /// Mean over rows and columns, `[1, C, H, W]` to `[1, C, 1, 1]`.
+    GlobalAveragePool,
+    /// Zero padding of rows and columns: top, left, bottom, right.
+    Pad {
+        /// Amounts.
+        pads: [u32; 4],
+    },
+    /// Row-major reshape, batch kept 1.
+    Reshape {
+        /// New shape.
+        shape: Vec<usize>,
+    },
+}
