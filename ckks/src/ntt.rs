@@ -1,0 +1,276 @@
+//! The negacyclic number theoretic transform, on `tfhe-ntt`.
+//!
+//! Values come in bit-reversed order: `forward(f)[i] = f(psi^(2*brv(i)+1))` for the primitive `2n`-th root `psi` the
+//! library picked. A polynomial of the subring `Z[X^g]`, `g = n/m`, is transformed at size `m`: its value `a` stands
+//! for positions `a*g .. (a+1)*g` of the transform of size `n`.
+
+use crate::arith::{Modulus, ShoupFactor};
+use crate::kernels::Kernels;
+use crate::ring::automorphism::Automorphism;
+use std::sync::OnceLock;
+use tfhe_ntt::prime64::Plan;
+use thiserror::Error;
+
+/// The library's smallest transform.
+const MIN_SIZE: usize = 16;
+
+/// Why a transform can't be built.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum NttError {
+    /// There is no negacyclic transform of this size modulo this number.
+    #[error("no transform of size {n} modulo {modulus}: the size must be a power of two >= 16 and the modulus a prime = 1 mod {}", 2 * .n)]
+    Unsupported {
+        /// The modulus.
+        modulus: u64,
+        /// The transform size.
+        n: usize,
+    },
+}
+
+/// Transforms of size `n` modulo one prime `= 1 mod 2n`, and of its subrings.
+#[derive(Debug)]
+pub struct NttTable {
+    modulus: Modulus,
+    plan: Plan,
+    psi: u64,
+    inverse_n: ShoupFactor,
+    /// By `log2` of the size; built at first use.
+    subrings: Box<[OnceLock<Option<Subring>>]>,
+}
+
+/// A smaller transform and the permutation from the library's root to `psi^(n/m)`.
+#[derive(Debug)]
+struct Subring {
+    plan: Plan,
+    to_our_root: Option<Automorphism>,
+}
+
+impl NttTable {
+    /// Precomputes the roots for ring degree `n`.
+    pub fn new(n: usize, modulus: Modulus) -> Result<Self, NttError> {
+        let unsupported = NttError::Unsupported { modulus: modulus.value(), n };
+        let plan = Plan::try_new(n, modulus.value()).ok_or(unsupported)?;
+        let psi = library_root(&plan);
+        let inverse_n = modulus.factor(modulus.inv(n as u64));
+        let subrings = (0..n.trailing_zeros()).map(|_| OnceLock::new()).collect();
+        Ok(Self { modulus, plan, psi, inverse_n, subrings })
+    }
+
+    /// Ring degree.
+    pub fn n(&self) -> usize {
+        self.plan.ntt_size()
+    }
+
+    /// The prime.
+    pub fn modulus(&self) -> &Modulus {
+        &self.modulus
+    }
+
+    /// The primitive `2n`-th root of unity that orders the values.
+    pub fn psi(&self) -> u64 {
+        self.psi
+    }
+
+    /// `1/n mod q`, the factor [`NttTable::inverse_unscaled`] leaves out.
+    pub fn inverse_n(&self) -> ShoupFactor {
+        self.inverse_n
+    }
+
+    /// Coefficients to values, in place. `limb` holds `n` residues.
+    pub fn forward(&self, limb: &mut [u64]) {
+        self.plan.fwd(limb);
+    }
+
+    /// Values to coefficients, in place.
+    pub fn inverse(&self, limb: &mut [u64], kernels: Kernels) {
+        self.plan.inv(limb);
+        kernels.mul_scalar_assign(&self.modulus, limb, self.inverse_n);
+    }
+
+    /// Values to `n` times the coefficients, in place, for callers that fold `1/n` into a later factor.
+    pub fn inverse_unscaled(&self, limb: &mut [u64]) {
+        self.plan.inv(limb);
+    }
+
+    /// Transforms the subring polynomial with coefficients `limb[k]` at `X^(k*n/m)`, `m = limb.len()`, in place.
+    /// Afterwards `limb[a]` is the value at positions `a*n/m .. (a+1)*n/m` of the full transform.
+    ///
+    /// # Panics
+    /// If `m` is not a power of two dividing `n`.
+    pub fn forward_subring(&self, limb: &mut [u64]) {
+        let m = limb.len();
+        assert!(m.is_power_of_two() && m <= self.n(), "{m} does not divide the ring degree {}", self.n());
+        if m == self.n() {
+            self.forward(limb);
+        } else if m >= MIN_SIZE {
+            self.transform_subring(limb);
+        } else {
+            let stride = MIN_SIZE / m;
+            let mut spread = [0; MIN_SIZE];
+            for (k, &coefficient) in limb.iter().enumerate() {
+                spread[k * stride] = coefficient;
+            }
+            if self.n() == MIN_SIZE {
+                self.forward(&mut spread);
+            } else {
+                self.transform_subring(&mut spread);
+            }
+            for (a, value) in limb.iter_mut().enumerate() {
+                *value = spread[a * stride];
+            }
+        }
+    }
+
+    fn transform_subring(&self, limb: &mut [u64]) {
+        let slot = &self.subrings[limb.len().trailing_zeros() as usize];
+        let Some(subring) = slot.get_or_init(|| self.build_subring(limb.len())) else {
+            unreachable!("a prime = 1 mod 2n has a transform of every size 16 <= m <= n");
+        };
+        subring.plan.fwd(limb);
+        if let Some(permutation) = &subring.to_our_root {
+            let library_order = limb.to_vec();
+            Kernels::scalar().permute(limb, &library_order, permutation);
+        }
+    }
+
+    fn build_subring(&self, m: usize) -> Option<Subring> {
+        let plan = Plan::try_new(m, self.modulus.value())?;
+        let library = library_root(&plan);
+        let ours = self.modulus.pow(self.psi, (self.n() / m) as u64);
+        let square = self.modulus.mul(library, library);
+        let mut power = library;
+        let mut exponent = 1u32;
+        while power != ours {
+            power = self.modulus.mul(power, square);
+            exponent += 2;
+            if exponent as usize > 2 * m {
+                return None;
+            }
+        }
+        let to_our_root = (exponent != 1).then(|| Automorphism::new(m, exponent));
+        Some(Subring { plan, to_our_root })
+    }
+}
+
+/// The root the library chose: the transform of `X` at position 0.
+fn library_root(plan: &Plan) -> u64 {
+    let mut x = vec![0; plan.ntt_size()];
+    x[1] = 1;
+    plan.fwd(&mut x);
+    x[0]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const N: usize = 256;
+    const PRIMES: [u64; 3] = [1_125_899_902_124_033, 562_949_950_537_729, 1_073_479_681];
+
+    fn residues(n: usize, q: &Modulus, seed: u64) -> Vec<u64> {
+        let mut state = seed;
+        (0..n)
+            .map(|_| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                q.reduce(state >> 3)
+            })
+            .collect()
+    }
+
+    fn evaluate(q: &Modulus, coefficients: &[u64], point: u64) -> u64 {
+        coefficients.iter().rev().fold(0, |value, &c| q.add(q.mul(value, point), c))
+    }
+
+    fn brv(i: usize, n: usize) -> u64 {
+        (i as u64).reverse_bits() >> (64 - n.trailing_zeros())
+    }
+
+    fn table(prime: u64) -> NttTable {
+        NttTable::new(N, Modulus::new(prime).expect("odd")).expect("prime = 1 mod 2N")
+    }
+
+    #[test]
+    fn values_are_evaluations_in_bit_reversed_order() {
+        for prime in PRIMES {
+            let table = table(prime);
+            let q = *table.modulus();
+            assert_eq!(q.pow(table.psi(), N as u64), q.value() - 1);
+            let f = residues(N, &q, prime);
+            let mut values = f.clone();
+            table.forward(&mut values);
+            for (i, &value) in values.iter().enumerate() {
+                assert_eq!(value, evaluate(&q, &f, q.pow(table.psi(), 2 * brv(i, N) + 1)));
+            }
+            for kernels in Kernels::available() {
+                let mut back = values.clone();
+                table.inverse(&mut back, kernels);
+                assert_eq!(back, f);
+            }
+        }
+    }
+
+    #[test]
+    fn products_match_big_integer_schoolbook() {
+        use num_bigint::BigInt;
+        let table = table(PRIMES[0]);
+        let q = *table.modulus();
+        let (f, g) = (residues(N, &q, 1), residues(N, &q, 2));
+        let mut expected = vec![BigInt::from(0); N];
+        for i in 0..N {
+            for j in 0..N {
+                let product = BigInt::from(f[i]) * BigInt::from(g[j]);
+                if i + j < N { expected[i + j] += product } else { expected[i + j - N] -= product }
+            }
+        }
+        let (mut a, mut b) = (f, g);
+        table.forward(&mut a);
+        table.forward(&mut b);
+        Kernels::detect().mul_assign(&q, &mut a, &b);
+        table.inverse(&mut a, Kernels::detect());
+        for (value, wide) in a.iter().zip(expected) {
+            let modulus = BigInt::from(q.value());
+            assert_eq!(BigInt::from(*value), ((wide % &modulus) + &modulus) % &modulus);
+        }
+    }
+
+    #[test]
+    fn extreme_residues_survive_the_round_trip() {
+        let table = table(PRIMES[0]);
+        for fill in [0, 1, table.modulus().value() - 1] {
+            let mut limb = vec![fill; N];
+            table.forward(&mut limb);
+            assert!(limb.iter().all(|&x| x < table.modulus().value()));
+            table.inverse(&mut limb, Kernels::detect());
+            assert_eq!(limb, vec![fill; N]);
+        }
+    }
+
+    #[test]
+    fn subrings_of_every_size_agree_with_the_full_transform() {
+        for prime in PRIMES {
+            let table = table(prime);
+            for log_m in 0..=N.trailing_zeros() {
+                let m = 1usize << log_m;
+                let mut small = residues(m, table.modulus(), u64::from(log_m));
+                let mut full = vec![0; N];
+                for (k, &c) in small.iter().enumerate() {
+                    full[k * (N / m)] = c;
+                }
+                table.forward(&mut full);
+                table.forward_subring(&mut small);
+                for (i, &value) in full.iter().enumerate() {
+                    assert_eq!(value, small[i / (N / m)], "prime {prime} size {m} position {i}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_prime_without_roots_is_refused() {
+        let q = Modulus::new(12289).expect("odd");
+        assert_eq!(
+            NttTable::new(1 << 14, q).err(),
+            Some(NttError::Unsupported { modulus: 12289, n: 1 << 14 })
+        );
+    }
+}
