@@ -78,7 +78,13 @@ impl<D: Dialect> Graph<D> {
         Self { name: name.into(), nodes: PrimaryMap::new(), outputs: Vec::new(), tables }
     }
     /// Appends a node.
-    pub fn add(&mut self, op: D::Op, args: impl IntoIterator<Item = ValueId>, ty: D::Ty, origin: Origin) -> ValueId {
+    pub fn add(
+        &mut self,
+        op: D::Op,
+        args: impl IntoIterator<Item = ValueId>,
+        ty: D::Ty,
+        origin: Origin,
+    ) -> ValueId {
         self.nodes.push(Node { op, args: args.into_iter().collect(), ty, origin })
     }
     /// For every value the nodes that use it, in order (a node that uses it twice is listed twice).

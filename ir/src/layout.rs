@@ -46,11 +46,11 @@ pub struct Chw {
 impl Chw {
     /// Number of elements.
     pub fn len(self) -> usize {
-        self.c as usize * self.h as usize * self.w as usize
+        (self.c as usize).saturating_mul(self.h as usize).saturating_mul(self.w as usize)
     }
     /// Whether an extent is zero.
     pub fn is_empty(self) -> bool {
-        self.len() == 0
+        self.c == 0 || self.h == 0 || self.w == 0
     }
 }
 
@@ -234,7 +234,8 @@ impl Layout {
 
     /// Position of element (c, y, x).
     pub fn position(&self, c: u32, y: u32, x: u32) -> Position {
-        let parts = [self.contribution(Axis::C, c), self.contribution(Axis::Y, y), self.contribution(Axis::X, x)];
+        let parts =
+            [self.contribution(Axis::C, c), self.contribution(Axis::Y, y), self.contribution(Axis::X, x)];
         Position { cipher: parts.iter().map(|p| p.cipher).sum(), slot: parts.iter().map(|p| p.slot).sum() }
     }
 
@@ -272,7 +273,10 @@ impl Layout {
         for c in &cs {
             for y in &ys {
                 for x in &xs {
-                    visit(index, Position { cipher: c.cipher + y.cipher + x.cipher, slot: c.slot + y.slot + x.slot });
+                    visit(
+                        index,
+                        Position { cipher: c.cipher + y.cipher + x.cipher, slot: c.slot + y.slot + x.slot },
+                    );
                     index += 1;
                 }
             }

@@ -20,6 +20,7 @@ pub mod linear;
 pub mod program;
 pub mod tensor;
 pub mod text;
+pub mod verify;
 
 pub use consts::{ConstData, ConstId, ConstPool, ConstTensor};
 pub use entity::{EntityId, PrimaryMap};

@@ -9,12 +9,22 @@ use crate::linear::LinearMapId;
 ///
 /// The leading coefficient a of the original polynomial is gone: |a|^(1/degree) went into the map that produces x, the sign
 /// of a into the maps that consume y.
+///
+/// Levels and scales. With k = ceil(log2 degree) - 1, an operand at level l and scale S_0 gives a result at level l - k and
+/// scale S_k^2, where S_(i+1) = S_i^2 / q_(l-i): k products are rescaled on the way, the last one is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MonicPoly {
     /// Degree, 2..=8.
     pub degree: u32,
     /// Lower coefficients `[C, degree]`, f64. A column that is zero for all channels costs nothing.
     pub lower: ConstId,
+}
+
+impl MonicPoly {
+    /// Levels consumed: ceil(log2 degree) - 1.
+    pub fn levels(self) -> u32 {
+        self.degree.max(2).next_power_of_two().ilog2() - 1
+    }
 }
 
 /// An operation on packed tensors. Operands are in the node's `args`.
@@ -25,7 +35,9 @@ pub enum FheOp {
         /// ONNX input name.
         name: String,
     },
-    /// Sum of linear maps, one per operand, plus a per-channel bias `[C]` (f64); one rescale for all.
+    /// Sum of linear maps, one per operand, plus a per-channel bias `[C]` (f64); one rescale for all. Operands are at one
+    /// level l, with scales of their own; the result is at level l - 1. Its scale T is free: the weights of operand i are
+    /// encoded at T * q_l / S_i.
     Linear {
         /// `maps[i]` applies to operand i. All share the result's layout.
         maps: Vec<LinearMapId>,

@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 
 use super::{ConvGeometry, ResolvedMap};
-use crate::layout::{Axis, Layout, Position};
+use crate::layout::{Axis, Position};
 
 /// One axis' pairs that share an offset and a pair of ciphertext contributions.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,19 +57,24 @@ pub struct Diagonals {
 
 impl Diagonals {
     /// Enumerates the diagonals of a map.
+    ///
+    /// The map is one that [`ConvGeometry::check`] accepts, between layouts that [`Layout::check`](crate::layout::Layout::check) accepts.
     pub fn of(map: ResolvedMap<'_>) -> Self {
         let positions_in = Axis::ALL.map(|a| map.input.contributions(a));
         let positions_out = Axis::ALL.map(|a| map.output.contributions(a));
-        let pairs = [channel_pairs(map), spatial_pairs(map, Axis::Y), spatial_pairs(map, Axis::X)];
-        let mut axis = 0;
-        let axes = pairs.map(|pairs| {
-            let groups = group(&pairs, &positions_in[axis], &positions_out[axis]);
-            axis += 1;
-            groups
-        });
+        let axes = grouped(map, &positions_in, &positions_out);
         let (period_in, period_out) = (map.input.period.get(), map.output.period.get());
         let table = combine(&axes, period_in.min(period_out));
         Self { axes, table, positions_out, positions_in, geometry: map.geometry, period_in, period_out }
+    }
+
+    /// Number of groups that the enumeration combines: an upper bound of [`Self::len`], found without combining them.
+    pub fn groups(map: ResolvedMap<'_>) -> u64 {
+        let positions_in = Axis::ALL.map(|a| map.input.contributions(a));
+        let positions_out = Axis::ALL.map(|a| map.output.contributions(a));
+        grouped(map, &positions_in, &positions_out)
+            .iter()
+            .fold(1u64, |product, groups| product.saturating_mul(groups.len() as u64))
     }
 
     /// Keys in order.
@@ -90,6 +95,11 @@ impl Diagonals {
     /// Period of the diagonals: the larger of the two layouts' periods.
     pub fn period(&self) -> u32 {
         self.period_in.max(self.period_out)
+    }
+
+    /// Period of the result.
+    pub fn period_out(&self) -> u32 {
+        self.period_out
     }
 
     /// Rotations that sum (and replicate) the copies of the result when the operand's period is the larger one:
@@ -137,6 +147,14 @@ impl Diagonals {
     }
 }
 
+fn grouped(map: ResolvedMap<'_>, ins: &[Vec<Position>; 3], outs: &[Vec<Position>; 3]) -> [Vec<Group>; 3] {
+    [
+        group(&channel_pairs(map), &ins[0], &outs[0]),
+        group(&spatial_pairs(map, Axis::Y), &ins[1], &outs[1]),
+        group(&spatial_pairs(map, Axis::X), &ins[2], &outs[2]),
+    ]
+}
+
 /// Rotations that sum the copies when a result of period `to` is computed at period `from`; empty if `from <= to`.
 pub(super) fn fold_rotations(from: u32, to: u32) -> Vec<u32> {
     std::iter::successors(Some(to), |r| Some(r * 2)).take_while(|&r| r < from).collect()
@@ -158,7 +176,7 @@ fn channel_pairs(map: ResolvedMap<'_>) -> Vec<Pair> {
 fn spatial_pairs(map: ResolvedMap<'_>, axis: Axis) -> Vec<Pair> {
     let g = map.geometry;
     let at = usize::from(axis == Axis::X);
-    let (extent_in, extent_out) = (extent(map.input, axis), extent(map.output, axis));
+    let (extent_in, extent_out) = (map.input.extent(axis), map.output.extent(axis));
     let mut pairs = Vec::new();
     for out in 0..extent_out {
         for tap in 0..g.kernel[at] {
@@ -170,10 +188,6 @@ fn spatial_pairs(map: ResolvedMap<'_>, axis: Axis) -> Vec<Pair> {
         }
     }
     pairs
-}
-
-fn extent(layout: &Layout, axis: Axis) -> u32 {
-    layout.extent(axis)
 }
 
 fn group(pairs: &[Pair], ins: &[Position], outs: &[Position]) -> Vec<Group> {

@@ -5,16 +5,49 @@
 //! structurally (kernel tap x channel-digit offset, [`Diagonals`]), never by scanning a dense matrix, and expanded one
 //! by one on demand.
 
+mod apply;
 mod diagonals;
 mod plan;
 #[cfg(test)]
 mod tests;
 
+pub use apply::apply_clear;
 pub use diagonals::{DiagonalKey, Diagonals};
 pub use plan::{BsgsSplit, CallPlan, PlannedDiagonal, plan_call};
 
+use thiserror::Error;
+
 use crate::consts::ConstId;
 use crate::layout::{Chw, Layout};
+
+/// Most groups of coordinate pairs that the diagonals of one map may come from: bounds the work of planning it.
+pub const MAX_GROUPS: u64 = 1 << 24;
+/// Most (output, kernel tap) pairs of one axis, and most channel pairs.
+pub const MAX_PAIRS: u64 = 1 << 24;
+
+/// Why a linear map is refused.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum MapError {
+    /// A kernel extent, stride, dilation or the group count is zero.
+    #[error("linear map with a zero kernel extent, stride, dilation or group count")]
+    Zero,
+    /// Groups do not divide the channels.
+    #[error("{groups} groups do not divide {input} input and {output} output channels")]
+    Groups {
+        /// Groups.
+        groups: u32,
+        /// Input channels.
+        input: u32,
+        /// Output channels.
+        output: u32,
+    },
+    /// The map is too large to plan.
+    #[error("linear map pairs {pairs} coordinates of one axis, the limit is {MAX_PAIRS}")]
+    TooLarge {
+        /// Pairs.
+        pairs: u64,
+    },
+}
 
 crate::entity_id!(
     /// Names a layout; prints as `l0`.
@@ -50,6 +83,27 @@ impl ConvGeometry {
     /// A kernel as large as the whole `input` map, without padding: a fully connected layer.
     pub fn whole_map(input: Chw) -> Self {
         Self { kernel: [input.h, input.w], stride: [1, 1], pad: [0, 0], dilation: [1, 1], groups: 1 }
+    }
+
+    /// Checks the geometry against the extents it connects; gives the shape of the weights.
+    ///
+    /// # Errors
+    /// [`MapError`] names the first rule that is broken.
+    pub fn check(&self, input: Chw, output: Chw) -> Result<Vec<usize>, MapError> {
+        let positive = [self.kernel, self.stride, self.dilation].iter().flatten().all(|&x| x > 0);
+        if !positive || self.groups == 0 {
+            return Err(MapError::Zero);
+        }
+        if !input.c.is_multiple_of(self.groups) || !output.c.is_multiple_of(self.groups) {
+            return Err(MapError::Groups { groups: self.groups, input: input.c, output: output.c });
+        }
+        let c_in = input.c / self.groups;
+        let products = [(output.c, c_in), (output.h, self.kernel[0]), (output.w, self.kernel[1])];
+        let pairs = products.map(|(a, b)| u64::from(a) * u64::from(b)).into_iter().max().unwrap_or(0);
+        if pairs > MAX_PAIRS {
+            return Err(MapError::TooLarge { pairs });
+        }
+        Ok([output.c, c_in, self.kernel[0], self.kernel[1]].map(|x| x as usize).to_vec())
     }
 }
 

@@ -48,7 +48,8 @@ pub fn plan_call(terms: &[(ResolvedMap<'_>, u32)], split: BsgsSplit, max_slots: 
     let maps: Vec<Diagonals> = terms.iter().map(|(map, _)| Diagonals::of(*map)).collect();
     let mut builder = Builder::new(terms, split, max_slots);
     let period_out = terms.first().map_or(1, |(map, _)| map.output.period.get());
-    let mut periods: BTreeSet<u32> = terms.iter().map(|(map, _)| map.input.period.get().max(period_out)).collect();
+    let mut periods: BTreeSet<u32> =
+        terms.iter().map(|(map, _)| map.input.period.get().max(period_out)).collect();
     periods.insert(period_out);
     let descending: Vec<u32> = periods.into_iter().rev().collect();
     let mut stages = Vec::new();
@@ -71,6 +72,7 @@ struct Builder<'a> {
     max_slots: Slots,
     first_input: Vec<u32>,
     babies: Vec<Vec<Rotation>>,
+    baby_index: Vec<BTreeMap<Rotation, u32>>,
     diagonals: Vec<PlannedDiagonal>,
 }
 
@@ -87,7 +89,8 @@ impl<'a> Builder<'a> {
             total += count;
         }
         let babies = vec![Vec::new(); total as usize];
-        Self { terms, split, max_slots, first_input, babies, diagonals: Vec::new() }
+        let baby_index = vec![BTreeMap::new(); total as usize];
+        Self { terms, split, max_slots, first_input, babies, baby_index, diagonals: Vec::new() }
     }
 
     fn rotation(&self, r: u32) -> Rotation {
@@ -114,10 +117,9 @@ impl<'a> Builder<'a> {
     fn baby(&mut self, input: u32, rotation: u32) -> u32 {
         let rotation = self.rotation(rotation);
         let babies = &mut self.babies[input as usize];
-        let index = babies.iter().position(|&b| b == rotation).unwrap_or_else(|| {
+        *self.baby_index[input as usize].entry(rotation).or_insert_with(|| {
             babies.push(rotation);
-            babies.len() - 1
-        });
-        index as u32
+            babies.len() as u32 - 1
+        })
     }
 }

@@ -6,11 +6,12 @@
 
 mod clear;
 mod inst;
+mod simulate;
 mod verify;
 
-pub use clear::{ClearError, ClearMachine, Noise, Probed};
+pub use clear::{ClearError, ClearMachine, Noise, Probed, pack_input, unpack_output};
 pub use inst::{CallId, Inst, Reg, VectorId};
-pub use verify::{VerifyErrors, verify};
+pub use verify::{MAX_CIPHERTEXTS, MAX_DIAGONAL_GROUPS, MAX_ENTRIES, VerifyErrors, verify, verify_at};
 
 use std::collections::BTreeMap;
 

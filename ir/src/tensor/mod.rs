@@ -7,9 +7,11 @@ mod infer;
 mod op;
 mod verify;
 
-pub use infer::{TypeError, infer};
+pub use infer::{MAX_ELEMENTS, MAX_POLY_DEGREE, TypeError, infer};
 pub use op::{Activation, Conv, Pool, PoolKind, TensorOp};
 pub use verify::verify;
+
+use std::fmt;
 
 use crate::consts::ConstPool;
 use crate::graph::{Dialect, Graph};
@@ -19,7 +21,7 @@ use crate::graph::{Dialect, Graph};
 pub enum Stage {
     /// As translated from ONNX.
     Imported,
-    /// Only Input, Conv, FullyConnected, Activation, Poly, Add, AvgPool and Reshape-free flattening; no batch norms, no Pad nodes.
+    /// Only Input, Conv, FullyConnected, Activation, Poly, Add, pools and flattening Reshape; no batch norms, no Pad nodes.
     Canonical,
     /// Canonical, and every non-linearity is a Poly.
     Polynomial,
@@ -30,6 +32,28 @@ pub enum Stage {
 pub struct TensorTy {
     /// Extents.
     pub shape: Vec<usize>,
+}
+
+impl TensorTy {
+    /// A `[1, C, H, W]` tensor.
+    pub fn map(c: usize, h: usize, w: usize) -> Self {
+        Self { shape: vec![1, c, h, w] }
+    }
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.shape.iter().fold(1, |n, &extent| n.saturating_mul(extent))
+    }
+    /// Whether an extent is zero.
+    pub fn is_empty(&self) -> bool {
+        self.shape.contains(&0)
+    }
+}
+
+impl fmt::Display for TensorTy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let extents: Vec<String> = self.shape.iter().map(usize::to_string).collect();
+        f.write_str(&extents.join("x"))
+    }
 }
 
 /// Tables of a tensor graph.

@@ -136,3 +136,59 @@ pub enum TensorOp {
         shape: Vec<usize>,
     },
 }
+
+impl Activation {
+    /// Its name in the text form.
+    pub const fn mnemonic(&self) -> &'static str {
+        match self {
+            Self::Relu => "relu",
+            Self::LeakyRelu { .. } => "leaky_relu",
+            Self::PRelu { .. } => "prelu",
+            Self::Clip { .. } => "clip",
+            Self::Sigmoid => "sigmoid",
+            Self::Silu => "silu",
+            Self::HardSigmoid { .. } => "hard_sigmoid",
+            Self::HardSwish => "hard_swish",
+            Self::Gelu => "gelu",
+            Self::Tanh => "tanh",
+        }
+    }
+}
+
+impl TensorOp {
+    /// Its name in the text form.
+    pub const fn mnemonic(&self) -> &'static str {
+        match self {
+            Self::Input { .. } => "input",
+            Self::Conv(_) => "conv",
+            Self::FullyConnected { .. } => "fully_connected",
+            Self::ChannelAffine { .. } => "channel_affine",
+            Self::Activation(activation) => activation.mnemonic(),
+            Self::Poly { .. } => "poly",
+            Self::Add => "add",
+            Self::Sub => "sub",
+            Self::Mul => "mul",
+            Self::Pool(_) => "pool",
+            Self::GlobalAveragePool => "global_average_pool",
+            Self::Pad { .. } => "pad",
+            Self::Reshape { .. } => "reshape",
+        }
+    }
+
+    /// Number of operands.
+    pub const fn arity(&self) -> usize {
+        match self {
+            Self::Input { .. } => 0,
+            Self::Add | Self::Sub | Self::Mul => 2,
+            Self::Conv(_)
+            | Self::FullyConnected { .. }
+            | Self::ChannelAffine { .. }
+            | Self::Activation(_)
+            | Self::Poly { .. }
+            | Self::Pool(_)
+            | Self::GlobalAveragePool
+            | Self::Pad { .. }
+            | Self::Reshape { .. } => 1,
+        }
+    }
+}
