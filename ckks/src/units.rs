@@ -212,6 +212,11 @@ impl Scale {
         Scale { two: 0, primes: SmallVec::from_slice(&[(index, 1)]) }
     }
 
+    /// `primes` ascend by index and have no zero exponent.
+    pub(crate) fn from_parts(two: i32, primes: &[(u32, i32)]) -> Scale {
+        Scale { two, primes: SmallVec::from_slice(primes) }
+    }
+
     /// The exact product.
     #[must_use]
     pub fn mul(&self, other: &Scale) -> Scale {

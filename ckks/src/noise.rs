@@ -1,0 +1,34 @@
+//! The noise model: root mean square of the real-part slot error of each operation, in units of slot value times
+//! scale, for a uniform ternary secret.
+//!
+//! An error polynomial with independent coefficients of variance `v` gives slots whose real part has variance
+//! `v * N/2`. The rounding of a rescale adds `tau_0 + tau_1*s` with `tau` uniform in `[-1/2, 1/2]`: variance
+//! `(1 + 2N/3)/12`. Public-key encryption adds `v*e + e_0 + e_1*s` with ternary `v`: variance `sigma^2 (1 + 4N/3)`.
+
+use crate::ring::sampler::SIGMA;
+
+fn slot_rms(coefficient_variance: f64, coefficients: f64) -> f64 {
+    (coefficient_variance * coefficients / 2.0).sqrt()
+}
+
+/// Error of one rescale (or of the division by `P` that ends a key switch) in a ring of degree `n`.
+pub fn rescale_rms(n: usize) -> f64 {
+    let n = n as f64;
+    slot_rms((1.0 + n * 2.0 / 3.0) / 12.0, n)
+}
+
+/// Error of a fresh secret-key encryption in a ring of degree `n`.
+pub fn encrypt_secret_rms(n: usize) -> f64 {
+    slot_rms(SIGMA * SIGMA, n as f64)
+}
+
+/// Error of a fresh public-key encryption in a ring of degree `n`.
+pub fn encrypt_public_rms(n: usize) -> f64 {
+    let n = n as f64;
+    slot_rms(SIGMA * SIGMA * (1.0 + n * 4.0 / 3.0), n)
+}
+
+/// Error of rounding a plaintext with `n_sub = 2 * period` integer coefficients.
+pub fn plaintext_rounding_rms(n_sub: usize) -> f64 {
+    slot_rms(1.0 / 12.0, n_sub as f64)
+}

@@ -1,0 +1,7 @@
+//! Polynomials of `Z[X]/(X^N + 1)` in residue number systems.
+
+pub mod automorphism;
+pub mod bconv;
+pub mod poly;
+pub mod sampler;
+mod words;
