@@ -1,0 +1,118 @@
+//! ONNX front end: from a file's bytes to a tensor graph and the client's parts, and back to ONNX.
+
+mod error;
+mod export;
+mod fold;
+mod inline;
+pub(crate) mod load;
+mod meta;
+mod node;
+mod ops;
+mod split;
+mod tensor;
+#[cfg(test)]
+mod tests;
+mod translate;
+
+use std::collections::BTreeMap;
+
+use peregrine_ir::client::ImageSpec;
+use peregrine_ir::tensor::TensorGraph;
+use tract_onnx::pb::StringStringEntryProto;
+
+pub use error::{ImportError, Refusal, UnsupportedNode, UnsupportedNodes};
+pub use export::{ExportError, export};
+pub use load::{MAX_OPSET, MIN_OPSET, ModelInput};
+pub use meta::{CHANNELS, ImageOverrides, LABELS, MEAN, STD, parse_labels};
+pub use split::ClientSplit;
+
+use crate::oracle::encode;
+use translate::{Translator, Value};
+
+/// How a model is imported.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ImportOptions {
+    /// Shape of the input, where the file leaves it open.
+    pub input_shape: Option<Vec<usize>>,
+    /// What the client takes over.
+    pub split: ClientSplit,
+    /// Image normalisation that replaces the model's metadata.
+    pub image: ImageOverrides,
+}
+
+/// An imported model: the part that is encrypted and the parts that run on the client.
+#[derive(Clone, Debug)]
+pub struct Imported {
+    /// The encrypted part.
+    pub graph: TensorGraph,
+    /// The model's input (before the head).
+    pub input: ModelInput,
+    /// Names of the model's outputs (after the tail).
+    pub outputs: Vec<String>,
+    /// ONNX model run before encryption.
+    pub head: Option<Vec<u8>>,
+    /// ONNX model run after decryption.
+    pub tail: Option<Vec<u8>>,
+    /// Image preprocessing, when the input is an image.
+    pub image: Option<ImageSpec>,
+    /// Class names.
+    pub labels: Vec<String>,
+    /// The whole model with batch 1 and fixed shapes, which tract runs as it is.
+    pub model: Vec<u8>,
+    /// Metadata properties of the file.
+    pub(crate) metadata: Vec<StringStringEntryProto>,
+}
+
+/// Imports a model with the default options.
+///
+/// # Errors
+/// [`ImportError`]; nodes that cannot be compiled are reported all at once.
+pub fn import(bytes: &[u8]) -> Result<Imported, ImportError> {
+    import_with(bytes, &ImportOptions::default())
+}
+
+/// Imports a model.
+///
+/// # Errors
+/// [`ImportError`]; nodes that cannot be compiled are reported all at once.
+pub fn import_with(bytes: &[u8], options: &ImportOptions) -> Result<Imported, ImportError> {
+    let model = load::load(bytes, options.input_shape.as_deref())?;
+    let [input] = model.inputs.as_slice() else {
+        return Err(ImportError::Inputs { names: model.inputs.iter().map(|i| i.name.clone()).collect() });
+    };
+    let split = split::split(&model, &input.name, input.shape.len(), options.split);
+    let head = split::head_model(&model, &split)?;
+    if head.is_none() && !is_float(input) {
+        return Err(ImportError::InputType {
+            value: input.name.clone(),
+            found: input.kind.as_str_name().to_owned(),
+        });
+    }
+    let encrypted_shape = head.as_ref().map_or(&input.shape, |(_, shape)| shape);
+    let shapes = BTreeMap::from([(input.name.clone(), input.shape.clone())]);
+    let mut translator = Translator::new(&model, shapes);
+    translator.input(&split.encrypted, encrypted_shape);
+    translator.run(&model.graph().node, model.opset, &split);
+    let (graph, values) = translator.finish(&split.ports)?;
+    let shape_of = |name: &str| match values.get(name) {
+        Some(Value::Data(id)) => Some(graph.nodes[*id].ty.shape.clone()),
+        _ => None,
+    };
+    let tail = split::tail_model(&model, &split, &values, shape_of)?;
+    Ok(Imported {
+        image: meta::image_spec(&model.proto, &input.shape, &options.image)?,
+        labels: meta::labels(&model.proto)?,
+        outputs: model.graph().output.iter().map(|o| o.name.clone()).collect(),
+        input: input.clone(),
+        head: head.map(|(bytes, _)| bytes),
+        tail,
+        model: encode(&model.proto),
+        metadata: model.proto.metadata_props.clone(),
+        graph,
+    })
+}
+
+fn is_float(input: &ModelInput) -> bool {
+    use tract_onnx::pb::tensor_proto::DataType;
+    matches!(input.kind, DataType::Float | DataType::Double | DataType::Float16 | DataType::Bfloat16)
+}

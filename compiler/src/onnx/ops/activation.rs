@@ -1,0 +1,152 @@
+//! Non-linearities.
+
+use peregrine_ir::ValueId;
+use peregrine_ir::tensor::{Activation, TensorOp};
+
+use super::affine::{channels, per_channel};
+use crate::onnx::error::Refusal;
+use crate::onnx::node::NodeView;
+use crate::onnx::translate::{Translator, Value};
+
+fn unary(t: &mut Translator, node: NodeView<'_>, activation: Activation) -> Result<Value, Refusal> {
+    let x = t.data(node, 0)?;
+    t.emit_value(node, TensorOp::Activation(activation), &[x])
+}
+
+/// Relu.
+pub(super) fn relu(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refusal> {
+    unary(t, node, Activation::Relu)
+}
+
+/// LeakyRelu.
+pub(super) fn leaky_relu(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refusal> {
+    let alpha = node.float("alpha")?.unwrap_or(0.01);
+    unary(t, node, Activation::LeakyRelu { alpha })
+}
+
+/// PRelu with slopes per channel.
+pub(super) fn prelu(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refusal> {
+    let x = t.data(node, 0)?;
+    let slopes = t.constant(node, 1)?;
+    let slopes = per_channel(&slopes, t.shape(x))?;
+    let slope = t.floats(&[slopes.len()], slopes.into_iter().map(|s| s as f32).collect());
+    t.emit_value(node, TensorOp::Activation(Activation::PRelu { slope }), &[x])
+}
+
+/// Clip; bounds are attributes before opset 11, inputs since.
+pub(super) fn clip(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refusal> {
+    let x = t.data(node, 0)?;
+    let bound = |i: usize, attribute: &str, default: f32| -> Result<f32, Refusal> {
+        if node.opset < 11 {
+            return Ok(node.float(attribute)?.unwrap_or(default));
+        }
+        match t.optional(node, i)? {
+            None => Ok(default),
+            Some(c) => c.scalar().map(|v| v as f32).ok_or_else(|| {
+                Refusal::new(format!("its {attribute} is no single number"), "use one bound for all")
+            }),
+        }
+    };
+    let (low, high) = (bound(1, "min", f32::MIN)?, bound(2, "max", f32::MAX)?);
+    clipped(t, node, x, low, high)
+}
+
+fn clipped(
+    t: &mut Translator,
+    node: NodeView<'_>,
+    x: ValueId,
+    low: f32,
+    high: f32,
+) -> Result<Value, Refusal> {
+    if low == 0.0 && high == f32::MAX {
+        return t.emit_value(node, TensorOp::Activation(Activation::Relu), &[x]);
+    }
+    t.emit_value(node, TensorOp::Activation(Activation::Clip { low, high }), &[x])
+}
+
+/// Min of a tensor and a number.
+pub(super) fn min(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refusal> {
+    let (x, bound) = bounded(t, node)?;
+    clipped(t, node, x, f32::MIN, bound)
+}
+
+/// Max of a tensor and a number.
+pub(super) fn max(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refusal> {
+    let (x, bound) = bounded(t, node)?;
+    clipped(t, node, x, bound, f32::MAX)
+}
+
+fn bounded(t: &Translator, node: NodeView<'_>) -> Result<(ValueId, f32), Refusal> {
+    let refuse = || {
+        Refusal::new(
+            "it compares encrypted tensors",
+            "only a tensor and one number can be compared: replace the layer",
+        )
+    };
+    if node.proto.input.len() != 2 {
+        return Err(refuse());
+    }
+    match (t.value(node, 0)?, t.value(node, 1)?) {
+        (&Value::Data(x), Value::Constant(c)) | (Value::Constant(c), &Value::Data(x)) => {
+            Ok((x, c.scalar().ok_or_else(refuse)? as f32))
+        }
+        _ => Err(refuse()),
+    }
+}
+
+/// Sigmoid.
+pub(super) fn sigmoid(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refusal> {
+    unary(t, node, Activation::Sigmoid)
+}
+
+/// Tanh.
+pub(super) fn tanh(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refusal> {
+    unary(t, node, Activation::Tanh)
+}
+
+/// HardSigmoid.
+pub(super) fn hard_sigmoid(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refusal> {
+    let (alpha, beta) = (node.float("alpha")?.unwrap_or(0.2), node.float("beta")?.unwrap_or(0.5));
+    unary(t, node, Activation::HardSigmoid { alpha, beta })
+}
+
+/// HardSwish.
+pub(super) fn hard_swish(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refusal> {
+    unary(t, node, Activation::HardSwish)
+}
+
+/// Gelu, exact form.
+pub(super) fn gelu(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refusal> {
+    match node.text_or("approximate", "none")? {
+        "none" => unary(t, node, Activation::Gelu),
+        other => Err(Refusal::new(
+            format!("approximation {other:?} is not supported"),
+            "export with approximate=\"none\"",
+        )),
+    }
+}
+
+/// Largest power translated.
+const MAX_POWER: usize = 8;
+
+/// Pow with a constant whole exponent from 1 to 8.
+pub(super) fn pow(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refusal> {
+    let x = t.data(node, 0)?;
+    channels(t.shape(x))?;
+    let exponent = t.constant(node, 1)?.scalar();
+    let whole =
+        exponent.filter(|e| e.fract() == 0.0 && (1.0..=MAX_POWER as f64).contains(e)).map(|e| e as usize);
+    let Some(degree) = whole else {
+        return Err(Refusal::new(
+            format!("its exponent is not a whole number from 1 to {MAX_POWER}"),
+            "replace it by a polynomial and fine-tune",
+        ));
+    };
+    if degree == 1 {
+        return Ok(Value::Data(x));
+    }
+    let mut coefficients = vec![0.0; degree + 1];
+    coefficients[degree] = 1.0;
+    let coefficients = t.doubles(&[1, degree + 1], coefficients);
+    t.emit_value(node, TensorOp::Poly { coefficients }, &[x])
+}

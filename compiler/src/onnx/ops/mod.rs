@@ -1,0 +1,118 @@
+//! One translator per operator family.
+//!
+//! A translator reads one node, appends to the tensor graph and returns the value of the node's first output.
+
+mod activation;
+mod affine;
+mod conv;
+mod joint;
+mod matmul;
+mod pool;
+mod select;
+mod shape;
+
+use super::error::Refusal;
+use super::node::NodeView;
+use super::translate::{Translator, Value};
+
+/// Translates one node.
+pub(crate) type Translate = fn(&mut Translator, NodeView<'_>) -> Result<Value, Refusal>;
+
+/// The translator of an operator, `None` when there is none.
+pub(crate) fn translator(op: &str) -> Option<Translate> {
+    Some(match op {
+        "Conv" => conv::conv,
+        "Gemm" => matmul::gemm,
+        "MatMul" => matmul::matmul,
+        "BatchNormalization" => affine::batch_norm,
+        "Add" => joint::add,
+        "Sub" => joint::sub,
+        "Mul" => joint::mul,
+        "Div" => joint::div,
+        "Sum" => joint::sum,
+        "Neg" => affine::neg,
+        "Pow" => activation::pow,
+        "Relu" => activation::relu,
+        "LeakyRelu" => activation::leaky_relu,
+        "PRelu" => activation::prelu,
+        "Clip" => activation::clip,
+        "Min" => activation::min,
+        "Max" => activation::max,
+        "Sigmoid" => activation::sigmoid,
+        "Tanh" => activation::tanh,
+        "HardSigmoid" => activation::hard_sigmoid,
+        "HardSwish" => activation::hard_swish,
+        "Gelu" => activation::gelu,
+        "AveragePool" => pool::average,
+        "MaxPool" => pool::max,
+        "GlobalAveragePool" => pool::global_average,
+        "ReduceMean" => pool::reduce_mean,
+        "Pad" => select::pad,
+        "Slice" => select::slice,
+        "Concat" => select::concat,
+        "Flatten" => shape::flatten,
+        "Reshape" => shape::reshape,
+        "Squeeze" => shape::squeeze,
+        "Unsqueeze" => shape::unsqueeze,
+        "Transpose" => shape::transpose,
+        "Identity" | "Dropout" => shape::same,
+        "Cast" => shape::cast,
+        _ => return None,
+    })
+}
+
+/// The refusal of an operator without a translator.
+pub(crate) fn unknown(op: &str) -> Refusal {
+    let fix = match op {
+        "ConvTranspose" | "Resize" | "Upsample" => {
+            "replace the upsampling by a Conv at full resolution, or cut the model before it"
+        }
+        "Softmax" | "LogSoftmax" | "ArgMax" | "ArgMin" | "TopK" | "NonMaxSuppression" | "Hardmax" => {
+            "it can run on the client only, after the last linear operator: cut the model here"
+        }
+        "GlobalMaxPool" => "replace it by GlobalAveragePool and fine-tune",
+        "InstanceNormalization" | "LayerNormalization" | "GroupNormalization" | "LpNormalization" | "LRN" => {
+            "replace it by BatchNormalization and fine-tune"
+        }
+        "Elu" | "Selu" | "Softplus" | "Softsign" | "Mish" | "Celu" | "ThresholdedRelu" | "Erf" | "Exp"
+        | "Log" | "Sqrt" | "Abs" | "Sin" | "Cos" => {
+            "replace the activation by Relu, HardSwish, Sigmoid, Tanh or Gelu (opset 20) or a polynomial and fine-tune"
+        }
+        "QuantizeLinear" | "DequantizeLinear" | "QLinearConv" | "ConvInteger" | "FakeQuantize" => {
+            "export the float model, not the quantised one"
+        }
+        "LSTM" | "GRU" | "RNN" | "Loop" | "If" | "Scan" => {
+            "only feed-forward networks can be compiled; unroll or remove it"
+        }
+        _ => {
+            "remove it or replace it by supported operators (Conv, Gemm, pooling, normalisation, activations, Add, Mul, Concat, Slice)"
+        }
+    };
+    Refusal::new("this operator cannot be computed on encrypted values", fix)
+}
+
+/// Rows and columns of a `[1, C, H, W]` shape.
+fn image_shape(shape: &[usize]) -> Result<[usize; 3], Refusal> {
+    match shape {
+        [1, c, h, w] => Ok([*c, *h, *w]),
+        _ => Err(Refusal::new(
+            format!("its input has {} dimensions, [1, C, H, W] is needed", shape.len()),
+            "reshape to two spatial dimensions before it",
+        )),
+    }
+}
+
+/// A pair of positive 32-bit numbers from an ONNX list, `default` twice when absent.
+fn pair(name: &str, list: Option<&[i64]>, default: u32) -> Result<[u32; 2], Refusal> {
+    let bad = || {
+        Refusal::new(format!("attribute {name:?} is not two positive numbers"), "use two spatial dimensions")
+    };
+    match list {
+        None => Ok([default; 2]),
+        Some(&[a, b]) => {
+            let positive = |x: i64| u32::try_from(x).ok().filter(|&x| x > 0 && x < 1 << 16).ok_or_else(bad);
+            Ok([positive(a)?, positive(b)?])
+        }
+        Some(_) => Err(bad()),
+    }
+}

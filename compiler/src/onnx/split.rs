@@ -1,0 +1,385 @@
+//! Which nodes run where: the client's head (before encryption), the server, the client's tail (after decryption).
+//!
+//! * Head: the chain of normalisations, casts and transposes that the input goes through first.
+//! * Tail: what follows the last linear layer (softmax, argmax, box decoding): nodes without a convolution, matrix
+//!   product or pooling behind them. Additions of constants and the like at its beginning stay on the server, where they
+//!   fold into the layer before.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tract_onnx::pb::tensor_proto::DataType;
+use tract_onnx::pb::{GraphProto, ModelProto, NodeProto};
+
+use super::error::ImportError;
+use super::load::{Loaded, value_info};
+use super::tensor::Constant;
+use super::translate::Value;
+use crate::oracle::{Tract, encode};
+
+/// Whether the client takes over parts of the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum ClientSplit {
+    /// Head and tail run on the client.
+    #[default]
+    HeadAndTail,
+    /// Everything is encrypted.
+    Off,
+}
+
+/// Place of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Head,
+    Server,
+    Tail,
+    /// Does not depend on the values of the input.
+    Constant,
+}
+
+/// The three parts of a graph.
+#[derive(Clone, Debug)]
+pub(crate) struct Split {
+    places: Vec<Place>,
+    /// Value that is encrypted.
+    pub(crate) encrypted: String,
+    /// Server values that leave the server, with their port names.
+    pub(crate) ports: Vec<(String, String)>,
+}
+
+impl Split {
+    /// Whether the client runs node `index`.
+    pub(crate) fn is_client(&self, index: usize) -> bool {
+        matches!(self.places[index], Place::Head | Place::Tail)
+    }
+
+    fn has(&self, place: Place) -> bool {
+        self.places.contains(&place)
+    }
+}
+
+/// Users of values, and which values are constant.
+struct Facts<'a> {
+    graph: &'a GraphProto,
+    constants: &'a BTreeMap<String, Constant>,
+    constant: BTreeSet<&'a str>,
+    /// Nodes that read a value's numbers (not only its shape).
+    readers: BTreeMap<&'a str, Vec<usize>>,
+}
+
+impl<'a> Facts<'a> {
+    fn new(model: &'a Loaded) -> Self {
+        let graph = model.graph();
+        let mut facts = Self {
+            graph,
+            constants: &model.constants,
+            constant: model.constants.keys().map(String::as_str).collect(),
+            readers: BTreeMap::new(),
+        };
+        for (index, node) in graph.node.iter().enumerate() {
+            if reads_shape_only(node) || inputs(node).all(|i| facts.constant.contains(i)) {
+                facts.constant.extend(outputs(node));
+                continue;
+            }
+            for input in inputs(node).filter(|i| !facts.constant.contains(i)) {
+                facts.readers.entry(input).or_default().push(index);
+            }
+        }
+        facts
+    }
+
+    fn is_constant(&self, node: &NodeProto) -> bool {
+        outputs(node).all(|o| self.constant.contains(o))
+    }
+
+    fn readers(&self, value: &str) -> &[usize] {
+        self.readers.get(value).map_or(&[], Vec::as_slice)
+    }
+
+    fn is_output(&self, value: &str) -> bool {
+        self.graph.output.iter().any(|o| o.name == value)
+    }
+
+    /// Inputs of a node that depend on the model's input.
+    fn data_inputs(&self, node: &'a NodeProto) -> impl Iterator<Item = &'a str> {
+        inputs(node).filter(|i| !self.constant.contains(i))
+    }
+}
+
+fn inputs(node: &NodeProto) -> impl Iterator<Item = &str> {
+    node.input.iter().map(String::as_str).filter(|i| !i.is_empty())
+}
+
+fn outputs(node: &NodeProto) -> impl Iterator<Item = &str> {
+    node.output.iter().map(String::as_str).filter(|o| !o.is_empty())
+}
+
+fn reads_shape_only(node: &NodeProto) -> bool {
+    matches!(node.op_type.as_str(), "Shape" | "Size")
+}
+
+/// Layers that only the server may run: they hold the weights, or shrink what the client would have to download.
+fn is_layer(node: &NodeProto) -> bool {
+    matches!(
+        node.op_type.as_str(),
+        "Conv"
+            | "ConvTranspose"
+            | "Gemm"
+            | "MatMul"
+            | "BatchNormalization"
+            | "InstanceNormalization"
+            | "LayerNormalization"
+            | "AveragePool"
+            | "GlobalAveragePool"
+            | "MaxPool"
+            | "GlobalMaxPool"
+            | "ReduceMean"
+            | "LSTM"
+            | "GRU"
+            | "RNN"
+    )
+}
+
+/// Splits the graph of a model with one input.
+pub(crate) fn split(model: &Loaded, input: &str, rank: usize, choice: ClientSplit) -> Split {
+    let facts = Facts::new(model);
+    let nodes = &facts.graph.node;
+    let mut places: Vec<Place> =
+        nodes.iter().map(|n| if facts.is_constant(n) { Place::Constant } else { Place::Server }).collect();
+    let mut encrypted = input.to_owned();
+    if choice == ClientSplit::HeadAndTail && nodes.iter().any(is_layer) {
+        mark_tail(&facts, &mut places);
+        encrypted = mark_head(&facts, &mut places, input, rank);
+    }
+    let ports = ports(&facts, &places, &encrypted);
+    Split { places, encrypted, ports }
+}
+
+fn mark_tail(facts: &Facts<'_>, places: &mut [Place]) {
+    let nodes = &facts.graph.node;
+    let mut before_layer = vec![false; nodes.len()];
+    for (index, node) in nodes.iter().enumerate().rev() {
+        if places[index] == Place::Constant {
+            continue;
+        }
+        let leads = |reader: &usize| before_layer[*reader] || is_layer(&nodes[*reader]);
+        before_layer[index] = outputs(node).any(|o| facts.readers(o).iter().any(leads));
+        if !before_layer[index] && !is_layer(node) {
+            places[index] = Place::Tail;
+        }
+    }
+    let mut client: BTreeSet<&str> = BTreeSet::new();
+    for (index, node) in
+        nodes.iter().enumerate().filter(|(i, _)| places[*i] == Place::Tail).collect::<Vec<_>>()
+    {
+        if facts.data_inputs(node).all(|i| !client.contains(i)) && folds_into_layer(facts, node) {
+            places[index] = Place::Server;
+        } else {
+            client.extend(outputs(node));
+        }
+    }
+}
+
+/// Cheap linear nodes right after a layer: they fold into it.
+fn folds_into_layer(facts: &Facts<'_>, node: &NodeProto) -> bool {
+    let one_operand = facts.data_inputs(node).count() == 1;
+    let numerator = node.input.first().is_some_and(|i| !facts.constant.contains(i.as_str()));
+    let narrow = inputs(node)
+        .filter_map(|i| facts.constants.get(i))
+        .all(|c| c.shape().iter().filter(|&&d| d > 1).count() <= 1);
+    match node.op_type.as_str() {
+        "Identity" | "Dropout" | "Flatten" | "Squeeze" | "Neg" => true,
+        "Mul" => one_operand && narrow,
+        "Div" => one_operand && narrow && numerator,
+        "Add" | "Sub" | "Sum" => narrow,
+        _ => false,
+    }
+}
+
+/// Marks the head and returns the name of the value that is encrypted.
+fn mark_head(facts: &Facts<'_>, places: &mut [Place], input: &str, rank: usize) -> String {
+    let mut current = input;
+    loop {
+        let [reader] = facts.readers(current) else { break };
+        let node = &facts.graph.node[*reader];
+        let one_operand = node.output.iter().filter(|o| !o.is_empty()).count() == 1
+            && facts.data_inputs(node).eq([current]);
+        let reads_once = inputs(node).filter(|i| *i == current).count() == 1;
+        let last = facts.is_output(current) || facts.is_output(&node.output[0]);
+        if places[*reader] != Place::Server
+            || !one_operand
+            || !reads_once
+            || last
+            || !runs_in_head(node, rank)
+        {
+            break;
+        }
+        places[*reader] = Place::Head;
+        current = &node.output[0];
+    }
+    current.to_owned()
+}
+
+fn runs_in_head(node: &NodeProto, input_rank: usize) -> bool {
+    match node.op_type.as_str() {
+        "Add" | "Sub" | "Mul" | "Div" | "Cast" | "Transpose" | "Identity" | "BatchNormalization" => true,
+        "Reshape" | "Unsqueeze" | "Squeeze" => input_rank != 4,
+        _ => false,
+    }
+}
+
+/// Server values that the tail or the user reads, in that order of first use by outputs, then nodes.
+fn ports(facts: &Facts<'_>, places: &[Place], encrypted: &str) -> Vec<(String, String)> {
+    let nodes = &facts.graph.node;
+    let mut server: BTreeSet<&str> = BTreeSet::from([encrypted]);
+    for (node, _) in nodes.iter().zip(places).filter(|(_, p)| **p == Place::Server) {
+        server.extend(outputs(node));
+    }
+    let has_tail = places.contains(&Place::Tail);
+    let in_order =
+        nodes.iter().zip(places).filter(|(_, p)| **p == Place::Tail).flat_map(|(n, _)| facts.data_inputs(n));
+    let outputs = facts.graph.output.iter().map(|o| o.name.as_str());
+    let mut ports: Vec<(String, String)> = Vec::new();
+    for value in in_order.chain(outputs) {
+        let leaves = server.contains(value) || (facts.constant.contains(value) && facts.is_output(value));
+        if leaves && ports.iter().all(|(v, _)| v != value) {
+            let shared = has_tail && facts.is_output(value);
+            let port = if shared { format!("{value}/encrypted") } else { value.to_owned() };
+            ports.push((value.to_owned(), port));
+        }
+    }
+    ports
+}
+
+/// The head as a model of its own, with the shape of its result; `None` when there is no head.
+pub(crate) fn head_model(
+    model: &Loaded,
+    split: &Split,
+) -> Result<Option<(Vec<u8>, Vec<usize>)>, ImportError> {
+    if !split.has(Place::Head) {
+        return Ok(None);
+    }
+    let graph = model.graph();
+    let chosen = chosen(split, Place::Head);
+    let given: BTreeSet<&str> = model.inputs.iter().map(|i| i.name.as_str()).collect();
+    let wanted = close(graph, &chosen, &given, |_| None);
+    let output = value_info(&split.encrypted, DataType::Float, None);
+    let part = part_model(model, "head", &wanted, graph.input.clone(), vec![output]);
+    let fail = |why: String| ImportError::ClientModel { part: "head", why };
+    let tract = Tract::of_proto(&part).map_err(|e| fail(e.to_string()))?;
+    let (shape, kind) = tract.output_fact(0).ok_or_else(|| fail("it has no output".into()))?;
+    if !kind.is_float() {
+        return Err(ImportError::InputType { value: split.encrypted.clone(), found: format!("{kind:?}") });
+    }
+    Ok(Some((encode(&part), shape.to_vec())))
+}
+
+/// The tail as a model of its own, from the ports to the model's outputs; `None` when there is no tail.
+/// `values` are the translated graph's, `shape_of` gives the shapes of its encrypted ones.
+pub(crate) fn tail_model(
+    model: &Loaded,
+    split: &Split,
+    values: &BTreeMap<String, Value>,
+    shape_of: impl Fn(&str) -> Option<Vec<usize>>,
+) -> Result<Option<Vec<u8>>, ImportError> {
+    if !split.has(Place::Tail) {
+        return Ok(None);
+    }
+    let graph = model.graph();
+    let given: BTreeSet<&str> = split.ports.iter().map(|(value, _)| value.as_str()).collect();
+    let known = |name: &str| match values.get(name) {
+        Some(Value::Constant(c)) => Some(c.clone()),
+        _ => None,
+    };
+    let wanted = close(graph, &chosen(split, Place::Tail), &given, known);
+    let inputs =
+        split.ports.iter().map(|(value, port)| value_info(port, DataType::Float, shape_of(value).as_deref()));
+    let mut part = part_model(model, "tail", &wanted, inputs.collect(), graph.output.clone());
+    if let Some(part) = part.graph.as_mut() {
+        part.initializer.extend(wanted.constants.iter().map(|(name, c)| c.initializer(name)));
+        let renamed = split.ports.iter().filter(|(value, port)| value != port);
+        let identity = |(value, port): &(String, String)| NodeProto {
+            name: format!("{value}/decrypted"),
+            op_type: "Identity".to_owned(),
+            input: vec![port.clone()],
+            output: vec![value.clone()],
+            ..NodeProto::default()
+        };
+        part.node.splice(0..0, renamed.map(identity));
+    }
+    Tract::of_proto(&part).map_err(|e| ImportError::ClientModel { part: "tail", why: e.to_string() })?;
+    Ok(Some(encode(&part)))
+}
+
+fn chosen(split: &Split, place: Place) -> Vec<usize> {
+    (0..split.places.len()).filter(|&i| split.places[i] == place).collect()
+}
+
+/// Nodes, initialisers and known constants that a part needs.
+struct Closure {
+    nodes: BTreeSet<usize>,
+    initializers: BTreeSet<String>,
+    constants: BTreeMap<String, Constant>,
+}
+
+/// What the chosen nodes need beyond `given` values: initialisers, `known` constants, and nodes that compute others.
+fn close(
+    graph: &GraphProto,
+    chosen: &[usize],
+    given: &BTreeSet<&str>,
+    known: impl Fn(&str) -> Option<Constant>,
+) -> Closure {
+    let maker: BTreeMap<&str, usize> =
+        graph.node.iter().enumerate().flat_map(|(i, n)| outputs(n).map(move |o| (o, i))).collect();
+    let mut closure = Closure {
+        nodes: chosen.iter().copied().collect(),
+        initializers: BTreeSet::new(),
+        constants: BTreeMap::new(),
+    };
+    let mut pending: Vec<&str> = chosen.iter().flat_map(|&i| inputs(&graph.node[i])).collect();
+    while let Some(value) = pending.pop() {
+        if given.contains(value) || closure.constants.contains_key(value) {
+            continue;
+        }
+        match maker.get(value) {
+            None => {
+                closure.initializers.insert(value.to_owned());
+            }
+            Some(&index) => match known(value) {
+                Some(constant) => {
+                    closure.constants.insert(value.to_owned(), constant);
+                }
+                None => {
+                    if closure.nodes.insert(index) {
+                        pending.extend(inputs(&graph.node[index]));
+                    }
+                }
+            },
+        }
+    }
+    closure
+}
+
+fn part_model(
+    model: &Loaded,
+    name: &str,
+    wanted: &Closure,
+    input: Vec<tract_onnx::pb::ValueInfoProto>,
+    output: Vec<tract_onnx::pb::ValueInfoProto>,
+) -> ModelProto {
+    let graph = model.graph();
+    let part = GraphProto {
+        name: name.to_owned(),
+        node: wanted.nodes.iter().map(|&i| graph.node[i].clone()).collect(),
+        initializer: graph
+            .initializer
+            .iter()
+            .filter(|t| wanted.initializers.contains(&t.name))
+            .cloned()
+            .collect(),
+        input,
+        output,
+        ..GraphProto::default()
+    };
+    let (ir_version, opset_import) = (model.proto.ir_version, model.proto.opset_import.clone());
+    ModelProto { ir_version, opset_import, graph: Some(part), ..ModelProto::default() }
+}

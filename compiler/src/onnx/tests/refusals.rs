@@ -1,0 +1,204 @@
+//! Bad input: one clear error each.
+
+use tract_onnx::pb::tensor_proto::DataType;
+use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
+use tract_onnx::pb::type_proto;
+
+use super::support::{Model, float, int, ints};
+use crate::onnx::load::value_info;
+use crate::onnx::{ImageOverrides, ImportError, ImportOptions, import, import_with};
+
+fn relu() -> Model {
+    Model::new(13, &[1, 2, 3, 3]).node("Relu", &["x"], "y", vec![])
+}
+
+fn error(bytes: &[u8]) -> ImportError {
+    import(bytes).expect_err("the import must fail")
+}
+
+#[test]
+fn broken_files() {
+    assert!(matches!(error(b"not an onnx file at all"), ImportError::Decode { .. } | ImportError::NoGraph));
+    assert!(matches!(error(&[]), ImportError::NoGraph));
+    let bytes = Model::new(13, &[1, 2, 3, 3])
+        .weights("w", &[2, 2, 3, 3])
+        .node("Conv", &["x", "w"], "y", vec![])
+        .bytes();
+    for cut in 1..bytes.len() {
+        assert!(import(&bytes[..cut]).is_err(), "a file cut at byte {cut} was accepted");
+    }
+    let truncated = error(&bytes[..bytes.len() - 3]).to_string();
+    assert!(truncated.contains("truncated"), "{truncated}");
+}
+
+#[test]
+fn operator_sets() {
+    for opset in [8, 22] {
+        let bytes = Model::new(opset, &[1, 2, 3, 3]).node("Relu", &["x"], "y", vec![]).bytes();
+        assert_eq!(error(&bytes), ImportError::Opset { found: opset, min: 9, max: 21 });
+    }
+    for opset in 9..=21 {
+        let bytes = Model::new(opset, &[1, 2, 3, 3]).node("Relu", &["x"], "y", vec![]).bytes();
+        assert!(import(&bytes).is_ok());
+    }
+}
+
+#[test]
+fn every_unsupported_node_is_reported() {
+    let model = Model::new(13, &[1, 2, 4, 4])
+        .weights("w", &[2, 2, 3, 3])
+        .node("Elu", &["x"], "first", vec![])
+        .node("Conv", &["first", "w"], "c", vec![])
+        .node("Softmax", &["c"], "second", vec![])
+        .node("InstanceNormalization", &["second", "w", "w"], "third", vec![])
+        .node("Conv", &["third", "w"], "y", vec![ints("pads", &[1, 1, 1, 1])]);
+    let nodes = model.refused();
+    let names: Vec<(&str, &str)> = nodes.iter().map(|n| (n.node.as_str(), n.op.as_str())).collect();
+    assert_eq!(names, [("first", "Elu"), ("second", "Softmax"), ("third", "InstanceNormalization")]);
+    assert_eq!(nodes[0].shapes[0].as_deref(), Some(&[1, 2, 4, 4][..]));
+    let text = error(&model.bytes()).to_string();
+    assert!(text.contains("3 ONNX nodes") && text.contains("BatchNormalization"), "{text}");
+}
+
+#[test]
+fn unknown_domains() {
+    let mut model = relu();
+    model.graph.node[0].domain = "com.example".into();
+    assert_eq!(model.refused()[0].op, "com.example.Relu");
+}
+
+fn first_reason(model: Model) -> String {
+    model.refused()[0].refusal.why.clone()
+}
+
+#[test]
+fn reasons() {
+    let image = || Model::new(13, &[1, 2, 4, 4]);
+    let reason = first_reason(image().weights("c", &[1, 2, 4, 4]).node("Mul", &["x", "c"], "y", vec![]));
+    assert!(reason.contains("varies within"), "{reason}");
+    let gate = image().node("GlobalAveragePool", &["x"], "g", vec![]).node("Mul", &["x", "g"], "y", vec![]);
+    assert!(
+        first_reason(gate.outputs(&["y"]).node("GlobalAveragePool", &["y"], "z", vec![]))
+            .contains("broadcasts")
+    );
+    assert!(first_reason(image().node("Div", &["x", "x"], "y", vec![])).contains("divides by an encrypted"));
+    let half = image().floats("e", &[], &[0.5]).node("Pow", &["x", "e"], "y", vec![]);
+    assert!(first_reason(half).contains("exponent"));
+    let moved = image().node("Transpose", &["x"], "t", vec![ints("perm", &[0, 2, 1, 3])]);
+    assert!(
+        first_reason(moved.node("GlobalAveragePool", &["t"], "y", vec![]).node("Relu", &["x"], "r", vec![]))
+            .contains("permutes")
+    );
+    let reflect = vec![ints("pads", &[0, 0, 1, 1, 0, 0, 1, 1]), super::support::text("mode", "reflect")];
+    assert!(
+        first_reason(Model::new(10, &[1, 2, 4, 4]).node("Pad", &["x"], "y", reflect)).contains("reflect")
+    );
+    let wide = image().weights("w", &[2, 3, 3, 3]).node("Conv", &["x", "w"], "y", vec![]);
+    assert!(first_reason(wide).contains("weights"));
+    let huge = image().weights("w", &[2, 2, 7, 7]).node("Conv", &["x", "w"], "y", vec![]);
+    assert!(first_reason(huge).contains("does not fit"));
+    let kind = image().node("Cast", &["x"], "y", vec![int("to", 7)]);
+    assert!(first_reason(kind).contains("INT64"));
+    let typed = image().node("LeakyRelu", &["x"], "y", vec![int("alpha", 3)]);
+    assert!(first_reason(typed).contains("alpha"));
+    let dilated = vec![ints("kernel_shape", &[2, 2]), ints("dilations", &[2, 2])];
+    assert!(
+        first_reason(Model::new(19, &[1, 2, 4, 4]).node("AveragePool", &["x"], "y", dilated))
+            .contains("dilated")
+    );
+    let training = image().weights("p", &[2]).floats("v", &[2], &[1.0, 1.0]);
+    let attributes = vec![int("training_mode", 1), float("epsilon", 1e-5)];
+    assert!(
+        first_reason(training.node("BatchNormalization", &["x", "p", "p", "p", "v"], "y", attributes))
+            .contains("training")
+    );
+}
+
+#[test]
+fn inputs() {
+    let mut two = relu();
+    two.graph.input.push(value_info("z", DataType::Float, Some(&[1, 2])));
+    assert!(matches!(error(&two.bytes()), ImportError::Inputs { names } if names == ["x", "z"]));
+    let integer = relu().input(value_info("x", DataType::Int64, Some(&[1, 2, 3, 3])));
+    assert!(matches!(error(&integer.bytes()), ImportError::InputType { value, .. } if value == "x"));
+    let batch = relu().input(value_info("x", DataType::Float, Some(&[8, 2, 3, 3])));
+    assert!(matches!(error(&batch.bytes()), ImportError::Batch { batch: 8, .. }));
+}
+
+#[test]
+fn dynamic_sizes_can_be_given() {
+    let mut model = relu();
+    if let Some(type_proto::Value::TensorType(t)) =
+        model.graph.input[0].r#type.as_mut().and_then(|t| t.value.as_mut())
+    {
+        let value = Some(dimension::Value::DimParam("height".into()));
+        t.shape.as_mut().unwrap().dim[2] = Dimension { value, ..Dimension::default() };
+    }
+    let error = error(&model.bytes());
+    assert!(matches!(&error, ImportError::DynamicShape { dimension: 2, .. }));
+    assert!(error.to_string().contains("--input-shape"), "{error}");
+    let given = |shape: &[usize]| {
+        import_with(
+            &model.bytes(),
+            &ImportOptions { input_shape: Some(shape.to_vec()), ..ImportOptions::default() },
+        )
+    };
+    assert_eq!(given(&[1, 2, 5, 3]).unwrap().input.shape, [1, 2, 5, 3]);
+    assert!(matches!(given(&[1, 4, 5, 3]), Err(ImportError::InputShape { .. })));
+    assert!(matches!(given(&[1, 2, 5]), Err(ImportError::InputShape { .. })));
+}
+
+#[test]
+fn graphs_that_contradict_themselves() {
+    let undefined = Model::new(13, &[1, 2, 3, 3]).node("Add", &["x", "nowhere"], "y", vec![]);
+    assert!(
+        matches!(error(&undefined.bytes()), ImportError::UndefinedValue { value, .. } if value == "nowhere")
+    );
+    let missing = relu().outputs(&["other"]);
+    assert!(matches!(error(&missing.bytes()), ImportError::UndefinedValue { value, .. } if value == "other"));
+    let constant = relu().weights("w", &[2]).outputs(&["w"]);
+    assert_eq!(error(&constant.bytes()), ImportError::ConstantOutput { output: "w".into() });
+    let external = tract_onnx::pb::TensorProto {
+        name: "e".into(),
+        dims: vec![1],
+        data_type: 1,
+        data_location: Some(1),
+        ..Default::default()
+    };
+    assert_eq!(error(&relu().tensor(external).bytes()), ImportError::ExternalData { tensor: "e".into() });
+}
+
+#[test]
+fn metadata() {
+    let image = |overrides: ImageOverrides| {
+        import_with(&relu_rgb().bytes(), &ImportOptions { image: overrides, ..ImportOptions::default() })
+            .map(|i| i.image.unwrap())
+    };
+    let spec = image(ImageOverrides { mean: Some(vec![0.1, 0.2, 0.3]), std: Some(vec![0.5]) }).unwrap();
+    assert_eq!((spec.mean, spec.std), (vec![0.1, 0.2, 0.3], vec![0.5; 3]));
+    assert!(matches!(
+        image(ImageOverrides { mean: Some(vec![0.1, 0.2]), std: None }),
+        Err(ImportError::Metadata { .. })
+    ));
+    assert!(matches!(
+        image(ImageOverrides { mean: None, std: Some(vec![0.0]) }),
+        Err(ImportError::Metadata { .. })
+    ));
+    for (key, value) in [
+        ("peregrine.input.mean", "a,b"),
+        ("peregrine.input.channels", "gray"),
+        ("peregrine.input.channels", "cmyk"),
+        ("peregrine.labels", "[1, 2"),
+    ] {
+        let mut proto = relu_rgb().proto();
+        proto
+            .metadata_props
+            .push(tract_onnx::pb::StringStringEntryProto { key: key.into(), value: value.into() });
+        let bytes = prost::Message::encode_to_vec(&proto);
+        assert!(matches!(error(&bytes), ImportError::Metadata { key: k, .. } if k == key));
+    }
+}
+
+fn relu_rgb() -> Model {
+    Model::new(13, &[1, 3, 4, 4]).node("Relu", &["x"], "y", vec![])
+}

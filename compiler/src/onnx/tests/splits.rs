@@ -1,0 +1,183 @@
+//! Client head and tail.
+
+use tract_onnx::pb::tensor_proto::DataType;
+use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
+use tract_onnx::pb::type_proto;
+
+use super::support::{Model, float, int, ints};
+use crate::onnx::load::value_info;
+use crate::onnx::{ClientSplit, export, import};
+use crate::oracle::Tract;
+
+fn classifier(opset: i64) -> Model {
+    Model::new(opset, &[1, 3, 4, 4])
+        .weights("w", &[2, 3, 3, 3])
+        .weights("f", &[8, 5])
+        .weights("b", &[5])
+        .node("Conv", &["x", "w"], "c", vec![])
+        .node("Relu", &["c"], "r", vec![])
+        .node("Flatten", &["r"], "l", vec![])
+        .node("MatMul", &["l", "f"], "m", vec![])
+        .node("Add", &["m", "b"], "a", vec![])
+}
+
+#[test]
+fn softmax_and_argmax_run_on_the_client() {
+    let model = classifier(13).node("Softmax", &["a"], "y", vec![int("axis", 1)]);
+    let imported = model.check_with(ClientSplit::HeadAndTail);
+    assert!(imported.tail.is_some() && imported.head.is_none());
+    assert_eq!(imported.graph.outputs[0].name, "a");
+    assert_eq!(imported.outputs, ["y"]);
+    let model = classifier(13).node("ArgMax", &["a"], "y", vec![int("axis", 1), int("keepdims", 0)]);
+    model.check_with(ClientSplit::HeadAndTail);
+}
+
+#[test]
+fn without_tail_the_bias_stays_on_the_server() {
+    let imported = classifier(13).outputs(&["a"]).check_with(ClientSplit::HeadAndTail);
+    assert!(imported.tail.is_none());
+    assert_eq!(imported.graph.outputs[0].name, "a");
+}
+
+#[test]
+fn a_value_can_be_output_and_feed_the_tail() {
+    let model = classifier(13).node("Softmax", &["a"], "y", vec![int("axis", 1)]).outputs(&["y", "a", "r"]);
+    let imported = model.check_with(ClientSplit::HeadAndTail);
+    assert_eq!(imported.outputs, ["y", "a", "r"]);
+    assert_eq!(imported.graph.outputs.len(), 2);
+}
+
+#[test]
+fn the_last_relu_runs_on_the_client() {
+    let model = classifier(13).node("Relu", &["a"], "y", vec![]);
+    assert!(model.check_with(ClientSplit::HeadAndTail).tail.is_some());
+}
+
+#[test]
+fn normalisation_and_transpose_run_on_the_client() {
+    let model = Model::new(13, &[1, 4, 5, 3])
+        .floats("mean", &[3], &[0.4, 0.5, 0.6])
+        .floats("std", &[3], &[0.2, 0.25, 0.3])
+        .weights("w", &[2, 3, 3, 3])
+        .node("Sub", &["x", "mean"], "s", vec![])
+        .node("Div", &["s", "std"], "d", vec![])
+        .node("Transpose", &["d"], "t", vec![ints("perm", &[0, 3, 1, 2])])
+        .node("Conv", &["t", "w"], "y", vec![ints("pads", &[1, 1, 1, 1])]);
+    let imported = model.check_with(ClientSplit::HeadAndTail);
+    assert!(imported.head.is_some() && imported.tail.is_none());
+    assert_eq!(imported.image.unwrap().order, peregrine_ir::client::ImageOrder::Nhwc);
+}
+
+#[test]
+fn bytes_are_cast_on_the_client() {
+    let model = Model::new(13, &[1])
+        .input(value_info("x", DataType::Uint8, Some(&[1, 1, 4, 4])))
+        .weights("w", &[2, 1, 3, 3])
+        .node("Cast", &["x"], "f", vec![int("to", 1)])
+        .node("Conv", &["f", "w"], "y", vec![]);
+    let imported = import(&model.bytes()).unwrap();
+    assert_eq!(imported.graph.nodes.len(), 2);
+    assert!(imported.head.is_some());
+}
+
+#[test]
+fn an_input_that_feeds_two_branches_has_no_head() {
+    let model = Model::new(13, &[1, 2, 4, 4])
+        .weights("w", &[2, 2, 1, 1])
+        .floats("h", &[], &[0.5])
+        .node("Mul", &["x", "h"], "s", vec![])
+        .node("Conv", &["s", "w"], "c", vec![])
+        .node("Add", &["c", "x"], "y", vec![]);
+    assert!(model.check_with(ClientSplit::HeadAndTail).head.is_none());
+}
+
+#[test]
+fn a_dynamic_batch_becomes_one() {
+    for value in [
+        Some(dimension::Value::DimParam("N".into())),
+        Some(dimension::Value::DimValue(0)),
+        Some(dimension::Value::DimValue(-1)),
+        None,
+    ] {
+        let mut model = classifier(13);
+        if let Some(type_proto::Value::TensorType(t)) =
+            model.graph.input[0].r#type.as_mut().and_then(|t| t.value.as_mut())
+        {
+            t.shape.as_mut().unwrap().dim[0] = Dimension { value, ..Dimension::default() };
+        }
+        let imported = model.outputs(&["a"]).check_with(ClientSplit::HeadAndTail);
+        assert_eq!(imported.input.shape, [1, 3, 4, 4]);
+    }
+}
+
+#[test]
+fn export_keeps_head_tail_and_metadata() {
+    let mut model = Model::new(11, &[1, 3, 4, 4])
+        .floats("mean", &[3, 1, 1], &[0.4, 0.5, 0.6])
+        .node("Sub", &["x", "mean"], "s", vec![])
+        .weights("w", &[2, 3, 3, 3])
+        .node("Conv", &["s", "w"], "c", vec![])
+        .node("Softmax", &["c"], "y", vec![int("axis", 1)])
+        .proto();
+    model.metadata_props.push(tract_onnx::pb::StringStringEntryProto {
+        key: "peregrine.labels".into(),
+        value: "a, b".into(),
+    });
+    let bytes = prost::Message::encode_to_vec(&model);
+    let imported = import(&bytes).unwrap();
+    assert_eq!(imported.labels, ["a", "b"]);
+    let exported = export(&imported.graph, Some(&imported)).unwrap();
+    let again = import(&exported).unwrap();
+    assert_eq!(again.labels, ["a", "b"]);
+    assert_eq!((again.head.is_some(), again.tail.is_some()), (true, true));
+    let input = super::support::sample(&[1, 3, 4, 4], 1);
+    let run = |bytes: &[u8]| Tract::load(bytes).unwrap().run(&input).unwrap();
+    super::support::close(&run(&exported), &run(&bytes));
+}
+
+#[test]
+fn model_local_functions_are_inlined() {
+    use tract_onnx::pb::{AttributeProto, FunctionProto, NodeProto, attribute_proto::AttributeType};
+    let mut model = Model::new(13, &[1, 2, 3, 3])
+        .floats("a", &[2, 1, 1], &[0.5, -1.0])
+        .node("PolyAct", &["x", "a"], "p", vec![float("slope", 0.25)])
+        .node("PolyAct", &["p", "a"], "y", vec![float("slope", 2.0)])
+        .proto();
+    for node in &mut model.graph.as_mut().unwrap().node {
+        node.domain = "ai.peregrine".into();
+    }
+    let node = |op: &str, input: &[&str], output: &str| NodeProto {
+        op_type: op.into(),
+        input: input.iter().map(|&i| i.into()).collect(),
+        output: vec![output.into()],
+        ..NodeProto::default()
+    };
+    let reference = AttributeProto {
+        name: "value_float".into(),
+        r#type: AttributeType::Float as i32,
+        ref_attr_name: "slope".into(),
+        ..AttributeProto::default()
+    };
+    let constant = NodeProto { attribute: vec![reference], ..node("Constant", &[], "s") };
+    model.functions = vec![FunctionProto {
+        name: Some("PolyAct".into()),
+        domain: Some("ai.peregrine".into()),
+        input: vec!["t".into(), "c".into()],
+        output: vec!["r".into()],
+        attribute: vec!["slope".into()],
+        node: vec![
+            constant,
+            node("Mul", &["t", "t"], "q"),
+            node("Mul", &["c", "q"], "cq"),
+            node("Mul", &["t", "s"], "l"),
+            node("Add", &["cq", "l"], "r"),
+        ],
+        ..FunctionProto::default()
+    }];
+    let imported = import(&prost::Message::encode_to_vec(&model)).unwrap();
+    let x = peregrine_passes::tensor::interp::Batch::new(&[2, 3, 3], vec![2.0; 18]).unwrap();
+    let y = peregrine_passes::tensor::interp::run(&imported.graph, &x).unwrap();
+    let act = |a: f32, s: f32, x: f32| a * x * x + s * x;
+    assert_eq!(y[0][0], act(0.5, 2.0, act(0.5, 0.25, 2.0)));
+    assert_eq!(y[0][17], act(-1.0, 2.0, act(-1.0, 0.25, 2.0)));
+}

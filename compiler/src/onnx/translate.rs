@@ -1,0 +1,266 @@
+//! Translation of the encrypted part of an ONNX graph, node by node, into a tensor graph.
+//!
+//! Values that do not depend on the input are folded on the way. A node that cannot be translated is recorded and its
+//! outputs become unusable; translation goes on, so that all such nodes are reported at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use peregrine_ir::tensor::{Stage, TensorGraph, TensorOp, TensorTables, TensorTy, infer};
+use peregrine_ir::{ConstId, ConstPool, ConstTensor, Origin, OutputPort, ValueId};
+use tract_onnx::pb::NodeProto;
+
+use super::error::{ImportError, Refusal, UnsupportedNode, UnsupportedNodes};
+use super::fold::evaluate;
+use super::load::Loaded;
+use super::node::NodeView;
+use super::ops;
+use super::split::Split;
+use super::tensor::Constant;
+
+/// What a name of the ONNX graph stands for.
+#[derive(Clone, Debug)]
+pub(crate) enum Value {
+    /// Known now.
+    Constant(Constant),
+    /// Encrypted.
+    Data(ValueId),
+    /// Result of a node that could not be translated.
+    Unusable,
+}
+
+/// The graph under construction.
+pub(crate) struct Translator {
+    /// Nodes so far.
+    pub(crate) graph: TensorGraph,
+    values: BTreeMap<String, Value>,
+    shapes: BTreeMap<String, Vec<usize>>,
+    /// Names that some node or output of the model uses.
+    used: BTreeSet<String>,
+    problems: Vec<UnsupportedNode>,
+}
+
+impl Translator {
+    /// Starts from the model's constants and the shapes of the client's values that nodes may ask for.
+    pub(crate) fn new(model: &Loaded, shapes: BTreeMap<String, Vec<usize>>) -> Self {
+        let graph = model.graph();
+        let tables = TensorTables { consts: ConstPool::new(), stage: Stage::Imported };
+        let values = model.constants.iter().map(|(k, c)| (k.clone(), Value::Constant(c.clone()))).collect();
+        let used = graph
+            .node
+            .iter()
+            .flat_map(|n| n.input.iter())
+            .chain(graph.output.iter().map(|o| &o.name))
+            .filter(|n| !n.is_empty());
+        let used = used.cloned().collect();
+        Self {
+            graph: TensorGraph::new(graph.name.clone(), tables),
+            values,
+            shapes,
+            used,
+            problems: Vec::new(),
+        }
+    }
+
+    /// Adds the encrypted input.
+    pub(crate) fn input(&mut self, name: &str, shape: &[usize]) {
+        let ty = TensorTy { shape: shape.to_vec() };
+        let id = self.graph.add(TensorOp::Input { name: name.to_owned() }, [], ty, Origin::new(name));
+        self.values.insert(name.to_owned(), Value::Data(id));
+    }
+
+    /// Translates the nodes that the server runs and folds the constant ones.
+    pub(crate) fn run(&mut self, nodes: &[NodeProto], opset: i64, split: &Split) {
+        for (index, proto) in nodes.iter().enumerate() {
+            if split.is_client(index) {
+                continue;
+            }
+            let node = NodeView { proto, opset };
+            if self.refers_to_client(node) {
+                continue;
+            }
+            match self.node(node) {
+                Ok(results) => self.bind(node, results),
+                Err(refusal) => self.refuse(node, refusal),
+            }
+        }
+    }
+
+    /// Whether an input is a value of the client: the node (a Shape, say) then belongs to the client too.
+    fn refers_to_client(&self, node: NodeView<'_>) -> bool {
+        let asks_shape = node.proto.op_type == "Shape" || node.proto.op_type == "Size";
+        let known = |name: &&String| {
+            self.values.contains_key(*name) || (asks_shape && self.shapes.contains_key(*name))
+        };
+        !node.proto.input.iter().filter(|n| !n.is_empty()).all(|n| known(&n))
+    }
+
+    fn bind(&mut self, node: NodeView<'_>, results: Vec<Value>) {
+        for (name, value) in node.proto.output.iter().zip(results) {
+            self.values.insert(name.clone(), value);
+        }
+    }
+
+    fn refuse(&mut self, node: NodeView<'_>, refusal: Refusal) {
+        let op = match node.proto.domain.as_str() {
+            "" | "ai.onnx" => node.proto.op_type.clone(),
+            domain => format!("{domain}.{}", node.proto.op_type),
+        };
+        let shapes = node.proto.input.iter().map(|n| self.shape_of(n)).collect();
+        self.problems.push(UnsupportedNode { node: node.name().to_owned(), op, shapes, refusal });
+        self.bind(node, vec![Value::Unusable; node.proto.output.len()]);
+    }
+
+    fn node(&mut self, node: NodeView<'_>) -> Result<Vec<Value>, Refusal> {
+        if !matches!(node.proto.domain.as_str(), "" | "ai.onnx") {
+            return Err(Refusal::new(
+                "operators of this domain are not known",
+                "export with the standard ONNX operators only",
+            ));
+        }
+        if let Some(shape) = self.shape_query(node)? {
+            return Ok(vec![Value::Constant(shape)]);
+        }
+        let inputs: Vec<Option<Value>> = (0..node.proto.input.len())
+            .map(|i| node.input(i).and_then(|n| self.values.get(n)).cloned())
+            .collect();
+        if inputs.iter().flatten().all(|v| matches!(v, Value::Constant(_))) {
+            let constants: Vec<Option<&Constant>> = inputs
+                .iter()
+                .map(|v| match v {
+                    Some(Value::Constant(c)) => Some(c),
+                    _ => None,
+                })
+                .collect();
+            return Ok(evaluate(node, &constants)?.into_iter().map(Value::Constant).collect());
+        }
+        let translate =
+            ops::translator(&node.proto.op_type).ok_or_else(|| ops::unknown(&node.proto.op_type))?;
+        if inputs.iter().flatten().any(|v| matches!(v, Value::Unusable)) {
+            return Ok(vec![Value::Unusable; node.proto.output.len()]);
+        }
+        if let Some(extra) = node.proto.output.iter().skip(1).find(|o| self.used.contains(*o)) {
+            return Err(Refusal::new(
+                format!("its output {extra:?} is not supported"),
+                "export the model for inference",
+            ));
+        }
+        Ok(vec![translate(self, node)?])
+    }
+
+    /// Value of a Shape or Size node.
+    fn shape_query(&self, node: NodeView<'_>) -> Result<Option<Constant>, Refusal> {
+        let op = node.proto.op_type.as_str();
+        if op != "Shape" && op != "Size" {
+            return Ok(None);
+        }
+        let Some(shape) = node.input(0).and_then(|n| self.shape_of(n)) else { return Ok(None) };
+        if op == "Size" {
+            return Ok(Some(Constant::ints(vec![], &[shape.iter().product::<usize>() as i64])));
+        }
+        let rank = shape.len() as i64;
+        let clamp = |i: i64| (if i < 0 { i + rank } else { i }).clamp(0, rank) as usize;
+        let (start, end) = (clamp(node.int_or("start", 0)?), clamp(node.int_or("end", rank)?));
+        let part: Vec<i64> = shape.iter().take(end).skip(start).map(|&d| d as i64).collect();
+        Ok(Some(Constant::ints(vec![part.len()], &part)))
+    }
+
+    fn shape_of(&self, name: &str) -> Option<Vec<usize>> {
+        match self.values.get(name) {
+            Some(Value::Constant(c)) => Some(c.shape().to_vec()),
+            Some(Value::Data(id)) => Some(self.shape(*id).to_vec()),
+            Some(Value::Unusable) => None,
+            None => self.shapes.get(name).cloned(),
+        }
+    }
+
+    /// The finished graph with `outputs` (ONNX name, port name).
+    pub(crate) fn finish(
+        mut self,
+        outputs: &[(String, String)],
+    ) -> Result<(TensorGraph, BTreeMap<String, Value>), ImportError> {
+        if !self.problems.is_empty() {
+            return Err(ImportError::Unsupported(UnsupportedNodes(self.problems)));
+        }
+        for (value, port) in outputs {
+            match self.values.get(value) {
+                Some(Value::Data(id)) => {
+                    self.graph.outputs.push(OutputPort { name: port.clone(), value: *id })
+                }
+                _ => return Err(ImportError::ConstantOutput { output: value.clone() }),
+            }
+        }
+        Ok((self.graph, self.values))
+    }
+
+    /// Shape of an encrypted value.
+    pub(crate) fn shape(&self, id: ValueId) -> &[usize] {
+        &self.graph.nodes[id].ty.shape
+    }
+
+    /// What input `i` stands for.
+    pub(crate) fn value(&self, node: NodeView<'_>, i: usize) -> Result<&Value, Refusal> {
+        let missing = || Refusal::new(format!("input {i} is missing"), "export the model again");
+        node.input(i).and_then(|name| self.values.get(name)).ok_or_else(missing)
+    }
+
+    /// Input `i`, which must be encrypted.
+    pub(crate) fn data(&self, node: NodeView<'_>, i: usize) -> Result<ValueId, Refusal> {
+        match self.value(node, i)? {
+            Value::Data(id) => Ok(*id),
+            _ => Err(Refusal::new(
+                format!("input {i} is a constant"),
+                "swap the operands or fold the constant",
+            )),
+        }
+    }
+
+    /// Input `i`, which must be a constant.
+    pub(crate) fn constant(&self, node: NodeView<'_>, i: usize) -> Result<Constant, Refusal> {
+        match self.value(node, i)? {
+            Value::Constant(c) => Ok(c.clone()),
+            _ => Err(Refusal::new(
+                format!("input {i} is computed from the encrypted input, a constant is needed"),
+                "make it a constant of the model",
+            )),
+        }
+    }
+
+    /// Input `i`, a constant, if it is given.
+    pub(crate) fn optional(&self, node: NodeView<'_>, i: usize) -> Result<Option<Constant>, Refusal> {
+        node.input(i).map(|_| self.constant(node, i)).transpose()
+    }
+
+    /// Adds a constant of floats.
+    pub(crate) fn floats(&mut self, shape: &[usize], data: Vec<f32>) -> ConstId {
+        self.graph.tables.consts.push(ConstTensor::f32(shape, data))
+    }
+
+    /// Adds a constant of doubles.
+    pub(crate) fn doubles(&mut self, shape: &[usize], data: Vec<f64>) -> ConstId {
+        self.graph.tables.consts.push(ConstTensor::f64(shape, data))
+    }
+
+    /// Appends an operation; its type is inferred.
+    pub(crate) fn emit(
+        &mut self,
+        node: NodeView<'_>,
+        op: TensorOp,
+        args: &[ValueId],
+    ) -> Result<ValueId, Refusal> {
+        let types: Vec<&TensorTy> = args.iter().map(|&a| &self.graph.nodes[a].ty).collect();
+        let ty = infer(&op, &types, &self.graph.tables.consts).map_err(|e| {
+            Refusal::new(e.to_string(), "check the model with onnx.checker and export it again")
+        })?;
+        Ok(self.graph.add(op, args.iter().copied(), ty, Origin::new(node.name())))
+    }
+
+    /// Appends an operation and gives its result as a value.
+    pub(crate) fn emit_value(
+        &mut self,
+        node: NodeView<'_>,
+        op: TensorOp,
+        args: &[ValueId],
+    ) -> Result<Value, Refusal> {
+        Ok(Value::Data(self.emit(node, op, args)?))
+    }
+}
