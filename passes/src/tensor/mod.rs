@@ -1,0 +1,71 @@
+//! Passes of the tensor level, from the imported graph to one of convolutions, sums and per-channel polynomials.
+//!
+//! | module | pass | does |
+//! |---|---|---|
+//! | [`fold_constants`] | `fold-constants` | merges chains of affine, pad and reshape nodes, drops neutral ones, shares equal constants |
+//! | [`fold_batch_norm`] | `fold-batch-norm` | batch norms into the linear op before, or the one after where exact |
+//! | [`algebra`] | `algebra` | polynomial expressions into one polynomial, affine maps into their neighbours (egg) |
+//! | [`normalise`] | `normalise` | pads, pools, flattening and fully connected layers into convolutions |
+//! | [`fuse_linear`] | `fuse-linear` | two convolutions in a row into one where exact and cheap |
+//! | [`fit`] | `fit-activations` | calibrated activations into per-channel polynomials |
+//! | [`dead_code`] | `dead-code` | unused nodes and constants away |
+//! | [`check`] | `check-canonical`, `check-polynomial` | everything left that has no encrypted form, at once |
+//!
+//! [`interp`] runs a graph in the clear on a batch, [`ranges`] measures every value on one. [`canonical`] and
+//! [`polynomial`] run the passes in their order.
+
+pub mod algebra;
+pub mod check;
+pub mod dead_code;
+pub mod fit;
+pub mod fold_batch_norm;
+pub mod fold_constants;
+pub mod fuse_linear;
+pub mod interp;
+pub mod normalise;
+pub mod poly;
+pub mod ranges;
+mod rewrite;
+#[cfg(test)]
+mod testing;
+
+use peregrine_ir::tensor::{Tensor, TensorGraph};
+
+use crate::error::PassError;
+use crate::pass::PassManager;
+
+/// Brings an imported graph to stage canonical.
+///
+/// Polynomial expressions are recognised first, because batch-norm folding would hide their factors in weights; batch
+/// norms fold before pads and pools become convolutions, because a batch norm commutes with an average pool but not with
+/// a padded convolution; algebra runs again at the end, on what the new convolutions allow.
+///
+/// # Errors
+/// [`PassError::Unsupported`] with every node that has no encrypted form.
+pub fn canonical(graph: &mut TensorGraph, manager: &mut PassManager<'_, Tensor>) -> Result<(), PassError> {
+    manager.run_all(
+        &mut [
+            &mut dead_code::DeadCode,
+            &mut fold_constants::FoldConstants,
+            &mut algebra::Algebra::default(),
+            &mut fold_batch_norm::FoldBatchNorm,
+            &mut normalise::Normalise,
+            &mut fuse_linear::FuseLinear,
+            &mut algebra::Algebra::default(),
+            &mut dead_code::DeadCode,
+            &mut check::CheckCanonical,
+        ],
+        graph,
+    )
+}
+
+/// Brings a canonical graph whose activations are polynomials to stage polynomial.
+///
+/// # Errors
+/// [`PassError::Unsupported`] when an activation is left.
+pub fn polynomial(graph: &mut TensorGraph, manager: &mut PassManager<'_, Tensor>) -> Result<(), PassError> {
+    manager.run_all(
+        &mut [&mut algebra::Algebra::default(), &mut dead_code::DeadCode, &mut check::CheckPolynomial],
+        graph,
+    )
+}
