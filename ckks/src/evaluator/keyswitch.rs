@@ -1,0 +1,400 @@
+//! Hybrid key switching (Han and Ki, eprint 2019/688; centred digits; see `bconv`).
+//!
+//! A polynomial `c` of `l` limbs is cut in digits of `alpha` limbs. Each digit is raised to all `l + alpha` limbs of
+//! `QP` (ModUp), the inner product with the key is taken there, and the result is divided by `P` (ModDown, rounded to
+//! nearest). The automorphism of a rotation permutes the NTT values of the raised digits while the inner product reads
+//! them, so that several rotations share one decomposition (hoisting, eprint 2018/244 §5). All loops run limb by limb,
+//! limbs in parallel: the raised digits of one limb never leave the cache.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+use smallvec::SmallVec;
+
+use super::scratch::with_scratch;
+use crate::arith::Modulus;
+use crate::context::Context;
+use crate::error::Error;
+use crate::kernels::KeyTerm;
+use crate::keys::SwitchingKey;
+use crate::ring::automorphism::Automorphism;
+use crate::ring::bconv::BaseConverter;
+use crate::ring::poly::{Coeff, Ntt, RnsPoly};
+use crate::units::{GaloisElement, Level};
+
+#[cfg(test)]
+mod tests;
+
+/// Coefficients per job where a loop runs over coefficients of all limbs.
+const CHUNK: usize = 4096;
+
+/// A polynomial modulo `QP` in two blocks, so that dividing by `P` leaves the `Q` block in place.
+#[derive(Clone)]
+pub(crate) struct QpPoly {
+    pub(crate) q: RnsPoly<Ntt>,
+    pub(crate) p: RnsPoly<Ntt>,
+}
+
+impl QpPoly {
+    pub(crate) fn zero(ctx: &Context, q_limbs: usize) -> Self {
+        let n = ctx.n();
+        Self { q: RnsPoly::zero(n, q_limbs, 0), p: RnsPoly::zero(n, 0, ctx.p_moduli().len()) }
+    }
+
+    /// Q limbs, then P limbs.
+    pub(crate) fn limbs_mut(&mut self) -> impl Iterator<Item = &mut [u64]> {
+        self.q.limbs_mut().chain(self.p.limbs_mut())
+    }
+
+    /// Limb `m`, counting Q limbs first.
+    pub(crate) fn limb(&self, m: usize) -> &[u64] {
+        match m.checked_sub(self.q.q_limbs()) {
+            None => self.q.limb(m),
+            Some(k) => self.p.limb(k),
+        }
+    }
+}
+
+/// The two parts of a ciphertext modulo `QP`.
+#[derive(Clone)]
+pub(crate) struct QpPair {
+    pub(crate) c0: QpPoly,
+    pub(crate) c1: QpPoly,
+}
+
+impl QpPair {
+    pub(crate) fn zero(ctx: &Context, q_limbs: usize) -> Self {
+        Self { c0: QpPoly::zero(ctx, q_limbs), c1: QpPoly::zero(ctx, q_limbs) }
+    }
+
+    /// Limbs of both parts side by side, with their index.
+    pub(crate) fn limb_pairs(&mut self) -> Vec<(usize, [&mut [u64]; 2])> {
+        let pairs = self.c0.limbs_mut().zip(self.c1.limbs_mut());
+        pairs.map(|(a, b)| [a, b]).enumerate().collect()
+    }
+}
+
+/// The modulus of limb `m` of a polynomial modulo `QP` with `q_limbs` limbs modulo Q primes.
+pub(crate) fn modulus(ctx: &Context, q_limbs: usize, m: usize) -> &Modulus {
+    ctx.table(q_limbs, m).modulus()
+}
+
+/// Limb vectors `y_i` of a base conversion and, last, the quotients.
+type Views<'a> = SmallVec<[&'a [u64]; 16]>;
+
+/// A polynomial cut in digits, each ready for conversion to any prime.
+struct Decomposed<'a> {
+    ctx: &'a Context,
+    source: &'a RnsPoly<Ntt>,
+    ranges: Vec<Range<usize>>,
+    scaled: RnsPoly<Coeff>,
+    /// One limb a digit.
+    quotients: RnsPoly<Coeff>,
+}
+
+impl<'a> Decomposed<'a> {
+    fn new(ctx: &'a Context, source: &'a RnsPoly<Ntt>) -> Self {
+        let (n, kernels, converters) = (ctx.n(), ctx.kernels(), ctx.converters());
+        let ranges: Vec<_> = converters.digit_ranges(source.q_limbs()).collect();
+        let mut scaled: RnsPoly<Coeff> = RnsPoly::zero(n, source.q_limbs(), 0);
+        scaled.par_limbs_mut().enumerate().for_each(|(i, limb)| {
+            limb.copy_from_slice(source.limb(i));
+            ctx.q_tables()[i].inverse_unscaled(limb);
+            let range = &ranges[i / converters.alpha()];
+            converters.digit(range).scale_over_n(kernels, i - range.start, limb);
+        });
+        let mut quotients: RnsPoly<Coeff> = RnsPoly::zero(n, ranges.len(), 0);
+        for (j, range) in ranges.iter().enumerate() {
+            fill_quotients(ctx, converters.digit(range), &scaled, range, quotients.limb_mut(j));
+        }
+        Self { ctx, source, ranges, scaled, quotients }
+    }
+
+    fn digits(&self) -> usize {
+        self.ranges.len()
+    }
+
+    /// Digit `j` modulo the prime of limb `m`, NTT domain: a limb of the source, or computed into `buffer`.
+    fn raise<'b>(&'b self, m: usize, j: usize, buffer: &'b mut [u64]) -> &'b [u64] {
+        let (ctx, range) = (self.ctx, &self.ranges[j]);
+        if range.contains(&m) {
+            return self.source.limb(m);
+        }
+        let q_limbs = self.source.q_limbs();
+        let target = if m < q_limbs { m } else { m - q_limbs + ctx.q_moduli().len() };
+        let views = views(&self.scaled, range, self.quotients.limb(j));
+        ctx.converters().digit(range).convert(ctx.kernels(), target, &views, buffer);
+        ctx.table(q_limbs, m).forward(buffer);
+        buffer
+    }
+}
+
+fn views<'a>(scaled: &'a RnsPoly<Coeff>, range: &Range<usize>, quotients: &'a [u64]) -> Views<'a> {
+    range.clone().map(|i| scaled.limb(i)).chain([quotients]).collect()
+}
+
+/// The quotients of a base conversion from the limbs `range` of `scaled`, coefficients in parallel.
+fn fill_quotients(
+    ctx: &Context,
+    converter: &BaseConverter,
+    scaled: &RnsPoly<Coeff>,
+    range: &Range<usize>,
+    out: &mut [u64],
+) {
+    out.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, out)| {
+        let part = chunk * CHUNK..chunk * CHUNK + out.len();
+        let limbs: Views<'_> = range.clone().map(|i| &scaled.limb(i)[part.clone()]).collect();
+        converter.quotients(ctx.kernels(), &limbs, out);
+    });
+}
+
+/// `out = sum digit_j * key_j` on limb `m`, digits permuted on the fly.
+pub(crate) fn key_product(
+    ctx: &Context,
+    (q_limbs, m): (usize, usize),
+    digits: &[&[u64]],
+    key: &SwitchingKey,
+    permutation: &Automorphism,
+    out: [&mut [u64]; 2],
+) {
+    let terms: SmallVec<[KeyTerm<'_>; 16]> = digits
+        .iter()
+        .zip(key.digits())
+        .map(|(digit, part)| KeyTerm {
+            digit,
+            b: key_limb(part.b(), q_limbs, m),
+            a: key_limb(part.a(), q_limbs, m),
+        })
+        .collect();
+    ctx.kernels().key_dot(modulus(ctx, q_limbs, m), out, &terms, permutation);
+}
+
+/// Limb `m` of a key that may be of a higher level than the `q_limbs` in use.
+fn key_limb(key: &RnsPoly<Ntt>, q_limbs: usize, m: usize) -> &[u64] {
+    match m.checked_sub(q_limbs) {
+        None => key.limb(m),
+        Some(k) => key.p_limb(k),
+    }
+}
+
+/// Whether `key` belongs to this ring and reaches the level of `q_limbs` limbs.
+fn check_key(ctx: &Context, op: &'static str, key: &SwitchingKey, q_limbs: usize) -> Result<(), Error> {
+    let level = Level(q_limbs.saturating_sub(1) as u32);
+    if key.level() < level {
+        return Err(Error::LevelOutOfRange { op, level, max: key.level() });
+    }
+    let shape = |what, found, expected| {
+        if found == expected { Ok(()) } else { Err(Error::Shape { op, what, found, expected }) }
+    };
+    shape("number of key digits", key.digits().len(), ctx.params().digits_at(key.level()))?;
+    for poly in key.digits().iter().flat_map(|digit| [digit.b(), digit.a()]) {
+        shape("ring degree of the key", poly.n(), ctx.n())?;
+        shape("number of Q limbs of the key", poly.q_limbs(), key.level().limbs())?;
+        shape("number of P limbs of the key", poly.p_limbs(), ctx.p_moduli().len())?;
+    }
+    Ok(())
+}
+
+/// Whether `key` is the one of `element` and fits, and its permutation.
+pub(crate) fn rotation_key(
+    ctx: &Context,
+    key: &SwitchingKey,
+    element: GaloisElement,
+    q_limbs: usize,
+) -> Result<std::sync::Arc<Automorphism>, Error> {
+    if key.element() != Some(element) {
+        let level = Level(q_limbs.saturating_sub(1) as u32);
+        return Err(Error::MissingKey { element, level, available: None });
+    }
+    check_key(ctx, "rotate", key, q_limbs)?;
+    ctx.automorphism(element)
+}
+
+/// Decomposes `source` and calls `visit(m, digits, limbs)` for each limb `m` of `QP` with the raised digits modulo its
+/// prime and the two limbs of `target`, limbs in parallel.
+pub(crate) fn for_each_raised(
+    ctx: &Context,
+    source: &RnsPoly<Ntt>,
+    target: &mut QpPair,
+    visit: impl Fn(usize, &[&[u64]], [&mut [u64]; 2]) + Sync,
+) {
+    let decomposed = Decomposed::new(ctx, source);
+    target.limb_pairs().into_par_iter().for_each(|(m, limbs)| {
+        with_scratch(ctx.n(), decomposed.digits(), |scratch| {
+            let digits: SmallVec<[&[u64]; 16]> =
+                scratch.limbs_mut().enumerate().map(|(j, buffer)| decomposed.raise(m, j, buffer)).collect();
+            visit(m, &digits, limbs);
+        });
+    });
+}
+
+/// The inner product of the digits of `source` with a key, modulo `QP`.
+fn switch_qp(ctx: &Context, source: &RnsPoly<Ntt>, key: &SwitchingKey, permutation: &Automorphism) -> QpPair {
+    let q_limbs = source.q_limbs();
+    let mut pair = QpPair::zero(ctx, q_limbs);
+    for_each_raised(ctx, source, &mut pair, |m, digits, out| {
+        key_product(ctx, (q_limbs, m), digits, key, permutation, out);
+    });
+    pair
+}
+
+/// Divides each polynomial by `P`, rounding to nearest; `finish(part, i, limb)` sees each limb while it is in cache.
+pub(crate) fn mod_down(
+    ctx: &Context,
+    parts: Vec<QpPoly>,
+    finish: impl Fn(usize, usize, &mut [u64]) + Sync,
+) -> Vec<RnsPoly<Ntt>> {
+    let (n, kernels, converters) = (ctx.n(), ctx.kernels(), ctx.converters());
+    let all_special = 0..ctx.p_moduli().len();
+    let (mut outputs, specials): (Vec<_>, Vec<_>) = parts.into_iter().map(|part| (part.q, part.p)).unzip();
+    let specials = special_coefficients(ctx, specials);
+    let mut quotients: RnsPoly<Coeff> = RnsPoly::zero(n, specials.len(), 0);
+    for (special, out) in specials.iter().zip(quotients.limbs_mut()) {
+        fill_quotients(ctx, converters.special(), special, &all_special, out);
+    }
+    let mut limbs: Vec<_> = Vec::new();
+    for (part, q) in outputs.iter_mut().enumerate() {
+        limbs.extend(q.limbs_mut().enumerate().map(|(i, limb)| (i, part, limb)));
+    }
+    // Equal primes side by side, while their roots are in cache.
+    limbs.sort_by_key(|&(i, part, _)| (i, part));
+    limbs.into_par_iter().for_each(|(i, part, limb)| {
+        with_scratch(n, 1, |scratch| {
+            let buffer = scratch.limb_mut(0);
+            let views = views(&specials[part], &all_special, quotients.limb(part));
+            converters.special().convert(kernels, i, &views, buffer);
+            ctx.q_tables()[i].forward(buffer);
+            kernels.sub_mul_scalar_assign(&ctx.q_moduli()[i], limb, buffer, converters.inverse_p(i));
+            finish(part, i, limb);
+        });
+    });
+    outputs
+}
+
+/// The P limbs as scaled coefficients, the input of the conversion from `P`.
+fn special_coefficients(ctx: &Context, specials: Vec<RnsPoly<Ntt>>) -> Vec<RnsPoly<Coeff>> {
+    let mut specials: Vec<RnsPoly<Coeff>> = specials.into_iter().map(RnsPoly::into_domain).collect();
+    let limbs: Vec<_> = specials.iter_mut().flat_map(|p| p.limbs_mut().enumerate()).collect();
+    limbs.into_par_iter().for_each(|(k, limb)| {
+        ctx.p_tables()[k].inverse_unscaled(limb);
+        ctx.converters().special().scale_over_n(ctx.kernels(), k, limb);
+    });
+    specials
+}
+
+/// Switches `source`, which multiplies the key's secret `s'`, to the pair that decrypts under `s` to the same product.
+///
+/// # Errors
+/// [`Error::LevelOutOfRange`] if the key is for lower levels only, [`Error::Shape`] if it belongs to another ring.
+pub fn switch(
+    ctx: &Context,
+    source: &RnsPoly<Ntt>,
+    key: &SwitchingKey,
+) -> Result<(RnsPoly<Ntt>, RnsPoly<Ntt>), Error> {
+    check_key(ctx, "key switch", key, source.q_limbs())?;
+    let identity = ctx.automorphism(GaloisElement::IDENTITY)?;
+    let pair = switch_qp(ctx, source, key, &identity);
+    Ok(finish_switch(ctx, pair, |_, _| ()))
+}
+
+/// The image of the ciphertext `(c0, c1)` under an automorphism, switched back to `s`.
+///
+/// # Errors
+/// As [`switch`], and [`Error::MissingKey`] if `key` is not the one of `element`.
+pub fn rotate(
+    ctx: &Context,
+    c0: &RnsPoly<Ntt>,
+    c1: &RnsPoly<Ntt>,
+    element: GaloisElement,
+    key: &SwitchingKey,
+) -> Result<(RnsPoly<Ntt>, RnsPoly<Ntt>), Error> {
+    let permutation = rotation_key(ctx, key, element, c1.q_limbs())?;
+    let pair = switch_qp(ctx, c1, key, &permutation);
+    Ok(finish_rotation(ctx, pair, c0, &permutation))
+}
+
+/// Divides by `P`; `finish(i, limb)` may add to limb `i` of the first part.
+fn finish_switch(
+    ctx: &Context,
+    pair: QpPair,
+    finish: impl Fn(usize, &mut [u64]) + Sync,
+) -> (RnsPoly<Ntt>, RnsPoly<Ntt>) {
+    let first_part = |part, i, limb: &mut [u64]| {
+        if part == 0 {
+            finish(i, limb);
+        }
+    };
+    let mut parts = mod_down(ctx, vec![pair.c0, pair.c1], first_part).into_iter();
+    match (parts.next(), parts.next()) {
+        (Some(c0), Some(c1)) => (c0, c1),
+        _ => unreachable!("two parts in, two parts out"),
+    }
+}
+
+fn finish_rotation(
+    ctx: &Context,
+    pair: QpPair,
+    c0: &RnsPoly<Ntt>,
+    permutation: &Automorphism,
+) -> (RnsPoly<Ntt>, RnsPoly<Ntt>) {
+    finish_switch(ctx, pair, |i, limb| {
+        ctx.kernels().permute_add(&ctx.q_moduli()[i], limb, c0.limb(i), permutation);
+    })
+}
+
+/// A polynomial cut in digits and raised to `QP` once, for many automorphisms.
+pub struct Hoisted<'a> {
+    ctx: &'a Context,
+    source: &'a RnsPoly<Ntt>,
+    digits: usize,
+    ranges: Vec<Range<usize>>,
+    /// Digit `j` modulo the prime of limb `m` at `m * digits + j`; unused where the source has that limb.
+    raised: RnsPoly<Ntt>,
+}
+
+impl<'a> Hoisted<'a> {
+    /// Decomposes `c1`.
+    pub fn new(ctx: &'a Context, c1: &'a RnsPoly<Ntt>) -> Self {
+        let decomposed = Decomposed::new(ctx, c1);
+        let digits = decomposed.digits();
+        let limbs = c1.q_limbs() + ctx.p_moduli().len();
+        let mut raised: RnsPoly<Ntt> = RnsPoly::zero(ctx.n(), limbs * digits, 0);
+        raised.par_limbs_mut().enumerate().for_each(|(index, buffer)| {
+            decomposed.raise(index / digits, index % digits, buffer);
+        });
+        Self { ctx, source: c1, digits, ranges: decomposed.ranges, raised }
+    }
+
+    fn digit_limb(&self, m: usize, j: usize) -> &[u64] {
+        if self.ranges[j].contains(&m) { self.source.limb(m) } else { self.raised.limb(m * self.digits + j) }
+    }
+
+    /// The inner product with a key on limb `m`, modulo `QP`.
+    pub(crate) fn product(
+        &self,
+        m: usize,
+        key: &SwitchingKey,
+        permutation: &Automorphism,
+        out: [&mut [u64]; 2],
+    ) {
+        let digits: SmallVec<[&[u64]; 16]> = (0..self.digits).map(|j| self.digit_limb(m, j)).collect();
+        key_product(self.ctx, (self.source.q_limbs(), m), &digits, key, permutation, out);
+    }
+
+    /// The image of `(c0, c1)` under an automorphism, switched back to `s`.
+    ///
+    /// # Errors
+    /// As [`rotate`].
+    pub fn rotate(
+        &self,
+        c0: &RnsPoly<Ntt>,
+        element: GaloisElement,
+        key: &SwitchingKey,
+    ) -> Result<(RnsPoly<Ntt>, RnsPoly<Ntt>), Error> {
+        let ctx = self.ctx;
+        let permutation = rotation_key(ctx, key, element, self.source.q_limbs())?;
+        let mut pair = QpPair::zero(ctx, self.source.q_limbs());
+        pair.limb_pairs().into_par_iter().for_each(|(m, out)| self.product(m, key, &permutation, out));
+        Ok(finish_rotation(ctx, pair, c0, &permutation))
+    }
+}

@@ -1,0 +1,354 @@
+//! Execution of a [`LinearPlan`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+use smallvec::SmallVec;
+
+use super::plan::{GiantStep, LinearPlan, PlanError};
+use super::{DiagonalSource, Term};
+use crate::ciphertext::Ciphertext;
+use crate::context::Context;
+use crate::error::Error;
+use crate::evaluator::Evaluator;
+use crate::evaluator::keyswitch::{
+    Hoisted, QpPair, for_each_raised, key_product, mod_down, modulus, rotation_key,
+};
+use crate::evaluator::scratch::with_scratch;
+use crate::kernels::{MIN_RUN, PlainTerm};
+use crate::keys::{EvalKeys, SwitchingKey};
+use crate::plaintext::IntPlaintext;
+use crate::ring::automorphism::Automorphism;
+use crate::ring::poly::{Ntt, RnsPoly};
+use crate::units::{GaloisElement, Level, Rotation, Scale};
+
+const OP: &str = "linear transform";
+
+/// Memory for the unfinished giant steps of one pass over the limbs; more giants take more passes.
+const GIANT_BYTES: usize = 512 << 20;
+
+/// Diagonals expanded at a time, so that their limbs stay in cache until they are used.
+const EXPANDED: usize = 8;
+
+/// Applies `plan`. The inputs are at one level; for every term, input scale times diagonal scale is the same, and is the
+/// scale of the results, which are not rescaled. The results are at the level of the inputs.
+///
+/// # Errors
+/// [`Error::Plan`] for a plan that makes no sense or the wrong number of inputs, [`Error::LevelMismatch`],
+/// [`Error::ScaleMismatch`], [`Error::MissingKey`], [`Error::TooManySlots`] for a diagonal longer than the ring's
+/// slots, and whatever `diagonals` answers.
+pub fn apply(
+    ev: &Evaluator,
+    inputs: &[&Ciphertext],
+    plan: &LinearPlan,
+    diagonals: &dyn DiagonalSource,
+    keys: &EvalKeys,
+) -> Result<Vec<Ciphertext>, Error> {
+    let level = check(ev, inputs, plan)?;
+    let transform = Transform::new(ev.context(), inputs, plan, keys, level)?;
+    let (sums, scale) = transform.run(diagonals)?;
+    let outputs = sums.into_iter().map(|sum| {
+        let mut parts = mod_down(ev.context(), vec![sum.c0, sum.c1], |_, _, _| ()).into_iter();
+        match (parts.next(), parts.next()) {
+            (Some(c0), Some(c1)) => Ciphertext { c0, c1, level, scale: scale.clone() },
+            _ => unreachable!("two parts in, two parts out"),
+        }
+    });
+    Ok(outputs.collect())
+}
+
+fn check(ev: &Evaluator, inputs: &[&Ciphertext], plan: &LinearPlan) -> Result<Level, Error> {
+    plan.check()?;
+    let Some(first) = inputs.first().filter(|_| inputs.len() == plan.inputs as usize) else {
+        return Err(PlanError::InputCount { found: inputs.len(), expected: plan.inputs }.into());
+    };
+    for input in inputs {
+        ev.check(OP, input)?;
+        Evaluator::check_levels(OP, first.level, input.level)?;
+    }
+    Ok(first.level)
+}
+
+/// A key switch to a rotated polynomial.
+#[derive(Clone)]
+struct Step<'a> {
+    key: &'a SwitchingKey,
+    permutation: Arc<Automorphism>,
+}
+
+/// An input, decomposed if it is rotated, and multiplied by `P` modulo the Q primes.
+struct Input<'a> {
+    hoisted: Option<Hoisted<'a>>,
+    lifted: [RnsPoly<Ntt>; 2],
+}
+
+struct Transform<'a> {
+    ctx: &'a Context,
+    plan: &'a LinearPlan,
+    inputs: Vec<Input<'a>>,
+    scales: Vec<&'a Scale>,
+    steps: BTreeMap<Rotation, Step<'a>>,
+    q_limbs: usize,
+}
+
+/// Giant steps computed in one pass over the limbs, with the diagonals of their terms.
+struct Pass<'a> {
+    giants: &'a [GiantStep],
+    diagonals: Vec<Vec<Arc<IntPlaintext>>>,
+    /// For each giant: which pair of limbs it adds to.
+    slots: Vec<usize>,
+    /// `(input, baby)` of every rotated input in use, and its place among the buffers.
+    babies: BTreeMap<(u32, u32), usize>,
+}
+
+impl<'a> Transform<'a> {
+    fn new(
+        ctx: &'a Context,
+        inputs: &[&'a Ciphertext],
+        plan: &'a LinearPlan,
+        keys: &'a EvalKeys,
+        level: Level,
+    ) -> Result<Self, Error> {
+        let q_limbs = level.limbs();
+        let later = plan.stages.iter().flat_map(|s| s.giants.iter().map(|g| &g.rotation).chain(&s.fold));
+        let babies = plan.terms().filter_map(|term| plan.baby(term));
+        let mut steps = BTreeMap::new();
+        for rotation in later.copied().chain(babies).filter(|r| !r.is_zero()) {
+            let element = GaloisElement::from_rotation(rotation, ctx.n());
+            let key = keys.galois(element, level)?;
+            let permutation = rotation_key(ctx, key, element, q_limbs)?;
+            steps.insert(rotation, Step { key, permutation });
+        }
+        let lift = |(index, ct): (usize, &&'a Ciphertext)| {
+            let mut terms = plan.terms().filter(|term| term.input as usize == index);
+            let rotated = terms.any(|term| plan.baby(term).is_some_and(|r| !r.is_zero()));
+            Input {
+                hoisted: rotated.then(|| Hoisted::new(ctx, &ct.c1)),
+                lifted: [times_p(ctx, &ct.c0), times_p(ctx, &ct.c1)],
+            }
+        };
+        let scales = inputs.iter().map(|ct| &ct.scale).collect();
+        let inputs = inputs.iter().enumerate().map(lift).collect();
+        Ok(Self { ctx, plan, inputs, scales, steps, q_limbs })
+    }
+
+    /// The outputs times `P`, modulo `QP`, and their scale.
+    fn run(&self, diagonals: &dyn DiagonalSource) -> Result<(Vec<QpPair>, Scale), Error> {
+        let mut sums: Vec<_> = (0..self.plan.outputs).map(|_| QpPair::zero(self.ctx, self.q_limbs)).collect();
+        let mut touched = vec![false; sums.len()];
+        let mut scale = None;
+        let limbs = self.q_limbs + self.ctx.p_moduli().len();
+        let giants_at_once = (GIANT_BYTES / (2 * limbs * self.ctx.n() * size_of::<u64>())).max(1);
+        for stage in &self.plan.stages {
+            for giants in stage.giants.chunks(giants_at_once) {
+                let pass = self.prepare(giants, diagonals, &mut scale)?;
+                self.giant_steps(&pass, &mut sums);
+                giants.iter().for_each(|giant| touched[giant.output as usize] = true);
+            }
+            for (sum, _) in sums.iter_mut().zip(&touched).filter(|(_, touched)| **touched) {
+                for rotation in &stage.fold {
+                    let copy = sum.clone();
+                    self.add_rotated(sum, copy, *rotation);
+                }
+            }
+        }
+        match scale {
+            Some(scale) => Ok((sums, scale)),
+            None => Err(PlanError::UnusedOutput { output: 0 }.into()),
+        }
+    }
+
+    /// Fetches the diagonals of some giant steps and assigns buffers.
+    fn prepare(
+        &self,
+        giants: &'a [GiantStep],
+        source: &dyn DiagonalSource,
+        scale: &mut Option<Scale>,
+    ) -> Result<Pass<'a>, Error> {
+        let fetch = |giant: &GiantStep| -> Result<Vec<_>, Error> {
+            giant.terms.par_iter().map(|term| source.diagonal(term.diagonal)).collect()
+        };
+        let diagonals: Vec<Vec<Arc<IntPlaintext>>> = giants.iter().map(fetch).collect::<Result<_, _>>()?;
+        let mut babies = BTreeMap::new();
+        for (term, diagonal) in giants.iter().flat_map(|g| &g.terms).zip(diagonals.iter().flatten()) {
+            self.check_diagonal(term, diagonal, scale)?;
+            if self.plan.baby(term).is_some_and(|r| !r.is_zero()) {
+                let next = babies.len();
+                babies.entry((term.input, term.baby)).or_insert(next);
+            }
+        }
+        let mut rotated = 0..;
+        let slot = |giant: &GiantStep| match giant.rotation.is_zero() {
+            true => giant.output as usize,
+            false => self.plan.outputs as usize + rotated.next().unwrap_or_default(),
+        };
+        Ok(Pass { giants, diagonals, slots: giants.iter().map(slot).collect(), babies })
+    }
+
+    fn check_diagonal(
+        &self,
+        term: &Term,
+        diagonal: &IntPlaintext,
+        scale: &mut Option<Scale>,
+    ) -> Result<(), Error> {
+        let max = self.ctx.params().max_slots();
+        if diagonal.period() > max {
+            return Err(Error::TooManySlots { op: OP, slots: diagonal.period(), max });
+        }
+        let product = self.scales[term.input as usize].mul(diagonal.scale());
+        let expected = scale.get_or_insert_with(|| product.clone());
+        Evaluator::check_scales(OP, expected, &product)
+    }
+
+    /// Adds the giant steps of a pass to the outputs.
+    fn giant_steps(&self, pass: &Pass<'_>, sums: &mut [QpPair]) {
+        let rotated: Vec<&GiantStep> = pass.giants.iter().filter(|g| !g.rotation.is_zero()).collect();
+        let mut partial: Vec<_> = rotated.iter().map(|_| QpPair::zero(self.ctx, self.q_limbs)).collect();
+        let mut limbs: Vec<Vec<[&mut [u64]; 2]>> = Vec::new();
+        limbs.resize_with(self.q_limbs + self.ctx.p_moduli().len(), Vec::new);
+        for pair in sums.iter_mut().chain(&mut partial) {
+            for (m, pair) in pair.limb_pairs() {
+                limbs[m].push(pair);
+            }
+        }
+        limbs.into_par_iter().enumerate().for_each(|(m, mut slots)| self.products(pass, m, &mut slots));
+        for (giant, partial) in rotated.iter().zip(partial) {
+            self.add_rotated(&mut sums[giant.output as usize], partial, giant.rotation);
+        }
+    }
+
+    /// All products of a pass on limb `m`.
+    fn products(&self, pass: &Pass<'_>, m: usize, slots: &mut [[&mut [u64]; 2]]) {
+        let n = self.ctx.n();
+        with_scratch(n, 2 * pass.babies.len(), |scratch| {
+            let mut buffers: Vec<&mut [u64]> = scratch.limbs_mut().collect();
+            let pairs = buffers.chunks_exact_mut(2).map(|pair| match pair {
+                [b, a] => [&mut **b, &mut **a],
+                _ => unreachable!("chunks of two"),
+            });
+            let mut pairs: Vec<[&mut [u64]; 2]> = pairs.collect();
+            for (&(input, baby), &place) in &pass.babies {
+                let [b, a] = &mut pairs[place];
+                self.baby(input as usize, baby as usize, m, [b, a]);
+            }
+            let rotated: Vec<[&[u64]; 2]> = pairs.iter().map(|[b, a]| [&**b, &**a]).collect();
+            with_scratch(n, EXPANDED, |weights| {
+                for (giant, (diagonals, &slot)) in
+                    pass.giants.iter().zip(pass.diagonals.iter().zip(&pass.slots))
+                {
+                    let [c0, c1] = &mut slots[slot];
+                    for (terms, diagonals) in giant.terms.chunks(EXPANDED).zip(diagonals.chunks(EXPANDED)) {
+                        let operands = terms.iter().map(|term| self.operand(pass, term, m, &rotated));
+                        self.multiply(m, operands, diagonals, weights, [c0, c1]);
+                    }
+                }
+            });
+        });
+    }
+
+    /// Limb `m` of the rotated input of a term, modulo `QP`; none for special primes, modulo which an input that is
+    /// not rotated is zero.
+    fn operand<'b>(
+        &'b self,
+        pass: &Pass<'_>,
+        term: &Term,
+        m: usize,
+        rotated: &[[&'b [u64]; 2]],
+    ) -> Option<[&'b [u64]; 2]> {
+        if let Some(&place) = pass.babies.get(&(term.input, term.baby)) {
+            return Some(rotated[place]);
+        }
+        let [c0, c1] = &self.inputs[term.input as usize].lifted;
+        (m < self.q_limbs).then(|| [c0.limb(m), c1.limb(m)])
+    }
+
+    /// `out += sum operand * diagonal` on limb `m`.
+    fn multiply<'b>(
+        &self,
+        m: usize,
+        operands: impl Iterator<Item = Option<[&'b [u64]; 2]>>,
+        diagonals: &[Arc<IntPlaintext>],
+        weights: &mut RnsPoly<Ntt>,
+        out: [&mut [u64]; 2],
+    ) {
+        let terms: SmallVec<[PlainTerm<'_>; EXPANDED]> = operands
+            .zip(diagonals)
+            .zip(weights.limbs_mut())
+            .filter_map(|((operand, diagonal), buffer)| {
+                let [x0, x1] = operand?;
+                Some(PlainTerm { x0, x1, weights: self.expand(m, diagonal, buffer) })
+            })
+            .collect();
+        self.ctx.kernels().plain_dot_add(modulus(self.ctx, self.q_limbs, m), out, &terms);
+    }
+
+    /// NTT values of a diagonal modulo the prime of limb `m`, one per run of equal ones.
+    fn expand<'b>(&self, m: usize, diagonal: &IntPlaintext, buffer: &'b mut [u64]) -> &'b [u64] {
+        let table = self.ctx.table(self.q_limbs, m);
+        let values = 2 * diagonal.period().get() as usize;
+        diagonal.residues(self.ctx.kernels(), table.modulus(), &mut buffer[..values]);
+        table.forward_subring(&mut buffer[..values]);
+        let run = buffer.len() / values;
+        if run >= MIN_RUN {
+            return &buffer[..values];
+        }
+        if run > 1 {
+            for k in (0..buffer.len()).rev() {
+                buffer[k] = buffer[k / run];
+            }
+        }
+        buffer
+    }
+
+    /// The rotated input modulo `QP`, on limb `m`.
+    fn baby(&self, input: usize, baby: usize, m: usize, [b, a]: [&mut [u64]; 2]) {
+        let (Some(hoisted), Some(step)) =
+            (&self.inputs[input].hoisted, self.steps.get(&self.plan.babies[input][baby]))
+        else {
+            unreachable!("inputs with a rotation are decomposed and have its key");
+        };
+        hoisted.product(m, step.key, &step.permutation, [&mut *b, a]);
+        if m < self.q_limbs {
+            let c0 = self.inputs[input].lifted[0].limb(m);
+            self.ctx.kernels().permute_add(modulus(self.ctx, self.q_limbs, m), b, c0, &step.permutation);
+        }
+    }
+
+    /// `sum += rotate(x, rotation)` modulo `QP`: the second part of `x` is divided by `P` and switched, the first part
+    /// stays as it is.
+    fn add_rotated(&self, sum: &mut QpPair, x: QpPair, rotation: Rotation) {
+        let (ctx, q_limbs, kernels) = (self.ctx, self.q_limbs, self.ctx.kernels());
+        let Some(step) = self.steps.get(&rotation) else {
+            let limbs: Vec<_> = sum.limb_pairs();
+            limbs.into_par_iter().for_each(|(m, [c0, c1])| {
+                kernels.add_assign(modulus(ctx, q_limbs, m), c0, x.c0.limb(m));
+                kernels.add_assign(modulus(ctx, q_limbs, m), c1, x.c1.limb(m));
+            });
+            return;
+        };
+        let QpPair { c0: first, c1: second } = x;
+        for second in mod_down(ctx, vec![second], |_, _, _| ()) {
+            for_each_raised(ctx, &second, sum, |m, digits, [c0, c1]| {
+                with_scratch(ctx.n(), 2, |scratch| {
+                    let mut products: SmallVec<[&mut [u64]; 2]> = scratch.limbs_mut().collect();
+                    let [b, a] = &mut products[..] else { unreachable!("two limbs") };
+                    key_product(ctx, (q_limbs, m), digits, step.key, &step.permutation, [&mut **b, &mut **a]);
+                    let q = modulus(ctx, q_limbs, m);
+                    kernels.add_assign(q, c0, b);
+                    kernels.permute_add(q, c0, first.limb(m), &step.permutation);
+                    kernels.add_assign(q, c1, a);
+                });
+            });
+        }
+    }
+}
+
+/// `P * x` modulo the Q primes.
+fn times_p(ctx: &Context, x: &RnsPoly<Ntt>) -> RnsPoly<Ntt> {
+    let mut lifted = x.clone();
+    lifted.par_limbs_mut().enumerate().for_each(|(i, limb)| {
+        ctx.kernels().mul_scalar_assign(&ctx.q_moduli()[i], limb, ctx.converters().p_mod_q(i));
+    });
+    lifted
+}

@@ -1,0 +1,263 @@
+//! What a linear transform consists of.
+
+use std::collections::BTreeSet;
+
+use thiserror::Error;
+
+use crate::units::{GaloisElement, Level, Rotation};
+
+/// Names a diagonal of a plan to its [`DiagonalSource`](super::DiagonalSource).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DiagonalId(pub u32);
+
+/// One product: a rotated input times a diagonal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Term {
+    /// The input ciphertext.
+    pub input: u32,
+    /// Index into `babies[input]` of the plan.
+    pub baby: u32,
+    /// The diagonal.
+    pub diagonal: DiagonalId,
+}
+
+/// A sum of products that is rotated once and added to an output.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct GiantStep {
+    /// The output ciphertext.
+    pub output: u32,
+    /// The rotation of the sum.
+    pub rotation: Rotation,
+    /// The products of the sum.
+    pub terms: Vec<Term>,
+}
+
+/// Giant steps, then folds: after the giants are added, `acc += rotate(acc, r)` for each `r` in turn, on every output.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Stage {
+    /// The giant steps.
+    pub giants: Vec<GiantStep>,
+    /// The folds.
+    pub fold: Vec<Rotation>,
+}
+
+/// A linear transform from `inputs` to `outputs` ciphertexts.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct LinearPlan {
+    /// Number of input ciphertexts.
+    pub inputs: u32,
+    /// Number of output ciphertexts.
+    pub outputs: u32,
+    /// Baby rotations of each input.
+    pub babies: Vec<Vec<Rotation>>,
+    /// The stages, in order, all adding to the same outputs.
+    pub stages: Vec<Stage>,
+}
+
+/// Why a plan makes no sense.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// There is nothing to compute.
+    #[error("linear plan has {inputs} inputs and {outputs} outputs; it needs at least one of each")]
+    Empty {
+        /// Number of inputs.
+        inputs: u32,
+        /// Number of outputs.
+        outputs: u32,
+    },
+    /// The table of baby rotations has the wrong length.
+    #[error("linear plan lists baby rotations for {listed} inputs but has {inputs}")]
+    BabyTable {
+        /// Length of the table.
+        listed: usize,
+        /// Number of inputs.
+        inputs: u32,
+    },
+    /// A term names an input that is not there.
+    #[error("stage {stage}, giant {giant}: input {input} of {inputs} does not exist")]
+    NoSuchInput {
+        /// Index of the stage.
+        stage: usize,
+        /// Index of the giant step.
+        giant: usize,
+        /// The input named.
+        input: u32,
+        /// Number of inputs.
+        inputs: u32,
+    },
+    /// A term names a baby rotation that is not there.
+    #[error(
+        "stage {stage}, giant {giant}: baby rotation {baby} of input {input} does not exist, it has {babies}"
+    )]
+    NoSuchBaby {
+        /// Index of the stage.
+        stage: usize,
+        /// Index of the giant step.
+        giant: usize,
+        /// The input named.
+        input: u32,
+        /// The baby rotation named.
+        baby: u32,
+        /// How many the input has.
+        babies: usize,
+    },
+    /// A giant step names an output that is not there.
+    #[error("stage {stage}, giant {giant}: output {output} of {outputs} does not exist")]
+    NoSuchOutput {
+        /// Index of the stage.
+        stage: usize,
+        /// Index of the giant step.
+        giant: usize,
+        /// The output named.
+        output: u32,
+        /// Number of outputs.
+        outputs: u32,
+    },
+    /// A giant step has no terms.
+    #[error("stage {stage}, giant {giant} has no terms; leave it out")]
+    NoTerms {
+        /// Index of the stage.
+        stage: usize,
+        /// Index of the giant step.
+        giant: usize,
+    },
+    /// No giant step adds to an output.
+    #[error("no giant step adds to output {output}")]
+    UnusedOutput {
+        /// The output.
+        output: u32,
+    },
+    /// The transform was given the wrong number of ciphertexts.
+    #[error("linear plan takes {expected} ciphertexts, {found} were given")]
+    InputCount {
+        /// Ciphertexts given.
+        found: usize,
+        /// Number of inputs.
+        expected: u32,
+    },
+}
+
+/// How much work a plan is, for cost models.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LinearCounts {
+    /// Inputs that are decomposed because they have a baby rotation other than 0 in use.
+    pub decompositions: usize,
+    /// Baby rotations other than 0: one key inner product each.
+    pub baby_rotations: usize,
+    /// Giant steps with a rotation other than 0: one division by `P` of one part and one key product each.
+    pub giant_rotations: usize,
+    /// Rotations of folds, counted per output; each costs as much as a giant step.
+    pub fold_rotations: usize,
+    /// Products with diagonals.
+    pub products: usize,
+    /// Output ciphertexts: one division by `P` of two parts each.
+    pub outputs: usize,
+}
+
+impl LinearCounts {
+    /// Rotations of any kind.
+    pub fn rotations(&self) -> usize {
+        self.baby_rotations + self.giant_rotations + self.fold_rotations
+    }
+
+    /// Transforms of full size, those of diagonals not counted, for `alpha` special primes
+    /// (`ckks-notes` §2.1: `(l + alpha)(beta + n2 (1 + beta) + 2)` for one input and output).
+    pub fn ntts(&self, level: Level, alpha: usize) -> usize {
+        let limbs = level.limbs();
+        let beta = limbs.div_ceil(alpha.max(1));
+        let later = self.giant_rotations + self.fold_rotations;
+        (limbs + alpha) * (beta * self.decompositions + later * (1 + beta) + 2 * self.outputs)
+    }
+
+    /// Transforms of diagonals, each of twice its period.
+    pub fn diagonal_ntts(&self, level: Level, alpha: usize) -> usize {
+        self.products * (level.limbs() + alpha)
+    }
+}
+
+impl LinearPlan {
+    /// Whether every index refers to something and every output gets a value.
+    ///
+    /// # Errors
+    /// The first [`PlanError`] found.
+    pub fn check(&self) -> Result<(), PlanError> {
+        let Self { inputs, outputs, .. } = *self;
+        if inputs == 0 || outputs == 0 {
+            return Err(PlanError::Empty { inputs, outputs });
+        }
+        if self.babies.len() != inputs as usize {
+            return Err(PlanError::BabyTable { listed: self.babies.len(), inputs });
+        }
+        let mut used = BTreeSet::new();
+        for (stage, content) in self.stages.iter().enumerate() {
+            for (giant, step) in content.giants.iter().enumerate() {
+                self.check_giant(stage, giant, step)?;
+                used.insert(step.output);
+            }
+        }
+        match (0..outputs).find(|output| !used.contains(output)) {
+            Some(output) => Err(PlanError::UnusedOutput { output }),
+            None => Ok(()),
+        }
+    }
+
+    fn check_giant(&self, stage: usize, giant: usize, step: &GiantStep) -> Result<(), PlanError> {
+        let Self { inputs, outputs, .. } = *self;
+        if step.output >= outputs {
+            return Err(PlanError::NoSuchOutput { stage, giant, output: step.output, outputs });
+        }
+        if step.terms.is_empty() {
+            return Err(PlanError::NoTerms { stage, giant });
+        }
+        for &Term { input, baby, .. } in &step.terms {
+            let Some(babies) = self.babies.get(input as usize).map(Vec::len) else {
+                return Err(PlanError::NoSuchInput { stage, giant, input, inputs });
+            };
+            if baby as usize >= babies {
+                return Err(PlanError::NoSuchBaby { stage, giant, input, baby, babies });
+            }
+        }
+        Ok(())
+    }
+
+    /// The automorphisms that need a key, for ring degree `n`.
+    pub fn galois_elements(&self, n: usize) -> BTreeSet<GaloisElement> {
+        let later = self
+            .stages
+            .iter()
+            .flat_map(|s| s.giants.iter().map(|g| g.rotation).chain(s.fold.iter().copied()));
+        let babies = self.terms().filter_map(|term| self.baby(term));
+        let rotations = babies.chain(later).filter(|r| !r.is_zero());
+        rotations.map(|r| GaloisElement::from_rotation(r, n)).collect()
+    }
+
+    /// The work of the transform.
+    pub fn counts(&self) -> LinearCounts {
+        let rotated: BTreeSet<(u32, u32)> = self
+            .terms()
+            .filter(|term| self.baby(term).is_some_and(|r| !r.is_zero()))
+            .map(|term| (term.input, term.baby))
+            .collect();
+        let giants = self.stages.iter().flat_map(|s| &s.giants);
+        let folds: usize = self.stages.iter().flat_map(|s| &s.fold).filter(|r| !r.is_zero()).count();
+        LinearCounts {
+            decompositions: rotated.iter().map(|(input, _)| input).collect::<BTreeSet<_>>().len(),
+            baby_rotations: rotated.len(),
+            giant_rotations: giants.filter(|g| !g.rotation.is_zero()).count(),
+            fold_rotations: folds * self.outputs as usize,
+            products: self.terms().count(),
+            outputs: self.outputs as usize,
+        }
+    }
+
+    /// All products in order.
+    pub fn terms(&self) -> impl Iterator<Item = &Term> {
+        self.stages.iter().flat_map(|s| &s.giants).flat_map(|g| &g.terms)
+    }
+
+    /// The baby rotation of a term, if the plan lists it.
+    pub fn baby(&self, term: &Term) -> Option<Rotation> {
+        self.babies.get(term.input as usize)?.get(term.baby as usize).copied()
+    }
+}
