@@ -1,0 +1,214 @@
+//! The cost model: counted operations times measured kernel times, and bytes.
+
+use std::collections::BTreeMap;
+
+use peregrine_ckks::params::Params;
+use peregrine_ir::Level;
+use peregrine_ir::linear::{Diagonals, plan_call};
+use peregrine_ir::program::{Inst, Program, Reg};
+
+use super::emit::{reads, writes};
+use super::split::{count, resolve};
+
+/// Times of the kernels on one core, in seconds, and the number of cores.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Machine {
+    /// One NTT of 2^16 points; other sizes scale with n log n.
+    pub ntt_65536: f64,
+    /// One multiply-accumulate of a limb of 2^16 words; scales with n.
+    pub mac_65536: f64,
+    /// One term of a base conversion, per word.
+    pub bconv_word: f64,
+    /// Speed-up from all cores used.
+    pub parallel: f64,
+}
+
+impl Default for Machine {
+    /// Figures of a 2-core AVX-512 IFMA machine (BENCHMARKS.md).
+    fn default() -> Self {
+        Self { ntt_65536: 0.17e-3, mac_65536: 0.035e-3, bconv_word: 0.25e-9, parallel: 1.7 }
+    }
+}
+
+/// What a linear call does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinearCounts {
+    /// Ciphertexts decomposed.
+    pub inputs: u64,
+    /// Ciphertexts made.
+    pub outputs: u64,
+    /// Hoisted rotations.
+    pub babies: u64,
+    /// Rotations of accumulators.
+    pub giants: u64,
+    /// Plain rotations after the sum.
+    pub folds: u64,
+    /// Plaintext products.
+    pub products: u64,
+    /// Sum of the periods of the plaintexts.
+    pub product_slots: u64,
+}
+
+impl Machine {
+    fn ntt(&self, n: f64) -> f64 {
+        self.ntt_65536 * n * n.log2() / (65536.0 * 16.0)
+    }
+
+    fn mac(&self, n: f64) -> f64 {
+        self.mac_65536 * n / 65536.0
+    }
+
+    /// Seconds of a key switch of one polynomial, without hoisting: (beta + 2)(l + alpha) NTTs.
+    pub fn key_switch_seconds(&self, params: &Params, level: Level) -> f64 {
+        let shape = Shape::of(params, level);
+        shape.beta * shape.limbs * self.ntt(shape.n)
+            + 2.0 * shape.limbs * self.ntt(shape.n)
+            + 2.0 * shape.beta * shape.limbs * self.mac(shape.n)
+            + self.bconv_word
+                * shape.n
+                * (shape.beta * shape.alpha * shape.limbs + 2.0 * shape.alpha * shape.q)
+    }
+
+    /// Seconds of a double-hoisted linear call on one core.
+    pub fn linear_seconds(&self, counts: &LinearCounts, params: &Params, level: Level) -> f64 {
+        let s = Shape::of(params, level);
+        let (ntt, mac) = (self.ntt(s.n), self.mac(s.n));
+        let raise = s.beta * s.limbs * ntt + self.bconv_word * s.n * s.beta * s.alpha * s.limbs;
+        let lower = s.limbs * ntt + self.bconv_word * s.n * s.alpha * s.q;
+        let key = (2.0 * s.beta + 2.0) * s.limbs * mac;
+        let products = counts.products as f64;
+        let mean_period = counts.product_slots as f64 / products.max(1.0);
+        let expand = s.limbs * self.ntt(2.0 * mean_period);
+        counts.inputs as f64 * raise
+            + counts.babies as f64 * key
+            + counts.giants as f64 * (raise + lower + key)
+            + counts.outputs as f64 * 2.0 * lower
+            + counts.folds as f64 * self.key_switch_seconds(params, level)
+            + products * (expand + 2.0 * s.limbs * mac)
+    }
+}
+
+struct Shape {
+    n: f64,
+    q: f64,
+    alpha: f64,
+    beta: f64,
+    limbs: f64,
+}
+
+impl Shape {
+    fn of(params: &Params, level: Level) -> Self {
+        let (q, alpha) = (f64::from(level.0 + 1), params.alpha() as f64);
+        Self { n: params.n() as f64, q, alpha, beta: (q / alpha).ceil(), limbs: q + alpha }
+    }
+}
+
+/// Predicted cost of a program.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Prediction {
+    /// Seconds online, all cores.
+    pub seconds: f64,
+    /// Seconds per layer, all cores, in order of the program's layers.
+    pub layer_seconds: Vec<f64>,
+    /// Switching keys expanded, bytes.
+    pub key_bytes: u64,
+    /// Number of switching keys.
+    pub keys: u64,
+    /// Plaintexts as compact integers, bytes.
+    pub constant_bytes: u64,
+    /// Largest sum of live ciphertexts, bytes.
+    pub ciphertext_bytes: u64,
+    /// Scratch of the widest linear call, bytes.
+    pub scratch_bytes: u64,
+    /// Rotations (babies, giants and folds).
+    pub rotations: u64,
+    /// Plaintext products of linear calls.
+    pub products: u64,
+    /// Ciphertext products.
+    pub multiplications: u64,
+}
+
+impl Prediction {
+    /// Peak memory: keys, constants, ciphertexts and scratch.
+    pub fn peak_bytes(&self) -> u64 {
+        self.key_bytes + self.constant_bytes + self.ciphertext_bytes + self.scratch_bytes
+    }
+}
+
+/// Predicts time and memory of a program.
+pub fn predict(program: &Program, params: &Params, machine: &Machine) -> Prediction {
+    let mut out = Prediction { layer_seconds: vec![0.0; program.layers.len()], ..Prediction::default() };
+    let keys = program.manifest.galois.values().chain(program.manifest.relin.iter());
+    for level in keys {
+        out.keys += 1;
+        out.key_bytes += params.key_bytes(*level);
+    }
+    let mut live: BTreeMap<Reg, Level> = BTreeMap::new();
+    for (i, inst) in program.insts.iter().enumerate() {
+        let seconds = instruction(program, params, machine, inst, &live, &mut out) / machine.parallel;
+        out.seconds += seconds;
+        out.layer_seconds[program.inst_layers[i] as usize] += seconds;
+        track(program, inst, &mut live);
+        let bytes: u64 = live.values().map(|l| params.ciphertext_bytes(*l)).sum();
+        out.ciphertext_bytes = out.ciphertext_bytes.max(bytes);
+    }
+    out
+}
+
+fn instruction(
+    program: &Program,
+    params: &Params,
+    machine: &Machine,
+    inst: &Inst,
+    live: &BTreeMap<Reg, Level>,
+    out: &mut Prediction,
+) -> f64 {
+    let level = reads(inst).first().and_then(|r| live.get(r)).copied().unwrap_or(Level(0));
+    let shape = Shape::of(params, level);
+    let (ntt, mac) = (machine.ntt(shape.n), machine.mac(shape.n));
+    match inst {
+        Inst::Linear { call, .. } => {
+            let call = &program.calls[*call];
+            let terms = resolve(&call.terms, &program.maps, &program.layouts);
+            let maps: Vec<Diagonals> = terms.iter().map(|(m, _)| Diagonals::of(*m)).collect();
+            let counts = count(&terms, &maps, call.split.modulus);
+            out.rotations += counts.babies + counts.giants + counts.folds;
+            out.products += counts.products;
+            out.constant_bytes += 2 * 4 * counts.product_slots;
+            let plan = plan_call(&terms, call.split, params.max_slots()).plan;
+            let babies: usize = plan.babies.iter().map(Vec::len).sum();
+            let word_rows = (shape.limbs * shape.n * 8.0) as u64;
+            out.scratch_bytes =
+                out.scratch_bytes.max((2 * babies as u64 + shape.beta as u64 + 8) * word_rows);
+            machine.linear_seconds(&counts, params, level)
+        }
+        Inst::Mul { .. } | Inst::Square { .. } => {
+            out.multiplications += 1;
+            machine.key_switch_seconds(params, level) + 4.0 * shape.q * mac
+        }
+        Inst::Rotate { .. } | Inst::Conjugate { .. } => {
+            out.rotations += 1;
+            machine.key_switch_seconds(params, level)
+        }
+        Inst::Rescale { .. } => 2.0 * shape.q * (ntt + mac),
+        Inst::AddVector { .. } | Inst::MulVector { .. } => shape.q * (ntt + 2.0 * mac),
+        Inst::Add { .. } | Inst::Sub { .. } => 2.0 * shape.q * mac,
+        Inst::Input { .. } | Inst::ModDrop { .. } | Inst::Output { .. } | Inst::Free { .. } => 0.0,
+        Inst::Bootstrap { .. } => 0.0,
+    }
+}
+
+fn track(program: &Program, inst: &Inst, live: &mut BTreeMap<Reg, Level>) {
+    let level = match inst {
+        Inst::Input { input, .. } => program.inputs[*input as usize].level,
+        Inst::ModDrop { to, .. } | Inst::Bootstrap { to, .. } => *to,
+        Inst::Rescale { src, .. } => Level(live.get(src).map_or(0, |l| l.0.saturating_sub(1))),
+        other => reads(other).first().and_then(|r| live.get(r)).copied().unwrap_or(Level(0)),
+    };
+    for reg in writes(inst) {
+        live.insert(reg, level);
+    }
+    if let Inst::Free { reg } = inst {
+        live.remove(reg);
+    }
+}

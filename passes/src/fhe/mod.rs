@@ -1,0 +1,26 @@
+//! Passes from a polynomial tensor graph to a program: packing, levels and scales, parameters, emission.
+//!
+//! | file | from | to |
+//! |---|---|---|
+//! | [`layouts`] | tensor graph | a layout per value (generalized interleaved packing) |
+//! | [`pack`] | tensor graph + ranges | fhe graph, stage packed |
+//! | [`level`] | fhe graph packed | fhe graph leveled, bits of the prime chain |
+//! | [`params`] | prime chain | the smallest secure ring that fits |
+//! | [`split`], [`poly_eval`], [`emit`] | fhe graph leveled + parameters | program with key manifest |
+//! | [`cost`] | program | predicted seconds and bytes |
+
+pub mod cost;
+pub mod emit;
+pub mod error;
+pub mod layouts;
+pub mod level;
+pub mod monic;
+pub mod pack;
+pub mod params;
+mod poly_eval;
+pub mod split;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::LowerError;

@@ -1,0 +1,260 @@
+//! The pipeline: from an imported tensor graph to a verified program. This file is THE order of the passes.
+
+use peregrine_ckks::params::{Params, ParamsLiteral};
+use peregrine_ir::fhe::{self, FheGraph};
+use peregrine_ir::program::{self, Program};
+use peregrine_ir::tensor::{Tensor, TensorGraph, TensorOp};
+use thiserror::Error;
+
+use crate::fhe::cost::{Machine, Prediction, predict};
+use crate::fhe::level::Precision;
+use crate::fhe::{LowerError, emit, level, pack, params};
+use crate::pass::{PassRecord, Verification};
+use crate::tensor::fit::{FitOptions, FitReport};
+use crate::tensor::interp::Batch;
+use crate::tensor::{self, fit, ranges};
+use crate::{PassError, PassManager};
+
+/// Inputs that ranges are measured on and activations are fitted to.
+#[derive(Clone, Copy, Debug)]
+pub enum Calibration<'a> {
+    /// Real data, given by the user.
+    Data(&'a Batch),
+    /// A stand-in (a sample or a test pattern): good enough for ranges of a model that is polynomial already, not for fitting.
+    StandIn(&'a Batch),
+}
+
+/// What the pipeline is asked for.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Activation fitting.
+    pub fit: FitOptions,
+    /// Scales.
+    pub precision: Precision,
+    /// Kernel times for the cost model.
+    pub machine: Machine,
+    /// When passes are verified.
+    pub verification: Verification,
+}
+
+/// A graph shown to the observer after a pass.
+#[derive(Clone, Copy, Debug)]
+pub enum Snapshot<'a> {
+    /// Tensor level.
+    Tensor(&'a TensorGraph),
+    /// Fhe level.
+    Fhe(&'a FheGraph),
+    /// Program level.
+    Program(&'a Program),
+}
+
+/// Everything the pipeline made.
+#[derive(Clone, Debug)]
+pub struct Compiled {
+    /// The canonical model with its original activations.
+    pub canonical: TensorGraph,
+    /// The polynomial model.
+    pub polynomial: TensorGraph,
+    /// How well activations were fitted; `None` if the model was polynomial already.
+    pub fit: Option<FitReport>,
+    /// Largest absolute value per value of `polynomial` and channel.
+    pub ranges: Vec<Vec<f64>>,
+    /// The leveled fhe graph.
+    pub fhe: FheGraph,
+    /// Parameters.
+    pub params: Params,
+    /// The program.
+    pub program: Program,
+    /// Predicted time and memory.
+    pub prediction: Prediction,
+    /// Times of the passes.
+    pub records: Vec<PassRecord>,
+}
+
+/// Why compilation fails.
+#[derive(Debug, Error)]
+pub enum PipelineError {
+    /// A tensor pass.
+    #[error(transparent)]
+    Tensor(#[from] PassError),
+    /// An fhe pass.
+    #[error(transparent)]
+    Lower(#[from] LowerError),
+    /// The model has activations to fit and no data to fit them to.
+    #[error(
+        "the model has {count} activation(s) that are no polynomials (first: {first}) and no calibration data to fit them to; \
+         give --calibrate FILE.npz or a folder of typical images"
+    )]
+    MissingCalibration {
+        /// Number of activations.
+        count: usize,
+        /// ONNX name of the first.
+        first: String,
+    },
+    /// A verifier found a broken invariant: a bug of the compiler.
+    #[error("compiler bug: invalid {level} after {pass}: {source}")]
+    Invalid {
+        /// IR level.
+        level: &'static str,
+        /// The pass.
+        pass: &'static str,
+        /// What the verifier says.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// Is shown every graph, with the name of the pass that made it.
+pub type Observer<'o> = &'o mut dyn FnMut(&'static str, Snapshot<'_>);
+
+impl Default for Options {
+    /// Fitting as in [`FitOptions`], data at 2^28 and weights at 2^22: one 50-bit prime per convolution and square.
+    fn default() -> Self {
+        Self {
+            fit: FitOptions::default(),
+            precision: Precision { data_bits: 28, weight_bits: 22 },
+            machine: Machine::default(),
+            verification: Verification::EachPass,
+        }
+    }
+}
+
+/// Compiles an imported graph.
+///
+/// Order and reasons: tensor passes bring the graph to convolutions, sums and activations; activations are fitted on that
+/// form, because ranges are per channel of a convolution's result; packing needs the ranges of the fitted model; levels
+/// need the packed graph; the ring is the smallest that holds the levels, and packing is redone for each ring tried, since
+/// the number of slots decides layouts.
+///
+/// # Errors
+/// What the user can mend ([`PipelineError::Tensor`], [`PipelineError::Lower`], [`PipelineError::MissingCalibration`]) or a
+/// bug of the compiler.
+pub fn compile(
+    imported: TensorGraph,
+    calibration: Calibration<'_>,
+    options: &Options,
+    observe: Observer<'_>,
+) -> Result<Compiled, PipelineError> {
+    let mut records = Vec::new();
+    let mut canonical = imported;
+    tensor_passes(&mut canonical, options, observe, &mut records, tensor::canonical)?;
+    let mut polynomial = canonical.clone();
+    let fit = fit_activations(&mut polynomial, calibration, options, observe)?;
+    tensor_passes(&mut polynomial, options, observe, &mut records, tensor::polynomial)?;
+    let (Calibration::Data(batch) | Calibration::StandIn(batch)) = calibration;
+    let ranges = ranges::measure(&polynomial, batch)?;
+    let lowered = lower(&polynomial, &ranges, options, observe)?;
+    Ok(Compiled {
+        canonical,
+        polynomial,
+        fit,
+        ranges,
+        fhe: lowered.fhe,
+        params: lowered.params,
+        program: lowered.program,
+        prediction: lowered.prediction,
+        records,
+    })
+}
+
+fn tensor_passes(
+    graph: &mut TensorGraph,
+    options: &Options,
+    observe: Observer<'_>,
+    records: &mut Vec<PassRecord>,
+    passes: impl FnOnce(&mut TensorGraph, &mut PassManager<'_, Tensor>) -> Result<(), PassError>,
+) -> Result<(), PipelineError> {
+    let mut hook = |pass: &'static str, graph: &TensorGraph| observe(pass, Snapshot::Tensor(graph));
+    let mut manager = PassManager::new(options.verification).with_dump(&mut hook);
+    passes(graph, &mut manager)?;
+    records.extend(manager.records().iter().cloned());
+    Ok(())
+}
+
+/// Replaces activations by fitted polynomials; `None` if there are none.
+fn fit_activations(
+    graph: &mut TensorGraph,
+    calibration: Calibration<'_>,
+    options: &Options,
+    observe: Observer<'_>,
+) -> Result<Option<FitReport>, PipelineError> {
+    let activations = graph.nodes.values().filter(|n| matches!(n.op, TensorOp::Activation(_)));
+    let layers: Vec<String> = activations.map(|n| n.origin.as_str().to_owned()).collect();
+    let Some(first) = layers.first() else { return Ok(None) };
+    let Calibration::Data(batch) = calibration else {
+        return Err(PipelineError::MissingCalibration { count: layers.len(), first: first.clone() });
+    };
+    let report = fit::fit_activations(graph, batch, &options.fit)?;
+    observe("fit-activations", Snapshot::Tensor(graph));
+    Ok(Some(report))
+}
+
+struct Lowered {
+    fhe: FheGraph,
+    params: Params,
+    program: Program,
+    prediction: Prediction,
+}
+
+/// Packs, levels and emits for the smallest secure ring that holds the model.
+fn lower(
+    graph: &TensorGraph,
+    ranges: &[Vec<f64>],
+    options: &Options,
+    observe: Observer<'_>,
+) -> Result<Lowered, PipelineError> {
+    let shapes: Vec<Vec<usize>> =
+        graph.outputs.iter().map(|o| graph.nodes[o.value].ty.shape.clone()).collect();
+    let mut chain = Vec::new();
+    for log_n in params::LOG_N {
+        let packed = pack::pack(graph, ranges, 1 << (log_n - 1))?;
+        let leveled = level::assign(&packed, options.precision)?;
+        chain = leveled.tables.chain_bits.clone();
+        let candidates = params::candidates(&chain, log_n);
+        if candidates.is_empty() {
+            continue;
+        }
+        invalid("fhe graph", "pack", fhe::verify(&packed))?;
+        observe("pack", Snapshot::Fhe(&packed));
+        invalid("fhe graph", "assign-levels", fhe::verify(&leveled))?;
+        observe("assign-levels", Snapshot::Fhe(&leveled));
+        let lowered = best_program(leveled, candidates, &shapes, options)?;
+        invalid("program", "emit", program::verify(&lowered.program))?;
+        observe("emit", Snapshot::Program(&lowered.program));
+        return Ok(lowered);
+    }
+    Err(params::too_deep(&chain).into())
+}
+
+/// Seconds that a byte of switching keys is worth when candidates are compared: keys are made and held once, but memory
+/// is what runs short first.
+const SECONDS_PER_KEY_BYTE: f64 = 0.1e-9;
+
+/// Emits the program for every number of special primes and keeps the one of least predicted time and key bytes.
+fn best_program(
+    leveled: FheGraph,
+    candidates: Vec<ParamsLiteral>,
+    shapes: &[Vec<usize>],
+    options: &Options,
+) -> Result<Lowered, PipelineError> {
+    let mut best: Option<(f64, Params, Program, Prediction)> = None;
+    for literal in candidates {
+        let params = params::check(literal)?;
+        let program = emit::emit(&leveled, &params, shapes, &options.machine)?;
+        let prediction = predict(&program, &params, &options.machine);
+        let score = prediction.seconds + SECONDS_PER_KEY_BYTE * prediction.key_bytes as f64;
+        if best.as_ref().is_none_or(|(least, ..)| score < *least) {
+            best = Some((score, params, program, prediction));
+        }
+    }
+    let (_, params, program, prediction) =
+        best.ok_or_else(|| LowerError::bug("no parameters to choose from"))?;
+    Ok(Lowered { fhe: leveled, params, program, prediction })
+}
+
+fn invalid<E: std::error::Error + Send + Sync + 'static>(
+    level: &'static str,
+    pass: &'static str,
+    result: Result<(), E>,
+) -> Result<(), PipelineError> {
+    result.map_err(|source| PipelineError::Invalid { level, pass, source: Box::new(source) })
+}
