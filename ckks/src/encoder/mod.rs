@@ -131,15 +131,11 @@ pub(crate) fn word_shift(op: &'static str, largest: f64, scale_log2: f64) -> Res
     if largest < 1.0 {
         return Ok(0);
     }
-    let bits = largest.log2().floor() as u32 + 1;
-    if bits > COEFFICIENT_BITS {
-        return Err(Error::CoefficientTooLarge {
-            op,
-            log2: largest.log2(),
-            limit: COEFFICIENT_BITS,
-            scale_log2,
-        });
+    let log2 = largest.log2();
+    if log2 >= f64::from(COEFFICIENT_BITS) {
+        return Err(Error::CoefficientTooLarge { op, log2, limit: COEFFICIENT_BITS, scale_log2 });
     }
+    let bits = log2.floor() as u32 + 1;
     Ok(bits.saturating_sub(WORD_BITS))
 }
 
