@@ -3,8 +3,8 @@
 //! For `x` modulo `F = prod f_i` let `y_i = x * (F/f_i)^-1 mod f_i`. Then `sum y_i/f_i - v` with `v` the nearest
 //! integer is the centred `x/F`, so `sum y_i * (F/f_i) - v*F` is the representative of `x` in `[-F/2, F/2]`, which is
 //! reduced modulo each target prime with one lazily reduced sum of products. `v` comes from an `f64` sum (Halevi,
-//! Polyakov, Shoup, eprint 2018/117, §2.2): with at most 64 inputs it is wrong only if `|x/F|` is within 2^-44 of
-//! 1/2, where the result is the other representative, of magnitude below `F * (1/2 + 2^-44)`. Both ModUp and
+//! Polyakov, Shoup, eprint 2018/117, §2.2): with at most 128 inputs it is wrong only if `|x/F|` is within 2^-43 of
+//! 1/2, where the result is the other representative, of magnitude below `F * (1/2 + 2^-43)`. Both ModUp and
 //! ModDown of hybrid key switching hence see a congruent value of nearest-integer size.
 
 use crate::arith::{Modulus, ShoupFactor};
@@ -30,7 +30,7 @@ struct Target {
 }
 
 impl BaseConverter {
-    /// Constants for `from -> to` and ring degree `n`. The primes of `from` are distinct, at most 64.
+    /// Constants for `from -> to` and ring degree `n`. The primes of `from` are distinct, at most 128.
     pub fn new(from: &[Modulus], to: &[Modulus], n: usize) -> Self {
         let scale = |f: &Modulus, extra: u64| {
             let cofactor = cofactor(from, f.value(), f);
