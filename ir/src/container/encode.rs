@@ -1,0 +1,200 @@
+//! From a program to the schema's messages.
+
+use super::decode::DecodeError;
+use super::proto;
+use crate::consts::{ConstData, ConstPool, ConstTensor};
+use crate::entity::EntityId;
+use crate::layout::{Axis, Digit, Layout, Place};
+use crate::linear::LinearMap;
+use crate::program::{Inst, KeyManifest, LinearCall, Probe, Program, ProgramInput, ProgramOutput, Reg};
+use crate::{PrimeSpec, Scale};
+
+/// The constants section.
+pub(super) fn constants(consts: &ConstPool) -> Vec<u8> {
+    let width = |c: &ConstTensor| c.len() * if matches!(c.data, ConstData::F32(_)) { 4 } else { 8 };
+    let mut bytes = Vec::with_capacity(consts.values().map(width).sum());
+    for constant in consts.values() {
+        match &constant.data {
+            ConstData::F32(data) => data.iter().for_each(|x| bytes.extend(x.to_le_bytes())),
+            ConstData::F64(data) => data.iter().for_each(|x| bytes.extend(x.to_le_bytes())),
+        }
+    }
+    bytes
+}
+
+/// The program section.
+///
+/// # Errors
+/// [`DecodeError::InexactPrime`] if a prime is given by its size: a file states primes exactly.
+pub(super) fn program(program: &Program) -> Result<proto::Program, DecodeError> {
+    let exact = |spec: &PrimeSpec| match spec {
+        PrimeSpec::Exact(prime) => Ok(*prime),
+        PrimeSpec::Bits(_) => Err(DecodeError::InexactPrime),
+    };
+    let params = proto::Params {
+        log_n: program.params.log_n,
+        q: program.params.q.iter().map(exact).collect::<Result<_, _>>()?,
+        p: program.params.p.iter().map(exact).collect::<Result<_, _>>()?,
+    };
+    let vectors = program.vectors.values().map(|v| proto::Vector {
+        values: id(v.values),
+        layout: id(v.layout),
+        cipher: v.cipher,
+    });
+    Ok(proto::Program {
+        name: program.name.clone(),
+        params: Some(params),
+        consts: program.consts.values().map(constant).collect(),
+        layouts: program.layouts.values().map(layout).collect(),
+        maps: program.maps.values().map(map).collect(),
+        calls: program.calls.values().map(call).collect(),
+        vectors: vectors.collect(),
+        inputs: program.inputs.iter().map(input).collect(),
+        outputs: program.outputs.iter().map(output).collect(),
+        insts: program.insts.iter().map(inst).collect(),
+        layers: program.layers.clone(),
+        inst_layers: program.inst_layers.clone(),
+        probes: program.probes.iter().map(probe).collect(),
+        manifest: Some(manifest(&program.manifest)),
+    })
+}
+
+fn id(entity: impl EntityId) -> u32 {
+    entity.index() as u32
+}
+
+fn extents(shape: &[usize]) -> Vec<u64> {
+    shape.iter().map(|&extent| extent as u64).collect()
+}
+
+fn constant(constant: &ConstTensor) -> proto::Const {
+    let element = match constant.data {
+        ConstData::F32(_) => proto::Element::F32,
+        ConstData::F64(_) => proto::Element::F64,
+    };
+    proto::Const { element: element.into(), shape: extents(&constant.shape) }
+}
+
+fn scale(scale: &Scale) -> Option<proto::Scale> {
+    let primes = scale.prime_exponents().iter().map(|&(index, exponent)| proto::PrimePower { index, exponent });
+    Some(proto::Scale { two: scale.exponent_of_two(), primes: primes.collect() })
+}
+
+fn layout(layout: &Layout) -> proto::Layout {
+    let digits = |axis| layout.axis_digits(axis).iter().map(digit).collect();
+    proto::Layout {
+        channels: layout.shape.c,
+        rows: layout.shape.h,
+        columns: layout.shape.w,
+        c: digits(Axis::C),
+        y: digits(Axis::Y),
+        x: digits(Axis::X),
+        period: layout.period.get(),
+        ciphertexts: layout.ciphertexts,
+    }
+}
+
+fn digit(digit: &Digit) -> proto::Digit {
+    let place = match digit.place {
+        Place::Slot(stride) => proto::digit::Place::SlotStride(stride),
+        Place::Cipher(stride) => proto::digit::Place::CipherStride(stride),
+    };
+    proto::Digit { radix: digit.radix, place: Some(place) }
+}
+
+fn map(map: &LinearMap) -> proto::LinearMap {
+    let g = map.geometry;
+    proto::LinearMap {
+        input: id(map.input),
+        output: id(map.output),
+        weights: id(map.weights),
+        kernel: g.kernel.to_vec(),
+        stride: g.stride.to_vec(),
+        pad: g.pad.to_vec(),
+        dilation: g.dilation.to_vec(),
+        groups: g.groups,
+    }
+}
+
+fn call(call: &LinearCall) -> proto::LinearCall {
+    let terms = call.terms.iter().map(|t| proto::CallTerm { map: id(t.map), operand: t.operand });
+    proto::LinearCall { terms: terms.collect(), split: call.split.modulus }
+}
+
+fn input(input: &ProgramInput) -> proto::Port {
+    proto::Port {
+        name: input.name.clone(),
+        shape: Vec::new(),
+        layout: id(input.layout),
+        level: input.level.0,
+        scale: scale(&input.scale),
+        unit: id(input.unit),
+    }
+}
+
+fn output(output: &ProgramOutput) -> proto::Port {
+    proto::Port {
+        name: output.name.clone(),
+        shape: extents(&output.shape),
+        layout: id(output.layout),
+        level: output.level.0,
+        scale: scale(&output.scale),
+        unit: id(output.unit),
+    }
+}
+
+fn probe(probe: &Probe) -> proto::Probe {
+    proto::Probe {
+        layer: probe.layer.clone(),
+        after: probe.after,
+        regs: regs(&probe.regs),
+        layout: id(probe.layout),
+        unit: id(probe.unit),
+    }
+}
+
+fn regs(regs: &[Reg]) -> Vec<u32> {
+    regs.iter().map(|reg| reg.0).collect()
+}
+
+fn manifest(manifest: &KeyManifest) -> proto::Manifest {
+    let galois = manifest.galois.iter();
+    proto::Manifest {
+        relin: manifest.relin.map(|level| level.0),
+        galois: galois.map(|(e, level)| proto::GaloisKey { element: e.get(), level: level.0 }).collect(),
+    }
+}
+
+fn inst(inst: &Inst) -> proto::Inst {
+    use proto::inst::{self as p, Op};
+    let binary = |dst: &Reg, a: &Reg, b: &Reg| p::Binary { dst: dst.0, a: a.0, b: b.0 };
+    let unary = |dst: &Reg, src: &Reg| p::Unary { dst: dst.0, src: src.0 };
+    let op = match inst {
+        Inst::Input { dst, input, cipher } => Op::Input(p::Input { dst: dst.0, input: *input, cipher: *cipher }),
+        Inst::Linear { dsts, call, args, scale: s } => {
+            Op::Linear(p::Linear { dsts: regs(dsts), call: call.0, args: regs(args), scale: scale(s) })
+        }
+        Inst::AddVector { dst, src, vector } => {
+            Op::AddVector(p::AddVector { dst: dst.0, src: src.0, vector: vector.0 })
+        }
+        Inst::MulVector { dst, src, vector, scale: s } => {
+            Op::MulVector(p::MulVector { dst: dst.0, src: src.0, vector: vector.0, scale: scale(s) })
+        }
+        Inst::Add { dst, a, b } => Op::Add(binary(dst, a, b)),
+        Inst::Sub { dst, a, b } => Op::Sub(binary(dst, a, b)),
+        Inst::Mul { dst, a, b } => Op::Mul(binary(dst, a, b)),
+        Inst::Square { dst, src } => Op::Square(unary(dst, src)),
+        Inst::Rescale { dst, src } => Op::Rescale(unary(dst, src)),
+        Inst::Conjugate { dst, src } => Op::Conjugate(unary(dst, src)),
+        Inst::ModDrop { dst, src, to } => Op::ModDrop(p::ToLevel { dst: dst.0, src: src.0, level: to.0 }),
+        Inst::Bootstrap { dst, src, to } => Op::Bootstrap(p::ToLevel { dst: dst.0, src: src.0, level: to.0 }),
+        Inst::Rotate { dst, src, rotation } => {
+            Op::Rotate(p::Rotate { dst: dst.0, src: src.0, steps: rotation.get() })
+        }
+        Inst::Output { output, cipher, src } => {
+            Op::Output(p::Output { output: *output, cipher: *cipher, src: src.0 })
+        }
+        Inst::Free { reg } => Op::Free(reg.0),
+    };
+    proto::Inst { op: Some(op) }
+}
