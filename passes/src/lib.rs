@@ -6,7 +6,9 @@
 #![forbid(unsafe_code)]
 
 pub mod error;
+pub mod fhe;
 pub mod pass;
+pub mod pipeline;
 pub mod tensor;
 
 pub use error::{PassError, Unsupported};

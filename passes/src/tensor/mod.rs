@@ -36,9 +36,9 @@ use crate::pass::PassManager;
 
 /// Brings an imported graph to stage canonical.
 ///
-/// Polynomial expressions are recognised first, because batch-norm folding would hide their factors in weights; batch
-/// norms fold before pads and pools become convolutions, because a batch norm commutes with an average pool but not with
-/// a padded convolution; algebra runs again at the end, on what the new convolutions allow.
+/// Batch norms fold first, which leaves less to the algebra; they fold before pads and pools become convolutions, because a batch norm commutes with an average pool but not with
+/// a padded convolution; algebra runs again at the end, on what the new convolutions allow. Convolutions in a row are not
+/// fused yet: the fit of activations refits single layers.
 ///
 /// # Errors
 /// [`PassError::Unsupported`] with every node that has no encrypted form.
@@ -47,11 +47,10 @@ pub fn canonical(graph: &mut TensorGraph, manager: &mut PassManager<'_, Tensor>)
         &mut [
             &mut dead_code::DeadCode,
             &mut fold_constants::FoldConstants,
-            &mut algebra::Algebra::default(),
             &mut fold_batch_norm::FoldBatchNorm,
-            &mut normalise::Normalise,
-            &mut fuse_linear::FuseLinear,
             &mut algebra::Algebra::default(),
+            &mut normalise::Normalise,
+            &mut algebra::Algebra::normal(),
             &mut dead_code::DeadCode,
             &mut check::CheckCanonical,
         ],
@@ -65,7 +64,12 @@ pub fn canonical(graph: &mut TensorGraph, manager: &mut PassManager<'_, Tensor>)
 /// [`PassError::Unsupported`] when an activation is left.
 pub fn polynomial(graph: &mut TensorGraph, manager: &mut PassManager<'_, Tensor>) -> Result<(), PassError> {
     manager.run_all(
-        &mut [&mut algebra::Algebra::default(), &mut dead_code::DeadCode, &mut check::CheckPolynomial],
+        &mut [
+            &mut algebra::Algebra::normal(),
+            &mut fuse_linear::FuseLinear,
+            &mut dead_code::DeadCode,
+            &mut check::CheckPolynomial,
+        ],
         graph,
     )
 }

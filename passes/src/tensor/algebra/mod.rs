@@ -36,9 +36,20 @@ use super::rewrite::{append, channel_conv, f32_const};
 use crate::error::PassError;
 use crate::pass::{Changed, Pass};
 
+/// What a per-channel affine map that nothing takes over becomes before stage canonical; later it is a convolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AffineForm {
+    /// A ChannelAffine node.
+    Node,
+    /// A 1x1 convolution with one group per channel.
+    Convolution,
+}
+
 /// The pass, with its limits.
 #[derive(Clone, Copy, Debug)]
 pub struct Algebra {
+    /// What affine maps become.
+    pub affine: AffineForm,
     /// Largest number of e-nodes, per node of the graph.
     pub nodes_per_node: usize,
     /// Largest number of rounds of all rules.
@@ -47,7 +58,14 @@ pub struct Algebra {
 
 impl Default for Algebra {
     fn default() -> Self {
-        Self { nodes_per_node: 40, iterations: 24 }
+        Self { affine: AffineForm::Node, nodes_per_node: 40, iterations: 24 }
+    }
+}
+
+impl Algebra {
+    /// The pass for a graph that pass `normalise` has been through.
+    pub fn normal() -> Self {
+        Self { affine: AffineForm::Convolution, ..Self::default() }
     }
 }
 
@@ -79,13 +97,10 @@ impl Pass<Tensor> for Algebra {
         let egraph = runner.egraph;
         let roots: Vec<Id> =
             graph.nodes.ids().filter(|&id| is_root(graph, id)).map(|id| classes[id.index()]).collect();
-        let mut export = Export {
-            old: graph,
-            egraph: &egraph,
-            origins: &origins,
-            new: empty_copy(graph),
-            done: BTreeMap::new(),
-        };
+        let affine =
+            if graph.tables.stage >= Stage::Canonical { AffineForm::Convolution } else { self.affine };
+        let (new, done) = (empty_copy(graph), BTreeMap::new());
+        let mut export = Export { old: graph, egraph: &egraph, origins: &origins, affine, new, done };
         for (class, term) in extract::order(&egraph, &roots) {
             let value = export.term(class, &term)?;
             export.done.insert(class, value);
@@ -179,6 +194,7 @@ struct Export<'g> {
     old: &'g TensorGraph,
     egraph: &'g EGraph<Term, Tables>,
     origins: &'g BTreeMap<Id, Origin>,
+    affine: AffineForm,
     new: TensorGraph,
     done: BTreeMap<Id, ValueId>,
 }
@@ -203,12 +219,16 @@ impl Export<'_> {
             TermOp::Poly(key) => {
                 let (poly, origin) = tables.poly_at(key);
                 let op = self.polynomial(poly, args[0]);
-                self.append(op, &args, Some(named.unwrap_or_else(|| origin.clone())))
+                self.append(
+                    op,
+                    &args,
+                    named.or_else(|| Some(origin.clone()).filter(|o| !o.as_str().is_empty())),
+                )
             }
         }
     }
 
-    /// A polynomial of degree 1 is an affine map; from stage canonical on, a convolution.
+    /// A polynomial of degree 1 is an affine map, in the form asked for.
     fn polynomial(&mut self, poly: &ChannelPoly, x: ValueId) -> TensorOp {
         let consts = &mut self.new.tables.consts;
         if poly.degree() > 1 {
@@ -216,7 +236,7 @@ impl Export<'_> {
         }
         let shape = self.new.nodes[x].ty.shape.clone();
         let (mul, add) = (poly.column(1, shape[1]), poly.column(0, shape[1]));
-        if self.old.tables.stage >= Stage::Canonical && shape.len() == 4 {
+        if self.affine == AffineForm::Convolution && shape.len() == 4 {
             return TensorOp::Conv(channel_conv(&mut self.new, &mul, &add));
         }
         let [mul, add] = [mul, add].map(|v| consts.push(ConstTensor::f64(vec![v.len()], v)));

@@ -93,7 +93,7 @@ impl PatchGrid {
 }
 
 /// Convolution of a batch.
-pub(super) fn convolve(
+pub(crate) fn convolve(
     op: &Conv,
     consts: &ConstPool,
     x: &[f32],
@@ -155,7 +155,7 @@ fn convolve_map(grid: &PatchGrid, kernel: &[f32], map: &[f32], out: &mut [f32]) 
 }
 
 /// `c += a b` for row-major `a` `[m, k]`, `b` `[k, n]`, `c` `[m, n]`.
-pub(crate) fn multiply_into(a: &[f32], b: &[f32], [m, k, n]: [usize; 3], c: &mut [f32]) {
+fn multiply_into(a: &[f32], b: &[f32], [m, k, n]: [usize; 3], c: &mut [f32]) {
     let views = (
         ArrayView2::from_shape((m, k), a),
         ArrayView2::from_shape((k, n), b),

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use crate::error::PassError;
 
 pub use conv::{PatchGrid, conv_extent};
-pub(crate) use conv::{multiply_into, pool_counts};
+pub(crate) use conv::{convolve, pool_counts};
 pub use elementwise::activation_at;
 
 /// Images, all of one shape, as they enter a model.
@@ -130,13 +130,25 @@ impl<'b> Executor<'b> {
     pub(crate) fn value(&self, id: ValueId) -> &[f32] {
         &self.values[id.index()]
     }
+    /// Keeps a value until [`Self::release`].
+    pub(crate) fn retain(&mut self, id: ValueId) {
+        self.uses[id.index()] += 1;
+    }
+    /// Ends one use of a value and frees it after the last.
+    pub(crate) fn release(&mut self, id: ValueId) {
+        self.uses[id.index()] -= 1;
+        if self.uses[id.index()] == 0 {
+            self.values[id.index()] = Vec::new();
+        }
+    }
+    /// Puts another value in the place of one that was computed.
+    pub(crate) fn replace(&mut self, id: ValueId, value: Vec<f32>) {
+        self.values[id.index()] = value;
+    }
     /// Frees the operands of `id` that nothing else needs.
     pub(crate) fn release_operands(&mut self, graph: &TensorGraph, id: ValueId) {
         for arg in &graph.nodes[id].args {
-            self.uses[arg.index()] -= 1;
-            if self.uses[arg.index()] == 0 {
-                self.values[arg.index()] = Vec::new();
-            }
+            self.release(*arg);
         }
     }
 
@@ -148,7 +160,7 @@ impl<'b> Executor<'b> {
         let images = self.batch.count;
         match &node.op {
             TensorOp::Input { .. } => self.batch.data.clone(),
-            TensorOp::Conv(op) => conv::convolve(op, consts, args[0], input_shape, &node.ty.shape, images),
+            TensorOp::Conv(op) => convolve(op, consts, args[0], input_shape, &node.ty.shape, images),
             TensorOp::FullyConnected { weights, bias } => {
                 conv::fully_connected(&consts[*weights], bias.map(|b| &consts[b]), args[0], images)
             }
