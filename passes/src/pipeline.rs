@@ -1,6 +1,7 @@
 //! The pipeline: from an imported tensor graph to a verified program. This file is THE order of the passes.
 
 use peregrine_ckks::params::{Params, ParamsLiteral};
+use peregrine_ir::ConstTensor;
 use peregrine_ir::fhe::{self, FheGraph};
 use peregrine_ir::program::{self, Program};
 use peregrine_ir::tensor::{Tensor, TensorGraph, TensorOp};
@@ -11,7 +12,7 @@ use crate::fhe::level::Precision;
 use crate::fhe::{LowerError, emit, level, pack, params};
 use crate::pass::{PassRecord, Verification};
 use crate::tensor::fit::{FitOptions, FitReport};
-use crate::tensor::interp::Batch;
+use crate::tensor::interp::{self, Batch};
 use crate::tensor::{self, fit, ranges};
 use crate::{PassError, PassManager};
 
@@ -24,11 +25,25 @@ pub enum Calibration<'a> {
     StandIn(&'a Batch),
 }
 
+/// Degree of fitted activations.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fit {
+    /// The highest of [`DEGREES_TRIED`] whose program needs no bootstrapping in a ring of at most 2^[`DEEPEST_LOG_N`].
+    Deepest,
+    /// These options.
+    With(FitOptions),
+}
+
+/// Degrees that [`Fit::Deepest`] tries, best accuracy first.
+pub const DEGREES_TRIED: [u32; 3] = [8, 4, 2];
+/// Largest ring that [`Fit::Deepest`] accepts for more than the least degree: one step more doubles time and memory.
+pub const DEEPEST_LOG_N: u32 = 16;
+
 /// What the pipeline is asked for.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Activation fitting.
-    pub fit: FitOptions,
+    pub fit: Fit,
     /// Scales.
     pub precision: Precision,
     /// Kernel times for the cost model.
@@ -107,10 +122,10 @@ pub enum PipelineError {
 pub type Observer<'o> = &'o mut dyn FnMut(&'static str, Snapshot<'_>);
 
 impl Default for Options {
-    /// Fitting as in [`FitOptions`], data at 2^28 and weights at 2^22: one 50-bit prime per convolution and square.
+    /// The deepest fit, data at 2^28 and weights at 2^22: one 50-bit prime per convolution and square.
     fn default() -> Self {
         Self {
-            fit: FitOptions::default(),
+            fit: Fit::Deepest,
             precision: Precision { data_bits: 28, weight_bits: 22 },
             machine: Machine::default(),
             verification: Verification::EachPass,
@@ -183,9 +198,32 @@ fn fit_activations(
     let Calibration::Data(batch) = calibration else {
         return Err(PipelineError::MissingCalibration { count: layers.len(), first: first.clone() });
     };
-    let report = fit::fit_activations(graph, batch, &options.fit)?;
+    let fit = match &options.fit {
+        Fit::With(fit) => fit.clone(),
+        Fit::Deepest => FitOptions::of_degree(deepest_degree(graph, options)?),
+    };
+    let report = fit::fit_activations(graph, batch, &fit)?;
     observe("fit-activations", Snapshot::Tensor(graph));
     Ok(Some(report))
+}
+
+/// The highest degree whose prime chain fits, found on a copy with stand-in coefficients: levels depend on degrees only.
+fn deepest_degree(graph: &TensorGraph, options: &Options) -> Result<u32, PipelineError> {
+    let ranges: Vec<Vec<f64>> = graph.nodes.values().map(|n| vec![1.0; interp::channels_of(&n.ty.shape).0]).collect();
+    for degree in DEGREES_TRIED {
+        let mut trial = graph.clone();
+        let ones = vec![1.0; degree as usize + 1];
+        let coefficients = trial.tables.consts.push(ConstTensor::f64(vec![1, ones.len()], ones));
+        for node in trial.nodes.values_mut().filter(|n| matches!(n.op, TensorOp::Activation(_))) {
+            node.op = TensorOp::Poly { coefficients };
+        }
+        let packed = pack::pack(&trial, &ranges, 1 << (DEEPEST_LOG_N - 1))?;
+        let chain = level::assign(&packed, options.precision)?.tables.chain_bits;
+        if !params::candidates(&chain, DEEPEST_LOG_N).is_empty() {
+            return Ok(degree);
+        }
+    }
+    Ok(DEGREES_TRIED[DEGREES_TRIED.len() - 1])
 }
 
 struct Lowered {
