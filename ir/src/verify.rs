@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use peregrine_ckks::evaluator::linear::PlanError;
 use peregrine_ckks::params::ParamsError;
 use peregrine_ckks::units::{GaloisElement, Level, Scale};
 use thiserror::Error;
@@ -252,6 +253,9 @@ pub enum Problem {
     /// A linear map is wrong in itself.
     #[error(transparent)]
     Map(#[from] MapError),
+    /// The plan of a linear call makes no sense, such as an output ciphertext that no weight reaches.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
     /// A value has another layout than its use asks for.
     #[error("{what} has layout {found}, {expected} is asked for")]
     LayoutMismatch {
@@ -448,6 +452,8 @@ pub enum Counted {
     Primes,
     /// Diagonals of a linear call (groups of them, before they are merged).
     Diagonals,
+    /// Pairs of coordinates of linear maps.
+    Pairs,
     /// Entries of a table.
     Entries,
 }
@@ -464,6 +470,7 @@ impl fmt::Display for Counted {
             Self::InstLayers => "instruction layers",
             Self::Primes => "primes",
             Self::Diagonals => "diagonals",
+            Self::Pairs => "coordinate pairs of linear maps",
             Self::Entries => "entries",
         })
     }

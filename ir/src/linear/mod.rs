@@ -20,8 +20,6 @@ use thiserror::Error;
 use crate::consts::ConstId;
 use crate::layout::{Chw, Layout};
 
-/// Most groups of coordinate pairs that the diagonals of one map may come from: bounds the work of planning it.
-pub const MAX_GROUPS: u64 = 1 << 24;
 /// Most (output, kernel tap) pairs of one axis, and most channel pairs.
 pub const MAX_PAIRS: u64 = 1 << 24;
 
@@ -129,4 +127,13 @@ pub struct ResolvedMap<'a> {
     pub output: &'a Layout,
     /// Geometry.
     pub geometry: ConvGeometry,
+}
+
+impl ResolvedMap<'_> {
+    /// Pairs of coordinates that the enumeration of the diagonals goes through, summed over the axes.
+    pub fn pairs(&self) -> u64 {
+        let (input, output, g) = (self.input.shape, self.output.shape, self.geometry);
+        let channels = u64::from(output.c) * u64::from(input.c / g.groups.max(1));
+        channels + u64::from(output.h) * u64::from(g.kernel[0]) + u64::from(output.w) * u64::from(g.kernel[1])
+    }
 }

@@ -6,7 +6,8 @@
 //! 2. constants hold as many numbers as their shapes say, all finite; layouts are valid and fit N/2 slots; maps connect
 //!    existing layouts and have weights of the right shape; plaintext vectors have one value or one per channel;
 //! 3. a linear call has a term; its operands are numbered 0, 1, ... without gaps, all maps of an operand have one input
-//!    layout, all maps one output layout; at most [`MAX_DIAGONAL_GROUPS`] groups of diagonals;
+//!    layout, all maps one output layout, each ciphertext of which some weight reaches; planning all calls stays within
+//!    [`MAX_PROGRAM_PAIRS`] and [`MAX_DIAGONAL_GROUPS`];
 //! 4. inputs and outputs have unique names, valid layouts, units, levels and scales; an output's ONNX shape has its layout's
 //!    number of elements;
 //! 5. a register is assigned once, before it is read, and not read after `free`; `free` frees a live register;
@@ -28,7 +29,7 @@ use peregrine_ckks::units::{GaloisElement, Level, Scale};
 use super::simulate::Simulation;
 use super::{CallId, LinearCall, Program};
 use crate::consts::ConstId;
-use crate::linear::{Diagonals, LayoutId, MAX_GROUPS, ResolvedMap, plan_call};
+use crate::linear::{Diagonals, LayoutId, ResolvedMap, plan_call};
 use crate::verify::{
     Collector, Counted, Entity, IrLevel, Key, Problem, Site, VerifyError, check_consts, check_layout,
     check_map, check_unit,
@@ -40,8 +41,10 @@ pub use crate::verify::VerifyErrors;
 pub const MAX_ENTRIES: usize = 1 << 20;
 /// Most ciphertexts of a layout.
 pub const MAX_CIPHERTEXTS: u32 = 1 << 12;
-/// Most groups of diagonals of a linear call: an upper bound of its diagonals.
-pub const MAX_DIAGONAL_GROUPS: u64 = MAX_GROUPS;
+/// Most groups of diagonals of all linear calls of a program: an upper bound of its diagonals.
+pub const MAX_DIAGONAL_GROUPS: u64 = 1 << 25;
+/// Most pairs of coordinates of all linear calls of a program.
+pub const MAX_PROGRAM_PAIRS: u64 = 1 << 28;
 /// Least log2 of a scale.
 pub(super) const LEAST_SCALE_BITS: f64 = 1.0;
 /// Largest log2 of the scale of a plaintext: encoded coefficients are 64-bit integers.
@@ -192,8 +195,9 @@ fn check_placed(program: &Program, values: ConstId, layout: LayoutId, cipher: u3
 
 fn check_calls(program: &Program, params: &Params, out: &mut Collector) -> BTreeMap<CallId, CallFacts> {
     let mut facts = BTreeMap::new();
+    let mut work = Work::default();
     for (id, call) in program.calls.iter() {
-        match check_call(program, params, call) {
+        match check_call(program, params, call, &mut work) {
             Ok(call) => drop(facts.insert(id, call)),
             Err(problem) => out.report(Site::Entry(Entity::Call(id)), problem),
         }
@@ -201,10 +205,38 @@ fn check_calls(program: &Program, params: &Params, out: &mut Collector) -> BTree
     facts
 }
 
-fn check_call(program: &Program, params: &Params, call: &LinearCall) -> Result<CallFacts, Problem> {
+/// What planning the calls so far has cost.
+#[derive(Default)]
+struct Work {
+    pairs: u64,
+    groups: u64,
+}
+
+impl Work {
+    fn add(&mut self, map: ResolvedMap<'_>) -> Result<(), Problem> {
+        self.pairs = self.pairs.saturating_add(map.pairs());
+        let (found, limit) = (self.pairs, MAX_PROGRAM_PAIRS);
+        if found > limit {
+            return Err(Problem::TooMany { what: Counted::Pairs, found, limit });
+        }
+        self.groups = self.groups.saturating_add(Diagonals::groups(map));
+        let (found, limit) = (self.groups, MAX_DIAGONAL_GROUPS);
+        if found > limit {
+            return Err(Problem::TooMany { what: Counted::Diagonals, found, limit });
+        }
+        Ok(())
+    }
+}
+
+fn check_call(
+    program: &Program,
+    params: &Params,
+    call: &LinearCall,
+    work: &mut Work,
+) -> Result<CallFacts, Problem> {
     let mut operands: BTreeMap<u32, LayoutId> = BTreeMap::new();
     let mut terms: Vec<(ResolvedMap<'_>, u32)> = Vec::new();
-    let (mut output, mut groups) = (None, 0u64);
+    let mut output = None;
     for term in &call.terms {
         let map = program.maps.get(term.map).ok_or(Problem::Unknown(Entity::Map(term.map)))?;
         let input = *operands.entry(term.operand).or_insert(map.input);
@@ -218,11 +250,7 @@ fn check_call(program: &Program, params: &Params, call: &LinearCall) -> Result<C
         }
         let (input, output) = (&program.layouts[map.input], &program.layouts[map.output]);
         let resolved = ResolvedMap { input, output, geometry: map.geometry };
-        groups = groups.saturating_add(Diagonals::groups(resolved));
-        if groups > MAX_DIAGONAL_GROUPS {
-            let what = Counted::Diagonals;
-            return Err(Problem::TooMany { what, found: groups, limit: MAX_DIAGONAL_GROUPS });
-        }
+        work.add(resolved)?;
         terms.push((resolved, term.operand));
     }
     let output = output.ok_or(Problem::None(Counted::Terms))?;
@@ -230,7 +258,9 @@ fn check_call(program: &Program, params: &Params, call: &LinearCall) -> Result<C
     if let Some(gap) = (0..count).find(|i| !operands.contains_key(i)) {
         return Err(Problem::Unknown(Entity::Operand(gap)));
     }
-    let galois = plan_call(&terms, call.split, params.max_slots()).plan.galois_elements(params.n());
+    let plan = plan_call(&terms, call.split, params.max_slots()).plan;
+    plan.check()?;
+    let galois = plan.galois_elements(params.n());
     Ok(CallFacts { operands: operands.into_values().collect(), output, galois })
 }
 
