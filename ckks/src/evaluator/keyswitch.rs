@@ -28,6 +28,9 @@ mod tests;
 /// Coefficients per job where a loop runs over coefficients of all limbs.
 const CHUNK: usize = 4096;
 
+/// Limbs per job of a base conversion: its inputs are read once for all of them.
+const GROUP: usize = 4;
+
 /// A polynomial modulo `QP` in two blocks, so that dividing by `P` leaves the `Q` block in place.
 #[derive(Clone)]
 pub(crate) struct QpPoly {
@@ -114,18 +117,31 @@ impl<'a> Decomposed<'a> {
         self.ranges.len()
     }
 
-    /// Digit `j` modulo the prime of limb `m`, NTT domain: a limb of the source, or computed into `buffer`.
-    fn raise<'b>(&'b self, m: usize, j: usize, buffer: &'b mut [u64]) -> &'b [u64] {
-        let (ctx, range) = (self.ctx, &self.ranges[j]);
-        if range.contains(&m) {
-            return self.source.limb(m);
+    /// Raises every digit to a group of limbs: digit `j` modulo the prime of limb `group[g]` goes, in the NTT domain,
+    /// to `buffers[g * digits + j]`, or stays as it is in the source if the digit has this limb.
+    fn raise(&self, group: &[usize], buffers: &mut [&mut [u64]]) {
+        let (ctx, q_limbs, digits) = (self.ctx, self.source.q_limbs(), self.digits());
+        let target = |m: usize| if m < q_limbs { m } else { m - q_limbs + ctx.q_moduli().len() };
+        for (j, range) in self.ranges.iter().enumerate() {
+            let views = views(&self.scaled, range, self.quotients.limb(j));
+            let outputs = buffers.iter_mut().skip(j).step_by(digits).zip(group);
+            let targets =
+                outputs.filter(|(_, m)| !range.contains(m)).map(|(buffer, &m)| (target(m), &mut **buffer));
+            ctx.converters().digit(range).convert(ctx.kernels(), &views, targets);
         }
-        let q_limbs = self.source.q_limbs();
-        let target = if m < q_limbs { m } else { m - q_limbs + ctx.q_moduli().len() };
-        let views = views(&self.scaled, range, self.quotients.limb(j));
-        ctx.converters().digit(range).convert(ctx.kernels(), target, &views, buffer);
-        ctx.table(q_limbs, m).forward(buffer);
-        buffer
+        for (buffers, &m) in buffers.chunks_exact_mut(digits).zip(group) {
+            let raised = buffers.iter_mut().zip(&self.ranges).filter(|(_, range)| !range.contains(&m));
+            raised.for_each(|(buffer, _)| ctx.table(q_limbs, m).forward(buffer));
+        }
+    }
+
+    /// The digits modulo the prime of limb `m`, some of them raised.
+    fn digits_of<'b>(&'b self, m: usize, raised: &[&'b [u64]]) -> SmallVec<[&'b [u64]; 16]> {
+        let own = |(range, raised): (&Range<usize>, &&'b [u64])| match range.contains(&m) {
+            true => self.source.limb(m),
+            false => *raised,
+        };
+        self.ranges.iter().zip(raised).map(own).collect()
     }
 }
 
@@ -219,11 +235,16 @@ pub(crate) fn for_each_raised(
     visit: impl Fn(usize, &[&[u64]], [&mut [u64]; 2]) + Sync,
 ) {
     let decomposed = Decomposed::new(ctx, source);
-    target.limb_pairs().into_par_iter().for_each(|(m, limbs)| {
-        with_scratch(ctx.n(), decomposed.digits(), |scratch| {
-            let digits: SmallVec<[&[u64]; 16]> =
-                scratch.limbs_mut().enumerate().map(|(j, buffer)| decomposed.raise(m, j, buffer)).collect();
-            visit(m, &digits, limbs);
+    let digits = decomposed.digits();
+    target.limb_pairs().into_par_iter().chunks(GROUP).for_each(|group| {
+        with_scratch(ctx.n(), GROUP * digits, |scratch| {
+            let members: SmallVec<[usize; GROUP]> = group.iter().map(|(m, _)| *m).collect();
+            let mut buffers: SmallVec<[&mut [u64]; 32]> = scratch.limbs_mut().collect();
+            decomposed.raise(&members, &mut buffers);
+            for ((m, limbs), buffers) in group.into_iter().zip(buffers.chunks_exact(digits)) {
+                let raised: SmallVec<[&[u64]; 16]> = buffers.iter().map(|buffer| &**buffer).collect();
+                visit(m, &decomposed.digits_of(m, &raised), limbs);
+            }
         });
     });
 }
@@ -252,20 +273,28 @@ pub(crate) fn mod_down(
     for (special, out) in specials.iter().zip(quotients.limbs_mut()) {
         fill_quotients(ctx, converters.special(), special, &all_special, out);
     }
-    let mut limbs: Vec<_> = Vec::new();
-    for (part, q) in outputs.iter_mut().enumerate() {
-        limbs.extend(q.limbs_mut().enumerate().map(|(i, limb)| (i, part, limb)));
+    let mut limbs: Vec<(usize, SmallVec<[&mut [u64]; 2]>)> =
+        (0..outputs[0].q_limbs()).map(|i| (i, SmallVec::new())).collect();
+    for q in &mut outputs {
+        limbs.iter_mut().zip(q.limbs_mut()).for_each(|((_, limbs), limb)| limbs.push(limb));
     }
-    // Equal primes side by side, while their roots are in cache.
-    limbs.sort_by_key(|&(i, part, _)| (i, part));
-    limbs.into_par_iter().for_each(|(i, part, limb)| {
-        with_scratch(n, 1, |scratch| {
-            let buffer = scratch.limb_mut(0);
-            let views = views(&specials[part], &all_special, quotients.limb(part));
-            converters.special().convert(kernels, i, &views, buffer);
-            ctx.q_tables()[i].forward(buffer);
-            kernels.sub_mul_scalar_assign(&ctx.q_moduli()[i], limb, buffer, converters.inverse_p(i));
-            finish(part, i, limb);
+    limbs.into_par_iter().chunks(GROUP).for_each(|group| {
+        with_scratch(n, GROUP * specials.len(), |scratch| {
+            let mut buffers: SmallVec<[&mut [u64]; 8]> = scratch.limbs_mut().collect();
+            for (part, special) in specials.iter().enumerate() {
+                let views = views(special, &all_special, quotients.limb(part));
+                let buffers = buffers[part * GROUP..].iter_mut();
+                let targets = group.iter().zip(buffers).map(|((i, _), buffer)| (*i, &mut **buffer));
+                converters.special().convert(kernels, &views, targets);
+            }
+            for (place, (i, limbs)) in group.into_iter().enumerate() {
+                for (part, limb) in limbs.into_iter().enumerate() {
+                    let buffer = &mut *buffers[part * GROUP + place];
+                    ctx.q_tables()[i].forward(buffer);
+                    kernels.sub_mul_scalar_assign(&ctx.q_moduli()[i], limb, buffer, converters.inverse_p(i));
+                    finish(part, i, limb);
+                }
+            }
         });
     });
     outputs
@@ -359,8 +388,11 @@ impl<'a> Hoisted<'a> {
         let digits = decomposed.digits();
         let limbs = c1.q_limbs() + ctx.p_moduli().len();
         let mut raised: RnsPoly<Ntt> = RnsPoly::zero(ctx.n(), limbs * digits, 0);
-        raised.par_limbs_mut().enumerate().for_each(|(index, buffer)| {
-            decomposed.raise(index / digits, index % digits, buffer);
+        let n = ctx.n();
+        raised.words_mut().par_chunks_mut(GROUP * digits * n).enumerate().for_each(|(group, words)| {
+            let members: SmallVec<[usize; GROUP]> = (group * GROUP..limbs.min((group + 1) * GROUP)).collect();
+            let mut buffers: SmallVec<[&mut [u64]; 32]> = words.chunks_exact_mut(n).collect();
+            decomposed.raise(&members, &mut buffers);
         });
         Self { ctx, source: c1, digits, ranges: decomposed.ranges, raised }
     }

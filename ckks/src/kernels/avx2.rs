@@ -4,7 +4,7 @@
 //! exact, and with `c = floor(h/q)` estimated by the rounded reciprocal, `h - c*q + l` is an exact integer in
 //! `(-q, 2q)` (van der Hoeven, Lecerf, Quintin, "Modular SIMD arithmetic in Mathemagix", 2016).
 
-use super::{KeyTerm, PlainTerm, scalar};
+use super::{CombineTarget, KeyTerm, PlainTerm, scalar};
 use crate::arith::{Modulus, ShoupFactor};
 use crate::ring::automorphism::{Automorphism, LINE};
 use std::arch::x86_64::*;
@@ -261,19 +261,18 @@ pub(super) fn plain_dot_add(
 }
 
 #[target_feature(enable = "avx2,fma")]
-pub(super) fn combine(q: &Modulus, out: &mut [u64], inputs: &[&[u64]], constants: &[u64]) {
-    let prime = Prime::new(q);
-    let whole = out.len() / WIDTH * WIDTH;
-    for k in (0..whole).step_by(WIDTH) {
-        let mut sum = _mm256_setzero_pd();
-        for (x, &constant) in inputs.iter().zip(constants) {
-            sum = prime.add(sum, prime.mul(load(quad(x, k)), _mm256_set1_pd(constant as f64)));
+pub(super) fn combine(targets: &mut [CombineTarget<'_>], inputs: &[&[u64]]) {
+    for target in targets {
+        let prime = Prime::new(target.q);
+        let whole = target.out.len() / WIDTH * WIDTH;
+        for k in (0..whole).step_by(WIDTH) {
+            let mut sum = _mm256_setzero_pd();
+            for (x, &constant) in inputs.iter().zip(target.constants) {
+                sum = prime.add(sum, prime.mul(load(quad(x, k)), _mm256_set1_pd(constant as f64)));
+            }
+            store(quad_mut(target.out, k), sum);
         }
-        store(quad_mut(out, k), sum);
-    }
-    if whole < out.len() {
-        let tails: Vec<_> = inputs.iter().map(|x| &x[whole..]).collect();
-        scalar::combine(q, &mut out[whole..], &tails, constants);
+        scalar::combine_one(target, inputs, whole);
     }
 }
 

@@ -3,7 +3,7 @@
 //! A product of residues is its low and its high 52 bits; up to [`BATCH`] products are summed in each half before one
 //! reduction. Safe code throughout but for the unaligned loads and stores.
 
-use super::{KeyTerm, PlainTerm, scalar};
+use super::{CombineTarget, KeyTerm, PlainTerm, scalar};
 use crate::arith::{Modulus, ShoupFactor};
 use crate::ring::automorphism::{Automorphism, LINE};
 use smallvec::SmallVec;
@@ -13,6 +13,8 @@ use std::arch::x86_64::*;
 const BATCH: usize = 15;
 /// Lines per step of the multi-stream kernels: 4 lines x 4 sums fill half the register file.
 const STEP: usize = 4;
+/// Targets of a base conversion per pass over the inputs.
+const GROUP: usize = 4;
 const WORD52: i64 = (1 << 52) - 1;
 
 /// A modulus in registers.
@@ -38,6 +40,20 @@ fn splat(x: u64) -> __m512i {
 fn load(x: &[u64; LINE]) -> __m512i {
     // SAFETY: the reference covers 64 readable bytes and the load has no alignment demand.
     unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn load_i64(x: &[i64; LINE]) -> __m512i {
+    // SAFETY: the reference covers 64 readable bytes and the load has no alignment demand.
+    unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn load_i32(x: &[i32; LINE]) -> __m512i {
+    // SAFETY: the reference covers 32 readable bytes and the load has no alignment demand.
+    _mm512_cvtepi32_epi64(unsafe { _mm256_loadu_si256(x.as_ptr().cast()) })
 }
 
 #[inline]
@@ -303,9 +319,10 @@ impl PairSums {
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 fn load_pair(x: &[&mut [u64]; 2], k: usize) -> [[__m512i; STEP]; 2] {
     let mut loaded = [[_mm512_setzero_si512(); STEP]; 2];
-    for (part, x) in x.iter().enumerate() {
-        for (line, x) in lines::<STEP>(x, k).iter().enumerate() {
-            loaded[part][line] = load(x);
+    for part in 0..2 {
+        let x = lines::<STEP>(x[part], k);
+        for line in 0..STEP {
+            loaded[part][line] = load(&x[line]);
         }
     }
     loaded
@@ -314,9 +331,10 @@ fn load_pair(x: &[&mut [u64]; 2], k: usize) -> [[__m512i; STEP]; 2] {
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 fn store_pair(x: &mut [&mut [u64]; 2], k: usize, values: [[__m512i; STEP]; 2]) {
-    for (x, values) in x.iter_mut().zip(values) {
-        for (line, value) in lines_mut::<STEP>(x, k).iter_mut().zip(values) {
-            store(line, value);
+    for part in 0..2 {
+        let x = lines_mut::<STEP>(x[part], k);
+        for line in 0..STEP {
+            store(&mut x[line], values[part][line]);
         }
     }
 }
@@ -393,32 +411,59 @@ pub(super) fn plain_dot_add(
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(super) fn combine(q: &Modulus, out: &mut [u64], inputs: &[&[u64]], constants: &[u64]) {
-    let prime = Prime::new(q);
-    let whole = out.len() / (STEP * LINE) * (STEP * LINE);
-    for k in (0..whole).step_by(STEP * LINE) {
-        let mut sums = [prime.zero; STEP];
-        for (inputs, constants) in inputs.chunks(BATCH).zip(constants.chunks(BATCH)) {
-            let (mut low, mut high) = (sums, [prime.zero; STEP]);
-            for (x, &constant) in inputs.iter().zip(constants) {
-                let constant = splat(constant);
-                for (line, x) in lines::<STEP>(x, k).iter().enumerate() {
-                    let x = load(x);
-                    low[line] = _mm512_madd52lo_epu64(low[line], x, constant);
-                    high[line] = _mm512_madd52hi_epu64(high[line], x, constant);
+pub(super) fn combine(targets: &mut [CombineTarget<'_>], inputs: &[&[u64]]) {
+    let (groups, rest) = targets.as_chunks_mut::<GROUP>();
+    for group in groups {
+        combine_group::<GROUP, 2>(group, inputs);
+    }
+    for target in rest.as_chunks_mut::<1>().0 {
+        combine_group::<1, STEP>(target, inputs);
+    }
+}
+
+/// `T` targets on `L` lines at a time: each input is loaded once for all of them.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn combine_group<const T: usize, const L: usize>(targets: &mut [CombineTarget<'_>; T], inputs: &[&[u64]]) {
+    let mut primes = [Prime::new(targets[0].q); T];
+    for t in 1..T {
+        primes[t] = Prime::new(targets[t].q);
+    }
+    let constants: SmallVec<[[u64; T]; 32]> =
+        (0..inputs.len()).map(|i| std::array::from_fn(|t| targets[t].constants[i])).collect();
+    let zero = _mm512_setzero_si512();
+    let whole = targets[0].out.len() / (L * LINE) * (L * LINE);
+    for k in (0..whole).step_by(L * LINE) {
+        let mut sums = [[zero; L]; T];
+        for start in (0..inputs.len()).step_by(BATCH) {
+            let (mut low, mut high) = (sums, [[zero; L]; T]);
+            for i in start..inputs.len().min(start + BATCH) {
+                let x = lines::<L>(inputs[i], k);
+                let factors = &constants[i];
+                for line in 0..L {
+                    let x = load(&x[line]);
+                    for t in 0..T {
+                        let factor = splat(factors[t]);
+                        low[t][line] = _mm512_madd52lo_epu64(low[t][line], x, factor);
+                        high[t][line] = _mm512_madd52hi_epu64(high[t][line], x, factor);
+                    }
                 }
             }
-            for line in 0..STEP {
-                sums[line] = prime.fold(low[line], high[line]);
+            for t in 0..T {
+                for line in 0..L {
+                    sums[t][line] = primes[t].fold(low[t][line], high[t][line]);
+                }
             }
         }
-        for (line, sum) in lines_mut::<STEP>(out, k).iter_mut().zip(sums) {
-            store(line, sum);
+        for t in 0..T {
+            let out = lines_mut::<L>(targets[t].out, k);
+            for line in 0..L {
+                store(&mut out[line], sums[t][line]);
+            }
         }
     }
-    if whole < out.len() {
-        let tails: Vec<_> = inputs.iter().map(|x| &x[whole..]).collect();
-        scalar::combine(q, &mut out[whole..], &tails, constants);
+    for target in targets {
+        scalar::combine_one(target, inputs, whole);
     }
 }
 
@@ -460,7 +505,7 @@ pub(super) fn from_i64(q: &Modulus, out: &mut [u64], x: &[i64]) {
     let prime = Prime::new(q);
     let ((out, out_tail), (x, x_tail)) = (out.as_chunks_mut(), x.as_chunks());
     for (out, x) in out.iter_mut().zip(x) {
-        let x = load(&x.map(|x: i64| x as u64));
+        let x = load_i64(x);
         let residue = prime.fold(_mm512_abs_epi64(x), prime.zero);
         store(out, prime.negate_where(_mm512_movepi64_mask(x), residue));
     }
@@ -472,7 +517,7 @@ pub(super) fn from_i32(q: &Modulus, out: &mut [u64], x: &[i32]) {
     let prime = Prime::new(q);
     let ((out, out_tail), (x, x_tail)) = (out.as_chunks_mut(), x.as_chunks());
     for (out, x) in out.iter_mut().zip(x) {
-        let x = load(&x.map(|x: i32| i64::from(x) as u64));
+        let x = load_i32(x);
         let residue = prime.reduce(_mm512_abs_epi64(x));
         store(out, prime.negate_where(_mm512_movepi64_mask(x), residue));
     }

@@ -38,6 +38,17 @@ pub struct PlainTerm<'a> {
     pub weights: &'a [u64],
 }
 
+/// One target of a base conversion: `out = sum inputs[i] * constants[i] mod q`.
+#[derive(Debug)]
+pub struct CombineTarget<'a> {
+    /// The target prime.
+    pub q: &'a Modulus,
+    /// One residue per input.
+    pub constants: &'a [u64],
+    /// The result.
+    pub out: &'a mut [u64],
+}
+
 /// Shortest run (longer than 1) of equal weights in a [`PlainTerm`].
 pub const MIN_RUN: usize = 8;
 
@@ -208,12 +219,14 @@ impl Kernels {
         dispatch!(self, plain_dot_add(q, out, terms, 0..n))
     }
 
-    /// `out = sum inputs[i] * constants[i] mod q`: the inner loop of base conversion. Inputs are below 2^50 but may
-    /// exceed `q`; constants are residues. At most 2^20 inputs.
-    pub fn combine(self, q: &Modulus, out: &mut [u64], inputs: &[&[u64]], constants: &[u64]) {
-        assert_eq!(inputs.len(), constants.len());
-        assert!(inputs.iter().all(|x| x.len() == out.len()));
-        dispatch!(self, combine(q, out, inputs, constants))
+    /// The inner loop of base conversion: one linear combination of the same inputs per target. Several targets at a
+    /// time read the inputs once. Inputs are below 2^50 but may exceed `q`; there are at most 2^20.
+    pub fn combine(self, targets: &mut [CombineTarget<'_>], inputs: &[&[u64]]) {
+        for CombineTarget { constants, out, .. } in &*targets {
+            assert_eq!(inputs.len(), constants.len());
+            assert!(inputs.iter().all(|x| x.len() == out.len()));
+        }
+        dispatch!(self, combine(targets, inputs))
     }
 
     /// `out = floor(1/2 + sum inputs[i] * reciprocals[i])` in `f64`, in this order, rounding each product and sum.

@@ -1,6 +1,6 @@
 //! The reference kernels: portable, one coefficient at a time. The vector kernels equal these bit for bit.
 
-use super::{KeyTerm, PlainTerm};
+use super::{CombineTarget, KeyTerm, PlainTerm};
 use crate::arith::{Modulus, ShoupFactor};
 use crate::ring::automorphism::Automorphism;
 
@@ -93,10 +93,17 @@ pub(super) fn plain_dot_add(
     }
 }
 
-pub(super) fn combine(q: &Modulus, out: &mut [u64], inputs: &[&[u64]], constants: &[u64]) {
-    for (k, out) in out.iter_mut().enumerate() {
-        let sum = inputs.iter().zip(constants).fold(0, |sum, (x, &c)| sum + product(x[k], c));
-        *out = q.reduce_wide(sum);
+pub(super) fn combine(targets: &mut [CombineTarget<'_>], inputs: &[&[u64]]) {
+    for target in targets {
+        combine_one(target, inputs, 0);
+    }
+}
+
+/// One target, from position `start` on.
+pub(super) fn combine_one(target: &mut CombineTarget<'_>, inputs: &[&[u64]], start: usize) {
+    for (k, out) in target.out.iter_mut().enumerate().skip(start) {
+        let sum = inputs.iter().zip(target.constants).fold(0, |sum, (x, &c)| sum + product(x[k], c));
+        *out = target.q.reduce_wide(sum);
     }
 }
 

@@ -122,18 +122,25 @@ fn plaintext_products_with_runs() {
 
 #[test]
 fn base_conversion_steps() {
-    for count in [1, 2, 9, 15, 16, 33] {
-        every_path_agrees(|kernels, q, source| {
-            let inputs: Vec<_> = (0..count).map(|_| source.limb(1 << 50, N)).collect();
-            let views: Vec<_> = inputs.iter().map(Vec::as_slice).collect();
-            let constants = source.limb(q.value(), count);
-            let reciprocals: Vec<_> =
-                (0..count).map(|i| 1.0 / ((1u64 << 50) - 27 * i as u64) as f64).collect();
-            let (mut out, mut quotients) = (vec![0; N], vec![0; N]);
-            kernels.combine(q, &mut out, &views, &constants);
-            kernels.quotients(&mut quotients, &views, &reciprocals);
-            (out, quotients)
-        });
+    for (count, outputs) in [(1, 1), (2, 4), (9, 6), (15, 3), (16, 5), (33, 4)] {
+        let primes: Vec<_> = PRIMES.map(|q| Modulus::new(q).expect("odd")).into();
+        for n in [N, 16, 40] {
+            every_path_agrees(|kernels, _, source| {
+                let inputs: Vec<_> = (0..count).map(|_| source.limb(1 << 50, n)).collect();
+                let views: Vec<_> = inputs.iter().map(Vec::as_slice).collect();
+                let mut outs = vec![vec![0; n]; outputs];
+                let constants: Vec<_> = primes.iter().map(|q| source.limb(q.value(), count)).collect();
+                let mut targets: Vec<_> = (primes.iter().zip(&constants).zip(&mut outs))
+                    .map(|((q, constants), out)| CombineTarget { q, constants, out })
+                    .collect();
+                kernels.combine(&mut targets, &views);
+                let reciprocals: Vec<_> =
+                    (0..count).map(|i| 1.0 / ((1u64 << 50) - 27 * i as u64) as f64).collect();
+                let mut quotients = vec![0; n];
+                kernels.quotients(&mut quotients, &views, &reciprocals);
+                (outs, quotients)
+            });
+        }
     }
 }
 

@@ -8,7 +8,8 @@
 //! ModDown of hybrid key switching hence see a congruent value of nearest-integer size.
 
 use crate::arith::{Modulus, ShoupFactor};
-use crate::kernels::Kernels;
+use crate::kernels::{CombineTarget, Kernels};
+use smallvec::SmallVec;
 
 /// Converts from one product of primes to single primes of a fixed list.
 #[derive(Debug, Clone)]
@@ -76,10 +77,22 @@ impl BaseConverter {
         kernels.quotients(out, scaled, &self.reciprocals);
     }
 
-    /// Third step: residues modulo target `t`. `scaled` holds the limbs `y_i` and then the quotients.
-    pub fn convert(&self, kernels: Kernels, t: usize, scaled: &[&[u64]], out: &mut [u64]) {
-        let target = &self.targets[t];
-        kernels.combine(&target.modulus, out, scaled, &target.constants);
+    /// Third step: residues modulo the prime `t` for each `(t, out)`. `scaled` holds the limbs `y_i` and then the
+    /// quotients. Several targets at once read them once.
+    pub fn convert<'a>(
+        &self,
+        kernels: Kernels,
+        scaled: &[&[u64]],
+        targets: impl IntoIterator<Item = (usize, &'a mut [u64])>,
+    ) {
+        let mut outputs: SmallVec<[CombineTarget<'_>; 8]> = targets
+            .into_iter()
+            .map(|(t, out)| {
+                let Target { modulus, constants } = &self.targets[t];
+                CombineTarget { q: modulus, constants, out }
+            })
+            .collect();
+        kernels.combine(&mut outputs, scaled);
     }
 }
 
@@ -190,13 +203,9 @@ mod tests {
         let views: Vec<&[u64]> = limbs.iter().map(Vec::as_slice).collect();
         converter.quotients(kernels, &views, &mut quotients);
         let views: Vec<&[u64]> = limbs.iter().chain([&quotients]).map(Vec::as_slice).collect();
-        (0..to.len())
-            .map(|t| {
-                let mut out = vec![0; n];
-                converter.convert(kernels, t, &views, &mut out);
-                out
-            })
-            .collect()
+        let mut outs = vec![vec![0; n]; to.len()];
+        converter.convert(kernels, &views, outs.iter_mut().map(Vec::as_mut_slice).enumerate());
+        outs
     }
 
     proptest! {

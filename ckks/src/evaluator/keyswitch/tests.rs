@@ -164,7 +164,11 @@ fn digits_are_raised_to_their_centred_integers() {
                 let limbs: Vec<_> = range.clone().map(|i| source.limb(i)).collect();
                 let digit = lift(&tables, &limbs);
                 for m in 0..q_limbs + 2 {
-                    let mut limb = decomposed.raise(m, j, &mut vec![0; ctx.n()]).to_vec();
+                    let mut buffers = vec![vec![0; ctx.n()]; decomposed.digits()];
+                    decomposed
+                        .raise(&[m], &mut buffers.iter_mut().map(Vec::as_mut_slice).collect::<Vec<_>>());
+                    let raised: Vec<_> = buffers.iter().map(Vec::as_slice).collect();
+                    let mut limb = decomposed.digits_of(m, &raised)[j].to_vec();
                     let table = ctx.table(q_limbs, m);
                     table.inverse(&mut limb, kernels);
                     let modulus = BigInt::from(table.modulus().value());
