@@ -5,7 +5,9 @@
 //! `v * N/2`. The rounding of a rescale adds `tau_0 + tau_1*s` with `tau` uniform in `[-1/2, 1/2]`: variance
 //! `(1 + 2N/3)/12`. Public-key encryption adds `v*e + e_0 + e_1*s` with ternary `v`: variance `sigma^2 (1 + 4N/3)`.
 
+use crate::params::Params;
 use crate::ring::sampler::SIGMA;
+use crate::units::Level;
 
 fn slot_rms(coefficient_variance: f64, coefficients: f64) -> f64 {
     (coefficient_variance * coefficients / 2.0).sqrt()
@@ -31,4 +33,17 @@ pub fn encrypt_public_rms(n: usize) -> f64 {
 /// Error of rounding a plaintext with `n_sub = 2 * period` integer coefficients.
 pub fn plaintext_rounding_rms(n_sub: usize) -> f64 {
     slot_rms(1.0 / 12.0, n_sub as f64)
+}
+
+/// Error of one key switch (rotation, conjugation, relinearisation) at a level: each digit, uniform in `[-D/2, D/2]` for
+/// a digit modulus `D`, meets an error polynomial of the key and is divided by `P`; then that division rounds.
+pub fn key_switch_rms(params: &Params, level: Level) -> f64 {
+    let log2_product = |primes: &[u64]| primes.iter().map(|&prime| (prime as f64).log2()).sum::<f64>();
+    let log2_p = log2_product(params.p());
+    let limbs = level.min(params.max_level()).limbs();
+    let digits = params.q()[..limbs].chunks(params.alpha());
+    let ratios: f64 = digits.map(|digit| (2.0 * (log2_product(digit) - log2_p)).exp2()).sum();
+    let n = params.n();
+    let products = slot_rms(n as f64 * SIGMA * SIGMA * ratios / 12.0, n as f64);
+    products.hypot(rescale_rms(n))
 }

@@ -4,6 +4,9 @@
 //! all that precedes (32); integers little-endian. Input is hostile until checked: the header before the payload, the
 //! claimed length against what the parameters allow, every residue against its prime, nothing allocated beyond what
 //! the parameters imply, and no object returned before its checksum agrees.
+//!
+//! Polynomials are written as NTT values, seeds instead of uniform parts: a version fixes the order of the values and
+//! the derivation of streams, too. The checksum finds damage, not forgery: ciphertexts are malleable by design.
 
 mod io;
 mod objects;
@@ -89,7 +92,9 @@ pub enum WireError {
         needed: u64,
     },
     /// The first bytes are no object of this library.
-    #[error("the data start with {found:02x?} instead of \"PGRN\"; this is no key or ciphertext of this library")]
+    #[error(
+        "the data start with {found:02x?} instead of \"PGRN\"; this is no key or ciphertext of this library"
+    )]
     Magic {
         /// The bytes found.
         found: [u8; 4],

@@ -1,5 +1,7 @@
 //! Precision of every operation: the worst slot in bits, asserted.
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::encrypt::encrypt_public;
 use crate::keys::EvalKeys;
@@ -203,6 +205,90 @@ fn noise_is_as_modelled() {
     within_a_bit("rescale", &f.ev.rescale(&high).unwrap(), unit, noise::rescale_rms(n));
     let turned = f.ev.rotate(&f.encrypt(&rotated(&x, -3)), f.rotation(3), &f.keys).unwrap();
     within_a_bit("rotate", &turned, unit, noise::encrypt_secret_rms(n).hypot(noise::rescale_rms(n)));
+}
+
+#[test]
+fn key_switch_noise_is_as_modelled() {
+    let x = random_slots(1024, 13);
+    for p in [34, 50] {
+        let params = literal(11, &[50, 40, 40, 40], &[p, p]).check_insecure_for_tests().unwrap();
+        let f = Fixture::new(&params, 60);
+        for level in [Level(0), Level(1), Level(3)] {
+            let ct = f.ev.drop_to(&f.encrypt(&rotated(&x, -3)), level).unwrap();
+            let ct = Ciphertext { scale: Scale::pow2(if level.0 == 0 { 40 } else { 60 }), ..ct };
+            let before = f.decrypt(&ct, f.slots());
+            let turned = f.decrypt(&f.ev.rotate(&ct, f.rotation(3), &f.keys).unwrap(), f.slots());
+            let found = rms(&turned, &rotated(&before, 3)) * ct.scale().value(&params);
+            let model = noise::key_switch_rms(&params, level);
+            assert!((found / model).log2().abs() < 1.0, "P {p}, level {level}: {found} against {model}");
+        }
+    }
+}
+
+#[test]
+fn every_instruction_set_computes_the_same_bits() {
+    let p = Pair::new();
+    let f = p.f;
+    for kernels in crate::kernels::Kernels::available() {
+        let ctx = Context::with_kernels(f.ctx.params(), kernels).unwrap();
+        let ev = Evaluator::new(&ctx);
+        let results = |ev: &Evaluator| {
+            let product = ev.mul_relin(&p.cx, &p.cy, &f.keys).unwrap();
+            let turned = ev.rotate(&p.cx, f.rotation(-2), &f.keys).unwrap();
+            let hoisted = ev.rotate_hoisted(&p.cx, &[f.rotation(-2)], &f.keys).unwrap().remove(0);
+            [ev.rescale(&product).unwrap(), turned, hoisted, ev.mul_plain(&p.cx, &p.plain(&f.scale)).unwrap()]
+        };
+        assert_eq!(results(&ev), results(&f.ev), "{kernels:?}");
+    }
+}
+
+/// One step of a random program.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Add,
+    Subtract,
+    Rotate,
+    Conjugate,
+    Double,
+    Shift,
+    Multiply,
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    #[test]
+    fn random_programs_agree_with_the_clear(
+        steps in prop::collection::vec(
+            prop::sample::select(vec![
+                Step::Add, Step::Subtract, Step::Rotate, Step::Conjugate, Step::Double, Step::Shift, Step::Multiply,
+            ]), 1..8),
+        seed in any::<u64>(),
+    ) {
+        let f = Fixture::small();
+        let ev = &f.ev;
+        let other = random_slots(1024, seed | 1);
+        let mut clear = random_slots(1024, seed.wrapping_add(99));
+        let mut ct = f.encrypt(&clear);
+        for step in steps {
+            let with = f.encrypt_at(&other, &ct.scale, ct.level);
+            let zip = |op: fn(f64, f64) -> f64| clear.iter().zip(&other).map(|(&a, &b)| op(a, b)).collect();
+            (ct, clear) = match step {
+                Step::Add => (ev.add(&ct, &with).unwrap(), zip(|a, b| a + b)),
+                Step::Subtract => (ev.sub(&ct, &with).unwrap(), zip(|a, b| a - b)),
+                Step::Rotate => (ev.rotate(&ct, f.rotation(3), &f.keys).unwrap(), rotated(&clear, 3)),
+                Step::Conjugate => (ev.conjugate(&ct, &f.keys).unwrap(), clear),
+                Step::Double => (ev.mul_scalar_int(&ct, 2).unwrap(), zip(|a, _| 2.0 * a)),
+                Step::Shift => (ev.add_scalar(&ct, -0.25).unwrap(), zip(|a, _| a - 0.25)),
+                Step::Multiply if ct.level.0 > 1 => {
+                    let product = ev.rescale(&ev.mul_relin(&ct, &with, &f.keys).unwrap()).unwrap();
+                    (product, zip(|a, b| a * b))
+                }
+                Step::Multiply => (ct, clear),
+            };
+        }
+        f.assert_bits("random program", &ct, &clear, 17.0);
+    }
 }
 
 #[test]

@@ -11,8 +11,8 @@ use std::fmt;
 use rayon::prelude::*;
 
 pub use generate::KeyGenerator;
-pub use secret::SecretKey;
 pub(crate) use generate::{encrypt_zero, error_poly};
+pub use secret::SecretKey;
 pub(crate) use secret::small_to_ntt;
 
 use crate::context::Context;

@@ -10,6 +10,15 @@ use crate::ring::sampler::{Purpose, SecretSeed};
 
 /// A uniform ternary secret. Wiped on drop; it has neither `Clone` nor `Debug`, so that no copy or print of it can
 /// happen by accident.
+///
+/// ```compile_fail,E0277
+/// fn printable<T: std::fmt::Debug>() {}
+/// printable::<peregrine_ckks::keys::SecretKey>();
+/// ```
+/// ```compile_fail,E0277
+/// fn copyable<T: Clone>() {}
+/// copyable::<peregrine_ckks::keys::SecretKey>();
+/// ```
 pub struct SecretKey {
     fingerprint: [u8; 32],
     /// Ternary coefficients: what is stored.

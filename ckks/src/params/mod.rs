@@ -338,19 +338,20 @@ impl Params {
         self.0.fingerprint
     }
 
-    /// Bytes in memory of one expanded switching key at a level.
+    /// Bytes in memory of one expanded switching key at a level (of the top level for levels above it).
     pub fn key_bytes(&self, level: Level) -> u64 {
         2 * self.seeded_key_bytes(level)
     }
 
     /// Payload bytes of one seeded switching key at a level: half of [`key_bytes`](Self::key_bytes).
     pub fn seeded_key_bytes(&self, level: Level) -> u64 {
+        let level = level.min(self.max_level());
         (self.digits_at(level) * (level.limbs() + self.alpha()) * self.n() * size_of::<u64>()) as u64
     }
 
-    /// Bytes in memory of one ciphertext at a level.
+    /// Bytes in memory of one ciphertext at a level (of the top level for levels above it).
     pub fn ciphertext_bytes(&self, level: Level) -> u64 {
-        (2 * level.limbs() * self.n() * size_of::<u64>()) as u64
+        (2 * level.min(self.max_level()).limbs() * self.n() * size_of::<u64>()) as u64
     }
 
     /// The literal with every prime explicit; checking it gives equal parameters.

@@ -1,7 +1,7 @@
 use super::*;
 use crate::ciphertext::Ciphertext;
 use crate::encrypt::{SeededCiphertext, encrypt_secret};
-use crate::keys::{EvalKeys, PublicKey, SecretKey, SwitchingKey};
+use crate::keys::{EvalKeys, KeyGenerator, PublicKey, SecretKey, SwitchingKey};
 use crate::params::PrimeSpec;
 use crate::test_support::{Fixture, literal, random_slots};
 use crate::units::{GaloisElement, Scale, Slots};
@@ -220,4 +220,20 @@ fn the_fingerprint_separates_chains() {
     let bytes = f.sk.to_bytes(&f.ctx);
     assert!(matches!(SecretKey::from_bytes(&swapped, &bytes), Err(WireError::WrongParameters { .. })));
     assert!(literal.q.iter().all(|spec| matches!(spec, PrimeSpec::Exact(_))));
+}
+
+/// Freezes the formats, the derivation of seeds, the samplers and the order of NTT values (the root that the transform
+/// picks) of version 1: if this fails, old keys and ciphertexts cannot be read, and the version must change.
+#[test]
+fn objects_of_version_1_are_reproducible() {
+    let f = tiny();
+    let generator = KeyGenerator::insecure_deterministic_for_tests(&f.ctx, [1; 32]);
+    let sk = generator.secret();
+    let pk = generator.public(&sk).unwrap();
+    let key = generator.galois(&sk, GaloisElement::new(5).unwrap(), Level(2)).unwrap();
+    let digest = |bytes: Vec<u8>| blake3::hash(&bytes).to_hex()[..16].to_owned();
+    let found = [digest(sk.to_bytes(&f.ctx)), digest(pk.to_bytes(&f.ctx)), digest(key.to_bytes(&f.ctx))];
+    assert_eq!(found, ["231c2cb242dd2d8c", "b9ebb6f5fc6df907", "e9202c8de202f928"]);
+    let uniform: Vec<u8> = key.digits()[1].a().words().iter().flat_map(|word| word.to_le_bytes()).collect();
+    assert_eq!(digest(uniform), "3ed2ba70fa3aedec");
 }
