@@ -1,0 +1,135 @@
+//! Why a compilation fails, and whose fault it is.
+
+use std::path::PathBuf;
+
+use peregrine_ir::container::ContainerError;
+use peregrine_passes::PassError;
+use peregrine_passes::fhe::LowerError;
+use peregrine_passes::pipeline::PipelineError;
+use thiserror::Error;
+
+use crate::gate::GateError;
+use crate::inputs::InputError;
+use crate::onnx::{ExportError, ImportError};
+use crate::oracle::OracleError;
+
+/// Whose fault a failure is; the exit code of `peregrinec`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// Input or flags: 1.
+    User,
+    /// A limit of the method or of the precision asked for: 2.
+    Limit,
+    /// The compiler: 101.
+    Bug,
+}
+
+impl Blame {
+    /// The exit code.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::User => 1,
+            Self::Limit => 2,
+            Self::Bug => 101,
+        }
+    }
+}
+
+/// Why a compilation fails.
+#[derive(Debug, Error)]
+pub enum CompileError {
+    /// A file cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A file cannot be written.
+    #[error("cannot write {path}: {source}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The ONNX file is refused.
+    #[error("{path}: {source}")]
+    Import {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: ImportError,
+    },
+    /// A sample or calibration file is refused.
+    #[error(transparent)]
+    Input(#[from] InputError),
+    /// The client's head does not run.
+    #[error("the model's input normalisation cannot be run: {0}")]
+    Head(OracleError),
+    /// Class names cannot be read.
+    #[error("{path}: {why}")]
+    Labels {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// The passes refuse the model.
+    #[error(transparent)]
+    Pipeline(#[from] PipelineError),
+    /// A pass was asked for that does not exist.
+    #[error("--dump-ir after:{pass}: there is no such pass in this compilation; the passes are: {known}")]
+    UnknownPass {
+        /// The name given.
+        pass: String,
+        /// Passes that ran.
+        known: String,
+    },
+    /// The gate stays closed.
+    #[error(transparent)]
+    Gate(#[from] GateError),
+    /// The polynomial model cannot be written as ONNX.
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    /// The artefact cannot be written.
+    #[error("cannot write the artefact: {0}")]
+    Container(#[from] ContainerError),
+}
+
+impl CompileError {
+    /// Whose fault it is.
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::Read { .. }
+            | Self::Write { .. }
+            | Self::Input(_)
+            | Self::Labels { .. }
+            | Self::UnknownPass { .. } => Blame::User,
+            Self::Import { .. } | Self::Head(_) | Self::Container(_) => Blame::User,
+            Self::Pipeline(error) => pipeline_blame(error),
+            Self::Gate(GateError::Tolerance { .. }) => Blame::Limit,
+            Self::Gate(GateError::Pass(error)) => pass_blame(error),
+            Self::Gate(_) | Self::Export(_) => Blame::Bug,
+        }
+    }
+}
+
+fn pipeline_blame(error: &PipelineError) -> Blame {
+    match error {
+        PipelineError::Tensor(error) => pass_blame(error),
+        PipelineError::Lower(LowerError::TooDeep { .. }) => Blame::Limit,
+        PipelineError::Lower(LowerError::Bug(_)) | PipelineError::Invalid { .. } => Blame::Bug,
+        PipelineError::Lower(LowerError::Unsupported { .. }) | PipelineError::MissingCalibration { .. } => {
+            Blame::User
+        }
+    }
+}
+
+fn pass_blame(error: &PassError) -> Blame {
+    match error {
+        PassError::Stage { .. } | PassError::Type { .. } | PassError::Invalid { .. } => Blame::Bug,
+        _ => Blame::User,
+    }
+}

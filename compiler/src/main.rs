@@ -1,0 +1,191 @@
+//! `peregrinec`: from a trained ONNX model to an artefact that answers on encrypted images.
+#![forbid(unsafe_code)]
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+use peregrine_compiler::driver::{self, Lowered, Prepared};
+use peregrine_compiler::error::CompileError;
+use peregrine_compiler::gate::{self, Tolerance};
+use peregrine_compiler::onnx::{ClientSplit, ImageOverrides, ImportOptions};
+use peregrine_compiler::options::{Activations, CompileOptions, DumpPoint, Emit, Verify};
+use peregrine_compiler::report;
+use peregrine_ir::text::{print_fhe, print_program, print_tensor};
+
+/// Compiles a trained ONNX model into a program for encrypted images at 128-bit security.
+#[derive(Parser, Debug)]
+#[command(
+    name = "peregrinec",
+    version,
+    after_help = "Exit codes: 0 done, 1 wrong input or flags, 2 a limit of depth or precision, 101 a compiler bug."
+)]
+struct Args {
+    /// ONNX model, opset 9 to 21
+    model: PathBuf,
+    /// File to write: the .fhe artefact, or what --emit asks for (default: MODEL.fhe; --emit prints without -o)
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Calibration inputs: .npz with an array `images` (uint8 NCHW pixels, or float32 model inputs), or a folder of pictures
+    #[arg(long, value_name = "FILE.npz|DIR")]
+    calibrate: Option<PathBuf>,
+    /// How activations become polynomials
+    #[arg(long, value_enum, default_value_t)]
+    activations: Activations,
+    /// Degree of the polynomials, 2 to 8
+    #[arg(long, value_name = "D", value_parser = clap::value_parser!(u32).range(2..=8))]
+    degree: Option<u32>,
+    /// Write this instead of an artefact
+    #[arg(long, value_enum)]
+    emit: Option<Emit>,
+    /// Print the graph after a pass (after:all: after every pass); may be repeated
+    #[arg(long, value_name = "after:PASS")]
+    dump_ir: Vec<DumpPoint>,
+    /// Print the full report
+    #[arg(long)]
+    report: bool,
+    /// Input (picture or .npy) that the check runs and the artefact carries
+    #[arg(long, value_name = "FILE")]
+    sample: Option<PathBuf>,
+    /// Largest error allowed by the check, relative to the output's range (default 2^-7)
+    #[arg(long, value_name = "E", value_parser = tolerance)]
+    tolerance: Option<Tolerance>,
+    /// Write the artefact without the check
+    #[arg(long, conflicts_with = "tolerance")]
+    no_verify: bool,
+    /// Class names: one a line, comma-separated, or a JSON list
+    #[arg(long, value_name = "FILE")]
+    labels: Option<PathBuf>,
+    /// Shape of the input where the model leaves it open, as in 1x3x224x224
+    #[arg(long, value_name = "SHAPE", value_parser = shape)]
+    input_shape: Option<Shape>,
+    /// Mean subtracted from pixels after division by 255: one number, or one a channel
+    #[arg(long, value_delimiter = ',', allow_negative_numbers = true)]
+    mean: Option<Vec<f32>>,
+    /// Standard deviation that pixels are divided by after the mean: one number, or one a channel
+    #[arg(long, value_delimiter = ',')]
+    std: Option<Vec<f32>>,
+}
+
+#[derive(Clone, Debug)]
+struct Shape(Vec<usize>);
+
+fn shape(text: &str) -> Result<Shape, String> {
+    let extents = text.split(['x', ',']).map(|d| d.trim().parse().ok().filter(|&d: &usize| d > 0));
+    extents
+        .collect::<Option<Vec<usize>>>()
+        .map(Shape)
+        .ok_or_else(|| "extents like 1x3x224x224 are expected".to_owned())
+}
+
+fn tolerance(text: &str) -> Result<Tolerance, String> {
+    let value = text.parse().ok().and_then(Tolerance::new);
+    value.ok_or_else(|| "a number above 0 and at most 1 is expected".to_owned())
+}
+
+impl Args {
+    fn options(&self) -> CompileOptions {
+        CompileOptions {
+            model: self.model.clone(),
+            import: ImportOptions {
+                input_shape: self.input_shape.clone().map(|s| s.0),
+                split: ClientSplit::HeadAndTail,
+                image: ImageOverrides { mean: self.mean.clone(), std: self.std.clone() },
+            },
+            calibrate: self.calibrate.clone(),
+            activations: self.activations,
+            degree: self.degree,
+            sample: self.sample.clone(),
+            labels: self.labels.clone(),
+            verify: if self.no_verify {
+                Verify::Skip
+            } else {
+                Verify::Gate(self.tolerance.unwrap_or_default())
+            },
+            dump: self.dump_ir.clone(),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            let code = if error.use_stderr() { ExitCode::from(1) } else { ExitCode::SUCCESS };
+            return error.print().map_or(ExitCode::from(1), |()| code);
+        }
+    };
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("error: {error}"));
+            ExitCode::from(error.blame().exit_code())
+        }
+    }
+}
+
+/// A message for people; standard output is for what was asked to be written there.
+fn say(message: &str) {
+    // A closed standard error must not change the outcome.
+    let _ = writeln!(io::stderr(), "{message}");
+}
+
+fn run(args: &Args) -> Result<(), CompileError> {
+    let options = args.options();
+    let prepared = driver::prepare(&options)?;
+    let mut dump = |pass: &str, text: &str| {
+        let _ = writeln!(io::stdout(), "// after {pass}\n{text}");
+    };
+    match args.emit {
+        Some(emit @ (Emit::Tensor | Emit::Onnx)) => {
+            let model = driver::polynomial_model(&prepared, &options, &mut dump)?;
+            match emit {
+                Emit::Onnx => put(args.output.as_deref(), &driver::polynomial_onnx(&prepared, &model)?),
+                _ => put(args.output.as_deref(), print_tensor(&model).as_bytes()),
+            }
+        }
+        emit => {
+            let lowered = driver::lower(&prepared, &options, &mut dump)?;
+            match args.report {
+                true => say(report::report(&prepared, &lowered).trim_end()),
+                false => say(&report::summary(&lowered.compiled)),
+            }
+            match emit {
+                Some(Emit::Fhe) => put(args.output.as_deref(), print_fhe(&lowered.compiled.fhe).as_bytes()),
+                Some(_) => put(args.output.as_deref(), print_program(&lowered.compiled.program).as_bytes()),
+                None => artefact(args, &options, &prepared, lowered),
+            }
+        }
+    }
+}
+
+fn artefact(
+    args: &Args,
+    options: &CompileOptions,
+    prepared: &Prepared,
+    mut lowered: Lowered,
+) -> Result<(), CompileError> {
+    if let Verify::Gate(tolerance) = options.verify {
+        let report = driver::check(prepared, &lowered, tolerance)?;
+        say(&report.to_string());
+        gate::verdict(&report)?;
+    }
+    let path = args.output.clone().unwrap_or_else(|| args.model.with_extension("fhe"));
+    let client = driver::client_part(prepared, std::mem::take(&mut lowered.ranges));
+    driver::write_artefact(&path, &lowered, &client)?;
+    say(&format!("wrote {}", path.display()));
+    Ok(())
+}
+
+/// Writes to a file, or to standard output without one.
+fn put(path: Option<&Path>, bytes: &[u8]) -> Result<(), CompileError> {
+    match path {
+        Some(path) => driver::write_file(path, bytes),
+        None => {
+            let failed = |source| CompileError::Write { path: PathBuf::from("standard output"), source };
+            let mut out = io::stdout().lock();
+            out.write_all(bytes).and_then(|()| out.flush()).map_err(failed)
+        }
+    }
+}

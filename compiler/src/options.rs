@@ -1,0 +1,89 @@
+//! What a compilation is asked for.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use crate::gate::Tolerance;
+use crate::onnx::ImportOptions;
+
+/// How activations become polynomials.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Activations {
+    /// Per-channel least-squares fits on calibrated ranges.
+    #[default]
+    Fit,
+}
+
+/// What is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Emit {
+    /// The polynomial model as tensor-level text.
+    Tensor,
+    /// The packed, leveled graph as text.
+    Fhe,
+    /// The program as text.
+    Program,
+    /// The polynomial model as plain ONNX.
+    Onnx,
+}
+
+/// Which graphs are dumped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DumpPoint {
+    /// Name of the pass, or `all`.
+    pub pass: String,
+}
+
+impl DumpPoint {
+    /// Whether the graph after `pass` is dumped.
+    pub fn matches(&self, pass: &str) -> bool {
+        self.pass == pass || self.is_all()
+    }
+
+    /// Whether every graph is dumped.
+    pub fn is_all(&self) -> bool {
+        self.pass == "all"
+    }
+}
+
+impl FromStr for DumpPoint {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.strip_prefix("after:") {
+            Some(pass) if !pass.is_empty() => Ok(Self { pass: pass.to_owned() }),
+            _ => Err("after:PASS or after:all is expected".to_owned()),
+        }
+    }
+}
+
+/// Whether the program is run against tract before it is written.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Verify {
+    /// It is, and refused past the tolerance.
+    Gate(Tolerance),
+    /// It is not.
+    Skip,
+}
+
+/// A compilation.
+#[derive(Clone, Debug)]
+pub struct CompileOptions {
+    /// The ONNX file.
+    pub model: PathBuf,
+    /// Import.
+    pub import: ImportOptions,
+    /// Calibration inputs: `.npz` or folder.
+    pub calibrate: Option<PathBuf>,
+    /// How activations become polynomials.
+    pub activations: Activations,
+    /// Degree of fitted polynomials.
+    pub degree: Option<u32>,
+    /// Input that the gate runs and the artefact carries.
+    pub sample: Option<PathBuf>,
+    /// Class names.
+    pub labels: Option<PathBuf>,
+    /// The gate.
+    pub verify: Verify,
+    /// Dumps.
+    pub dump: Vec<DumpPoint>,
+}

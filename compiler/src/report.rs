@@ -1,0 +1,219 @@
+//! What `peregrinec` tells about a compilation before anything is run.
+
+use std::fmt::{self, Display, Write};
+
+use peregrine_ckks::params::security::estimated_bits;
+use peregrine_ir::EntityId;
+use peregrine_ir::program::{Inst, Program};
+use peregrine_passes::pipeline::Compiled;
+
+use crate::driver::{Lowered, Prepared};
+
+/// The full report as text.
+pub fn report(prepared: &Prepared, lowered: &Lowered) -> String {
+    let mut out = String::new();
+    let written = model(&mut out, prepared)
+        .and_then(|()| activations(&mut out, &lowered.compiled))
+        .and_then(|()| parameters(&mut out, &lowered.compiled))
+        .and_then(|()| program(&mut out, &lowered.compiled))
+        .and_then(|()| layers(&mut out, &lowered.compiled))
+        .and_then(|()| passes(&mut out, &lowered.compiled));
+    debug_assert!(written.is_ok(), "writing to a text cannot fail");
+    out
+}
+
+/// One line: ring, depth, keys, memory, time.
+pub fn summary(compiled: &Compiled) -> String {
+    let (params, p) = (&compiled.params, &compiled.prediction);
+    format!(
+        "N = 2^{}, log QP = {:.0}, {} levels, {} keys of {}, about {} of memory and {:.1} s per image",
+        params.log_n(),
+        params.log_qp(),
+        params.max_level().0,
+        p.keys,
+        Bytes(p.key_bytes),
+        Bytes(p.peak_bytes()),
+        p.seconds,
+    )
+}
+
+fn model(out: &mut String, prepared: &Prepared) -> fmt::Result {
+    let imported = &prepared.imported;
+    writeln!(
+        out,
+        "model {:?}: input {:?} {:?}",
+        imported.graph.name, imported.input.name, imported.input.shape
+    )?;
+    let side = |part: &Option<Vec<u8>>| if part.is_some() { "on the client" } else { "none" };
+    writeln!(
+        out,
+        "  head before encryption: {}, tail after decryption: {}",
+        side(&imported.head),
+        side(&imported.tail)
+    )?;
+    match &imported.image {
+        Some(image) => writeln!(
+            out,
+            "  pictures: {}x{}, divided by 255, mean {:?}, std {:?}",
+            image.height, image.width, image.mean, image.std
+        ),
+        None => Ok(()),
+    }
+}
+
+fn activations(out: &mut String, compiled: &Compiled) -> fmt::Result {
+    let Some(fit) = &compiled.fit else {
+        return writeln!(out, "activations: the model is polynomial already");
+    };
+    writeln!(out, "activations, fitted on the calibration inputs:")?;
+    for layer in &fit.layers {
+        let low = layer.allowed.low.iter().copied().fold(f32::INFINITY, f32::min);
+        let high = layer.allowed.high.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        write!(
+            out,
+            "  {:<44} degree {}, range {low:.2} to {high:.2}, rms error {:.2} %",
+            layer.layer,
+            layer.degree,
+            100.0 * layer.rms_error
+        )?;
+        match &layer.refitted {
+            Some(linear) => writeln!(out, ", {linear} refitted")?,
+            None => writeln!(out)?,
+        }
+    }
+    writeln!(
+        out,
+        "  on the calibration inputs: same largest output for {:.1} %, output changed by {:.1} % (rms)",
+        100.0 * fit.agreement,
+        100.0 * fit.output_error
+    )
+}
+
+fn parameters(out: &mut String, compiled: &Compiled) -> fmt::Result {
+    let params = &compiled.params;
+    let bits = |primes: &[u64]| {
+        primes.iter().map(|&q| format!("{:.0}", (q as f64).log2())).collect::<Vec<_>>().join(",")
+    };
+    writeln!(
+        out,
+        "parameters: N = 2^{}, log Q = {:.0}, log QP = {:.0}",
+        params.log_n(),
+        params.log_q(),
+        params.log_qp()
+    )?;
+    writeln!(
+        out,
+        "  {} levels; chain {}; special {}",
+        params.max_level().0,
+        bits(params.q()),
+        bits(params.p())
+    )?;
+    match estimated_bits(params.log_n(), params.log_qp()) {
+        Some(bits) if params.is_secure() => writeln!(
+            out,
+            "  security: {bits:.0} bits (uniform ternary secret, classical; at least 128 by check)"
+        ),
+        _ => writeln!(out, "  security: BELOW 128 bits"),
+    }
+}
+
+fn program(out: &mut String, compiled: &Compiled) -> fmt::Result {
+    let (program, p, params) = (&compiled.program, &compiled.prediction, &compiled.params);
+    let calls = program.insts.iter().filter(|i| matches!(i, Inst::Linear { .. })).count();
+    writeln!(out, "program: {} instructions, {calls} linear calls", program.insts.len())?;
+    writeln!(
+        out,
+        "  {} rotations, {} plaintext products, {} ciphertext products",
+        p.rotations, p.products, p.multiplications
+    )?;
+    let input: u64 = program
+        .inputs
+        .iter()
+        .map(|i| params.ciphertext_bytes(i.level) * u64::from(program.layouts[i.layout].ciphertexts))
+        .sum();
+    let output: u64 = program
+        .outputs
+        .iter()
+        .map(|o| params.ciphertext_bytes(o.level) * u64::from(program.layouts[o.layout].ciphertexts))
+        .sum();
+    writeln!(out, "  ciphertexts in {} (half of it sent), out {}", Bytes(input), Bytes(output))?;
+    writeln!(out, "  evaluation keys: {} of {} in memory", p.keys, Bytes(p.key_bytes))?;
+    writeln!(
+        out,
+        "  memory: about {} (keys {}, constants {}, ciphertexts {}, scratch {})",
+        Bytes(p.peak_bytes()),
+        Bytes(p.key_bytes),
+        Bytes(p.constant_bytes),
+        Bytes(p.ciphertext_bytes),
+        Bytes(p.scratch_bytes),
+    )?;
+    writeln!(out, "  time: about {:.1} s per image by the cost model", p.seconds)
+}
+
+fn layers(out: &mut String, compiled: &Compiled) -> fmt::Result {
+    let program = &compiled.program;
+    let level = levels(program);
+    writeln!(out, "layers:")?;
+    for (i, (layer, seconds)) in program.layers.iter().zip(&compiled.prediction.layer_seconds).enumerate() {
+        let level = level.get(i).copied().flatten().map_or_else(|| "-".to_owned(), |l| l.to_string());
+        writeln!(out, "  {layer:<44} level {level:>3}  {seconds:>8.3} s")?;
+    }
+    Ok(())
+}
+
+/// Level of each layer's last probed value.
+fn levels(program: &Program) -> Vec<Option<u32>> {
+    let mut level: Vec<Option<u32>> = vec![None; program.layers.len()];
+    let mut current: std::collections::BTreeMap<usize, u32> = std::collections::BTreeMap::new();
+    for (inst, &layer) in program.insts.iter().zip(&program.inst_layers) {
+        let of = |reg: peregrine_ir::program::Reg| current.get(&reg.index()).copied();
+        let (dsts, result) = match inst {
+            Inst::Input { dst, input, .. } => {
+                (vec![*dst], program.inputs.get(*input as usize).map(|i| i.level.0))
+            }
+            Inst::Linear { dsts, args, .. } => (dsts.clone(), args.first().and_then(|a| of(*a))),
+            Inst::Rescale { dst, src } => (vec![*dst], of(*src).map(|l| l.saturating_sub(1))),
+            Inst::ModDrop { dst, to, .. } | Inst::Bootstrap { dst, to, .. } => (vec![*dst], Some(to.0)),
+            Inst::AddVector { dst, src, .. }
+            | Inst::MulVector { dst, src, .. }
+            | Inst::Square { dst, src } => (vec![*dst], of(*src)),
+            Inst::Rotate { dst, src, .. } | Inst::Conjugate { dst, src } => (vec![*dst], of(*src)),
+            Inst::Add { dst, a, .. } | Inst::Sub { dst, a, .. } | Inst::Mul { dst, a, .. } => {
+                (vec![*dst], of(*a))
+            }
+            Inst::Output { .. } | Inst::Free { .. } => continue,
+        };
+        for dst in dsts {
+            current.extend(result.map(|l| (dst.index(), l)));
+        }
+        if let Some(slot) = level.get_mut(layer as usize) {
+            *slot = result.or(*slot);
+        }
+    }
+    level
+}
+
+fn passes(out: &mut String, compiled: &Compiled) -> fmt::Result {
+    writeln!(out, "passes:")?;
+    compiled
+        .records
+        .iter()
+        .try_for_each(|r| writeln!(out, "  {:<24} {:>6} nodes {:>10.1?}", r.pass, r.nodes, r.time))
+}
+
+/// A number of bytes, as people read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bytes(pub u64);
+
+impl Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut value = self.0 as f64;
+        for unit in ["B", "KiB", "MiB"] {
+            if value < 1024.0 {
+                return write!(f, "{value:.0} {unit}");
+            }
+            value /= 1024.0;
+        }
+        write!(f, "{value:.2} GiB")
+    }
+}
