@@ -168,9 +168,8 @@ impl<D: Domain> RnsPoly<D> {
     #[must_use]
     pub fn truncated(&self, q_limbs: usize) -> RnsPoly<D> {
         assert!(q_limbs <= self.q_limbs, "cannot take {q_limbs} of {} limbs", self.q_limbs);
-        let mut result = RnsPoly::zero(self.n, q_limbs, 0);
-        result.words.copy_from_slice(&self.words[..q_limbs * self.n]);
-        result
+        let words = Words::copied(&self.words[..q_limbs * self.n]);
+        RnsPoly { n: self.n, q_limbs, p_limbs: 0, words, domain: PhantomData }
     }
 
     /// Reinterprets the words after an in-place transform of every limb.

@@ -16,10 +16,23 @@ pub(super) struct Words {
 impl Words {
     pub(super) fn zeroed(len: usize) -> Words {
         let storage = vec![0; len + LINE_WORDS - 1];
-        // The storage is never resized, so that its address, and with it the offset, stays.
-        let start = (storage.as_ptr() as usize).wrapping_neg() % LINE_BYTES / size_of::<u64>();
+        let start = line_start(&storage);
         Words { storage, start, len }
     }
+
+    /// A copy of `words`, written once: the storage is not cleared before.
+    pub(super) fn copied(words: &[u64]) -> Words {
+        let mut storage = Vec::with_capacity(words.len() + LINE_WORDS - 1);
+        let start = line_start(&storage);
+        storage.resize(start, 0);
+        storage.extend_from_slice(words);
+        Words { storage, start, len: words.len() }
+    }
+}
+
+/// Words before the first cache line. The storage never outgrows its capacity, so that its address stays.
+fn line_start(storage: &[u64]) -> usize {
+    (storage.as_ptr() as usize).wrapping_neg() % LINE_BYTES / size_of::<u64>()
 }
 
 impl Deref for Words {
@@ -38,9 +51,7 @@ impl DerefMut for Words {
 
 impl Clone for Words {
     fn clone(&self) -> Words {
-        let mut copy = Words::zeroed(self.len);
-        copy.copy_from_slice(self);
-        copy
+        Words::copied(self)
     }
 }
 
