@@ -88,7 +88,8 @@ fn price(tables: &Tables, term: &Term) -> (u32, u64) {
     match term.op {
         TermOp::Opaque(_) => (1, 1),
         TermOp::Add => (0, 1),
-        TermOp::Mul => (1, 1000),
+        // Dearer than any polynomial: a product of two tensors has no encrypted form, `x x` as a polynomial has.
+        TermOp::Mul => (1, 1_000_000),
         TermOp::Conv(key) => (1, 100 + tables.conv_at(key).0.weight_count() as u64),
         TermOp::Poly(key) => {
             let (poly, _) = tables.poly_at(key);
