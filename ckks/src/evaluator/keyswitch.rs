@@ -44,6 +44,12 @@ impl QpPoly {
         Self { q: RnsPoly::zero(n, q_limbs, 0), p: RnsPoly::zero(n, 0, ctx.p_moduli().len()) }
     }
 
+    /// Unspecified content, for callers that write every limb.
+    fn unspecified(ctx: &Context, q_limbs: usize) -> Self {
+        let n = ctx.n();
+        Self { q: RnsPoly::unspecified(n, q_limbs, 0), p: RnsPoly::unspecified(n, 0, ctx.p_moduli().len()) }
+    }
+
     /// Q limbs, then P limbs.
     pub(crate) fn limbs_mut(&mut self) -> impl Iterator<Item = &mut [u64]> {
         self.q.limbs_mut().chain(self.p.limbs_mut())
@@ -68,6 +74,10 @@ pub(crate) struct QpPair {
 impl QpPair {
     pub(crate) fn zero(ctx: &Context, q_limbs: usize) -> Self {
         Self { c0: QpPoly::zero(ctx, q_limbs), c1: QpPoly::zero(ctx, q_limbs) }
+    }
+
+    fn unspecified(ctx: &Context, q_limbs: usize) -> Self {
+        Self { c0: QpPoly::unspecified(ctx, q_limbs), c1: QpPoly::unspecified(ctx, q_limbs) }
     }
 
     /// Limbs of both parts side by side, with their index.
@@ -99,14 +109,14 @@ impl<'a> Decomposed<'a> {
     fn new(ctx: &'a Context, source: &'a RnsPoly<Ntt>) -> Self {
         let (n, kernels, converters) = (ctx.n(), ctx.kernels(), ctx.converters());
         let ranges: Vec<_> = converters.digit_ranges(source.q_limbs()).collect();
-        let mut scaled: RnsPoly<Coeff> = RnsPoly::zero(n, source.q_limbs(), 0);
+        let mut scaled: RnsPoly<Coeff> = RnsPoly::unspecified(n, source.q_limbs(), 0);
         scaled.par_limbs_mut().enumerate().for_each(|(i, limb)| {
             limb.copy_from_slice(source.limb(i));
             ctx.q_tables()[i].inverse_unscaled(limb);
             let range = &ranges[i / converters.alpha()];
             converters.digit(range).scale_over_n(kernels, i - range.start, limb);
         });
-        let mut quotients: RnsPoly<Coeff> = RnsPoly::zero(n, ranges.len(), 0);
+        let mut quotients: RnsPoly<Coeff> = RnsPoly::unspecified(n, ranges.len(), 0);
         for (j, range) in ranges.iter().enumerate() {
             fill_quotients(ctx, converters.digit(range), &scaled, range, quotients.limb_mut(j));
         }
@@ -252,7 +262,7 @@ pub(crate) fn for_each_raised(
 /// The inner product of the digits of `source` with a key, modulo `QP`.
 fn switch_qp(ctx: &Context, source: &RnsPoly<Ntt>, key: &SwitchingKey, permutation: &Automorphism) -> QpPair {
     let q_limbs = source.q_limbs();
-    let mut pair = QpPair::zero(ctx, q_limbs);
+    let mut pair = QpPair::unspecified(ctx, q_limbs);
     for_each_raised(ctx, source, &mut pair, |m, digits, out| {
         key_product(ctx, (q_limbs, m), digits, key, permutation, out);
     });
@@ -269,7 +279,7 @@ pub(crate) fn mod_down(
     let all_special = 0..ctx.p_moduli().len();
     let (mut outputs, specials): (Vec<_>, Vec<_>) = parts.into_iter().map(|part| (part.q, part.p)).unzip();
     let specials = special_coefficients(ctx, specials);
-    let mut quotients: RnsPoly<Coeff> = RnsPoly::zero(n, specials.len(), 0);
+    let mut quotients: RnsPoly<Coeff> = RnsPoly::unspecified(n, specials.len(), 0);
     for (special, out) in specials.iter().zip(quotients.limbs_mut()) {
         fill_quotients(ctx, converters.special(), special, &all_special, out);
     }
@@ -387,7 +397,7 @@ impl<'a> Hoisted<'a> {
         let decomposed = Decomposed::new(ctx, c1);
         let digits = decomposed.digits();
         let limbs = c1.q_limbs() + ctx.p_moduli().len();
-        let mut raised: RnsPoly<Ntt> = RnsPoly::zero(ctx.n(), limbs * digits, 0);
+        let mut raised: RnsPoly<Ntt> = RnsPoly::unspecified(ctx.n(), limbs * digits, 0);
         let n = ctx.n();
         raised.words_mut().par_chunks_mut(GROUP * digits * n).enumerate().for_each(|(group, words)| {
             let members: SmallVec<[usize; GROUP]> = (group * GROUP..limbs.min((group + 1) * GROUP)).collect();
@@ -425,7 +435,7 @@ impl<'a> Hoisted<'a> {
     ) -> Result<(RnsPoly<Ntt>, RnsPoly<Ntt>), Error> {
         let ctx = self.ctx;
         let permutation = rotation_key(ctx, key, element, self.source.q_limbs())?;
-        let mut pair = QpPair::zero(ctx, self.source.q_limbs());
+        let mut pair = QpPair::unspecified(ctx, self.source.q_limbs());
         pair.limb_pairs().into_par_iter().for_each(|(m, out)| self.product(m, key, &permutation, out));
         Ok(finish_rotation(ctx, pair, c0, &permutation))
     }

@@ -3,5 +3,6 @@
 pub mod automorphism;
 pub mod bconv;
 pub mod poly;
+mod pool;
 pub mod sampler;
 mod words;

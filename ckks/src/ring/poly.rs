@@ -81,6 +81,13 @@ impl<D: Domain> RnsPoly<D> {
         RnsPoly { n, q_limbs, p_limbs, words: Words::zeroed(n * (q_limbs + p_limbs)), domain: PhantomData }
     }
 
+    /// A polynomial of unspecified content, for callers that write every limb. It may show words of polynomials
+    /// dropped earlier, never of secret ones, which are cleared before.
+    pub(crate) fn unspecified(n: usize, q_limbs: usize, p_limbs: usize) -> RnsPoly<D> {
+        let words = Words::unspecified(n * (q_limbs + p_limbs));
+        RnsPoly { n, q_limbs, p_limbs, words, domain: PhantomData }
+    }
+
     /// The ring degree.
     pub fn n(&self) -> usize {
         self.n

@@ -2,10 +2,12 @@
 
 use std::ops::{Deref, DerefMut};
 
+use super::pool;
+
 const LINE_BYTES: usize = 64;
 const LINE_WORDS: usize = LINE_BYTES / size_of::<u64>();
 
-/// Fixed-length zero-initialised words, aligned to a cache line so that vector loads never straddle two.
+/// A fixed number of words, aligned to a cache line so that vector loads never straddle two.
 #[derive(Debug)]
 pub(super) struct Words {
     storage: Vec<u64>,
@@ -15,22 +17,42 @@ pub(super) struct Words {
 
 impl Words {
     pub(super) fn zeroed(len: usize) -> Words {
-        let storage = vec![0; len + LINE_WORDS - 1];
+        match pool::take(len + LINE_WORDS - 1) {
+            Some(mut storage) => {
+                storage.fill(0);
+                Words::within(storage, len)
+            }
+            None => Words::within(vec![0; len + LINE_WORDS - 1], len),
+        }
+    }
+
+    /// Words of unspecified content, for callers that write all of them.
+    pub(super) fn unspecified(len: usize) -> Words {
+        let storage = pool::take(len + LINE_WORDS - 1);
+        Words::within(storage.unwrap_or_else(|| vec![0; len + LINE_WORDS - 1]), len)
+    }
+
+    /// A copy of `words`.
+    pub(super) fn copied(words: &[u64]) -> Words {
+        let mut copy = Words::unspecified(words.len());
+        copy.copy_from_slice(words);
+        copy
+    }
+
+    /// Aligns `len` words in storage that has room for it and is never resized again.
+    fn within(storage: Vec<u64>, len: usize) -> Words {
         let start = line_start(&storage);
         Words { storage, start, len }
     }
+}
 
-    /// A copy of `words`, written once: the storage is not cleared before.
-    pub(super) fn copied(words: &[u64]) -> Words {
-        let mut storage = Vec::with_capacity(words.len() + LINE_WORDS - 1);
-        let start = line_start(&storage);
-        storage.resize(start, 0);
-        storage.extend_from_slice(words);
-        Words { storage, start, len: words.len() }
+impl Drop for Words {
+    fn drop(&mut self) {
+        pool::give(std::mem::take(&mut self.storage));
     }
 }
 
-/// Words before the first cache line. The storage never outgrows its capacity, so that its address stays.
+/// Words before the first cache line.
 fn line_start(storage: &[u64]) -> usize {
     (storage.as_ptr() as usize).wrapping_neg() % LINE_BYTES / size_of::<u64>()
 }
