@@ -1,0 +1,135 @@
+//! The client's side: the only place that holds a secret key, and the work in the clear before encryption and after
+//! decryption.
+
+mod clear_side;
+mod error;
+mod image;
+mod npy;
+mod onnx;
+mod synthetic;
+mod tensor;
+#[cfg(test)]
+mod tests;
+
+pub use clear_side::{ClearSide, InputSource, Prepared, read_labels};
+pub use error::{ClientError, Part};
+pub use image::Normalisation;
+pub use tensor::{NamedTensor, TensorPort, shape_text};
+
+use std::sync::Arc;
+
+use peregrine_ckks::ciphertext::Ciphertext;
+use peregrine_ckks::context::Context;
+use peregrine_ckks::encoder::Encoder;
+use peregrine_ckks::encrypt::{self, SeededCiphertext};
+use peregrine_ckks::keys::{EvalKeys, KeyGenerator, SecretKey};
+use rayon::prelude::*;
+
+use crate::error::{At, RuntimeError};
+use crate::interface::{Interface, Port};
+use crate::progress::{Phase, Progress};
+
+/// A client of a program: makes keys, encrypts inputs, decrypts outputs. Its secret key is wiped when it is dropped and
+/// never leaves it.
+pub struct Client {
+    interface: Arc<Interface>,
+    context: Context,
+    encoder: Encoder,
+    secret: SecretKey,
+}
+
+impl Client {
+    /// A client with a fresh secret key.
+    pub fn new(interface: Arc<Interface>, context: &Context) -> Self {
+        let secret = KeyGenerator::new(context).secret();
+        Self { interface, context: context.clone(), encoder: Encoder::new(context), secret }
+    }
+
+    /// The evaluation keys of the program's manifest, each up to its level. They are public: the server gets them.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Ckks`] when a key of the manifest cannot be made for these parameters.
+    pub fn evaluation_keys(&self, progress: &dyn Progress) -> Result<EvalKeys, RuntimeError> {
+        let manifest = &self.interface.manifest;
+        let generator = KeyGenerator::new(&self.context);
+        progress.begin(Phase::Keys, manifest.relin.iter().len() as u64 + manifest.galois.len() as u64);
+        let mut keys = EvalKeys::new();
+        if let Some(level) = manifest.relin {
+            keys.insert(
+                generator.relin(&self.secret, level).at(|| "making the relinearisation key".to_owned())?,
+            );
+            progress.advance(1);
+        }
+        let galois = manifest.galois.par_iter().map(|(&element, &level)| {
+            let key = generator.galois(&self.secret, element, level);
+            progress.advance(1);
+            key.at(|| format!("making the key for the automorphism {element}"))
+        });
+        keys.extend(galois.collect::<Result<Vec<_>, RuntimeError>>()?);
+        progress.end();
+        Ok(keys)
+    }
+
+    /// Encrypts one tensor per program input, at the input's level and scale, with the secret key; the uniform halves are
+    /// seeds.
+    ///
+    /// # Errors
+    /// [`ClientError::Count`] and [`ClientError::Shape`] when the tensors do not fit, [`RuntimeError::Ckks`] when a value
+    /// is too large for its scale.
+    pub fn encrypt(&self, tensors: &[NamedTensor]) -> Result<Vec<Vec<SeededCiphertext>>, RuntimeError> {
+        let ports = &self.interface.inputs;
+        if tensors.len() != ports.len() {
+            let (program, found) = (ports.len(), tensors.len());
+            return Err(ClientError::Count { part: Part::Head, program, found }.into());
+        }
+        ports.iter().zip(tensors).map(|(port, tensor)| self.encrypt_input(port, tensor)).collect()
+    }
+
+    fn encrypt_input(
+        &self,
+        port: &Port,
+        tensor: &NamedTensor,
+    ) -> Result<Vec<SeededCiphertext>, RuntimeError> {
+        if tensor.data.len() != port.layout.shape.len() {
+            let shape = ClientError::Shape {
+                what: format!("`{}`", tensor.name),
+                found: shape_text(&tensor.shape),
+                input: port.tensor.name.clone(),
+                expected: shape_text(&port.tensor.shape),
+            };
+            return Err(shape.into());
+        }
+        let packed = port.pack(&tensor.data);
+        let encrypted = packed.iter().map(|slots| {
+            let plaintext = self.encoder.encode(slots, port.layout.period, &port.scale)?;
+            encrypt::encrypt_secret(&self.context, &self.secret, &plaintext, port.level)
+        });
+        encrypted.collect::<Result<_, _>>().at(|| format!("encrypting input `{}`", port.tensor.name))
+    }
+
+    /// Decrypts the ciphertexts of each output, in original units.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Ckks`] when a ciphertext is not one of these parameters, [`RuntimeError::Program`] when some are
+    /// missing.
+    pub fn decrypt(&self, outputs: &[Vec<Ciphertext>]) -> Result<Vec<NamedTensor>, RuntimeError> {
+        let ports = &self.interface.outputs;
+        let ciphers = |i: usize| outputs.get(i).map_or(&[][..], Vec::as_slice);
+        ports.iter().enumerate().map(|(i, port)| self.decrypt_output(port, ciphers(i))).collect()
+    }
+
+    fn decrypt_output(&self, port: &Port, ciphers: &[Ciphertext]) -> Result<NamedTensor, RuntimeError> {
+        if ciphers.len() != port.layout.ciphertexts as usize {
+            let what = format!("{} ciphertexts of {} came back", ciphers.len(), port.layout.ciphertexts);
+            return Err(RuntimeError::Program { place: port.tensor.name.clone(), what });
+        }
+        let slots = ciphers.iter().map(|ciphertext| {
+            let message = encrypt::decrypt(&self.context, &self.secret, ciphertext)?;
+            self.encoder.decode(&message, ciphertext.scale(), port.layout.period)
+        });
+        let slots = slots
+            .collect::<Result<Vec<_>, _>>()
+            .at(|| format!("decrypting output `{}`", port.tensor.name))?;
+        Ok(port.unpack(&slots))
+    }
+}

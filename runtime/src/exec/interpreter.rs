@@ -1,0 +1,159 @@
+//! The CKKS interpreter: instruction after instruction on ciphertext registers.
+
+use std::time::Instant;
+
+use peregrine_ckks::ciphertext::Ciphertext;
+use peregrine_ckks::encoder::Encoder;
+use peregrine_ckks::evaluator::{Evaluator, linear};
+use peregrine_ckks::keys::EvalKeys;
+use peregrine_ir::EntityId;
+use peregrine_ir::program::{Inst, Program, Reg};
+
+use super::constants::Constants;
+use super::profile::{InstKind, Profile};
+use super::schedule::{Schedule, first_operand, layer_name, place};
+use crate::error::{At, RuntimeError};
+use crate::progress::{At as ProgressAt, Phase, Progress};
+
+/// What an instruction runs with.
+pub(super) struct Machine<'a> {
+    pub program: &'a Program,
+    pub schedule: &'a Schedule,
+    pub constants: &'a Constants,
+    pub evaluator: &'a Evaluator,
+    pub encoder: &'a Encoder,
+    pub keys: &'a EvalKeys,
+    pub inputs: &'a [Vec<Ciphertext>],
+    pub registers: Vec<Option<Ciphertext>>,
+    pub outputs: Vec<Vec<Option<Ciphertext>>>,
+}
+
+/// Result of a run: the ciphertexts of each output, and where the time went.
+pub struct Execution {
+    /// Per output, per ciphertext of its layout.
+    pub outputs: Vec<Vec<Ciphertext>>,
+    /// Time by kind of instruction and by layer.
+    pub profile: Profile,
+}
+
+impl Machine<'_> {
+    /// Runs the whole program.
+    pub fn run(mut self, costs: &[u64], progress: &dyn Progress) -> Result<Execution, RuntimeError> {
+        let program = self.program;
+        let mut profile = Profile::new(&program.layers);
+        progress.begin(Phase::Program, costs.iter().sum());
+        for (index, inst) in program.insts.iter().enumerate() {
+            let level = first_operand(inst).and_then(|reg| self.schedule.get(reg)).map(|ty| ty.level);
+            let (layer, of) = (layer_name(program, index), program.insts.len());
+            progress.at(ProgressAt::Instruction { index, of, layer, level });
+            let start = Instant::now();
+            self.step(index, inst)?;
+            let layer = program.inst_layers.get(index).map_or(usize::MAX, |&layer| layer as usize);
+            profile.record(InstKind::of(inst), layer, start.elapsed());
+            progress.advance(costs[index]);
+        }
+        progress.end();
+        Ok(Execution { outputs: self.take_outputs()?, profile })
+    }
+
+    fn take_outputs(self) -> Result<Vec<Vec<Ciphertext>>, RuntimeError> {
+        let names = self.program.outputs.iter().map(|o| o.name.clone());
+        let complete = self.outputs.into_iter().zip(names).map(|(ciphers, name)| {
+            let complete: Option<Vec<Ciphertext>> = ciphers.into_iter().collect();
+            complete.ok_or(RuntimeError::Program {
+                place: name,
+                what: "the program never gives it out whole".to_owned(),
+            })
+        });
+        complete.collect()
+    }
+
+    fn step(&mut self, index: usize, inst: &Inst) -> Result<(), RuntimeError> {
+        let at = || place(self.program, index);
+        let (ev, keys) = (self.evaluator, self.keys);
+        let (dst, value) = match inst {
+            Inst::Input { dst, input, cipher } => (*dst, self.input(index, *input, *cipher)?.clone()),
+            Inst::Linear { dsts, args, .. } => return self.linear(index, dsts, args),
+            Inst::AddVector { dst, src, .. } => {
+                let vector = self.vector(index)?;
+                (*dst, ev.add_plain(self.read(index, *src)?, &vector).at(at)?)
+            }
+            Inst::MulVector { dst, src, .. } => {
+                let vector = self.vector(index)?;
+                (*dst, ev.mul_plain(self.read(index, *src)?, &vector).at(at)?)
+            }
+            Inst::Add { dst, a, b } => (*dst, ev.add(self.read(index, *a)?, self.read(index, *b)?).at(at)?),
+            Inst::Sub { dst, a, b } => (*dst, ev.sub(self.read(index, *a)?, self.read(index, *b)?).at(at)?),
+            Inst::Mul { dst, a, b } => {
+                (*dst, ev.mul_relin(self.read(index, *a)?, self.read(index, *b)?, keys).at(at)?)
+            }
+            Inst::Square { dst, src } => (*dst, ev.square_relin(self.read(index, *src)?, keys).at(at)?),
+            Inst::Rescale { dst, src } => (*dst, ev.rescale(self.read(index, *src)?).at(at)?),
+            Inst::ModDrop { dst, src, to } => (*dst, ev.drop_to(self.read(index, *src)?, *to).at(at)?),
+            Inst::Rotate { dst, src, rotation } => {
+                (*dst, ev.rotate(self.read(index, *src)?, *rotation, keys).at(at)?)
+            }
+            Inst::Conjugate { dst, src } => (*dst, ev.conjugate(self.read(index, *src)?, keys).at(at)?),
+            Inst::Bootstrap { .. } => {
+                return Err(self.broken(index, "bootstrapping is not supported by this runtime"));
+            }
+            Inst::Output { output, cipher, src } => return self.output(index, *output, *cipher, *src),
+            Inst::Free { reg } => {
+                self.registers[reg.index()] = None;
+                return Ok(());
+            }
+        };
+        self.registers[dst.index()] = Some(value);
+        Ok(())
+    }
+
+    fn linear(&mut self, index: usize, dsts: &[Reg], args: &[Reg]) -> Result<(), RuntimeError> {
+        let constants = self.constants;
+        let site =
+            constants.linear(index).ok_or_else(|| self.broken(index, "the linear call has no plan"))?;
+        let operands = args.iter().map(|&reg| self.read(index, reg)).collect::<Result<Vec<_>, _>>()?;
+        let diagonals = site.source(self.encoder);
+        let results = linear::apply(self.evaluator, &operands, site.linear_plan(), &diagonals, self.keys)
+            .at(|| place(self.program, index))?;
+        if results.len() != dsts.len() {
+            return Err(self.broken(index, "the linear call has another number of results than its plan"));
+        }
+        for (dst, result) in dsts.iter().zip(results) {
+            self.registers[dst.index()] = Some(result);
+        }
+        Ok(())
+    }
+
+    fn vector(
+        &self,
+        index: usize,
+    ) -> Result<std::sync::Arc<peregrine_ckks::plaintext::IntPlaintext>, RuntimeError> {
+        let site =
+            self.constants.vector(index).ok_or_else(|| self.broken(index, "its vector is not prepared"))?;
+        site.plaintext(self.encoder).at(|| place(self.program, index))
+    }
+
+    fn input(&self, index: usize, input: u32, cipher: u32) -> Result<&Ciphertext, RuntimeError> {
+        let found = self.inputs.get(input as usize).and_then(|ciphers| ciphers.get(cipher as usize));
+        found.ok_or_else(|| self.broken(index, "there is no such input ciphertext"))
+    }
+
+    fn output(&mut self, index: usize, output: u32, cipher: u32, src: Reg) -> Result<(), RuntimeError> {
+        let value = self.read(index, src)?.clone();
+        let slot = self.outputs.get_mut(output as usize).and_then(|ciphers| ciphers.get_mut(cipher as usize));
+        match slot {
+            Some(slot) => *slot = Some(value),
+            None => return Err(self.broken(index, "there is no such output ciphertext")),
+        }
+        Ok(())
+    }
+
+    fn read(&self, index: usize, reg: Reg) -> Result<&Ciphertext, RuntimeError> {
+        let value = self.registers.get(reg.index()).and_then(Option::as_ref);
+        value.ok_or_else(|| self.broken(index, &format!("register {reg} is read but holds nothing")))
+    }
+
+    fn broken(&self, index: usize, what: &str) -> RuntimeError {
+        RuntimeError::Program { place: place(self.program, index), what: what.to_owned() }
+    }
+}

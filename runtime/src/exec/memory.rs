@@ -1,0 +1,179 @@
+//! How much memory a run takes, before anything is made.
+
+use std::fmt;
+
+use peregrine_ckks::evaluator::linear::LinearPlan;
+use peregrine_ckks::params::Params;
+use peregrine_ckks::units::Level;
+use peregrine_ir::EntityId;
+use peregrine_ir::program::{Inst, KeyManifest, Program};
+
+use super::constants::Constants;
+use super::schedule::{Schedule, first_operand, results};
+use crate::bytes::{ByteSize, available_memory};
+use crate::error::{BudgetOrigin, RuntimeError};
+
+/// Memory of the process besides what is counted: code, thread stacks, the allocator's slack.
+const PROCESS: u64 = 96 << 20;
+
+/// What a run needs memory for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryEstimate {
+    /// Evaluation keys.
+    pub keys: ByteSize,
+    /// All plaintext constants in compact form; those that do not fit are expanded on demand.
+    pub constants: ByteSize,
+    /// Live ciphertexts, intermediate values of the instruction that runs, and the constants expanded for it, at their
+    /// largest sum.
+    pub working: ByteSize,
+    /// Weights, tables of the ring, plans, and the process itself.
+    pub fixed: ByteSize,
+}
+
+impl MemoryEstimate {
+    /// Estimates a run on parameters, program and planned constants.
+    pub fn of(program: &Program, schedule: &Schedule, constants: &Constants, params: &Params) -> Self {
+        Self {
+            keys: key_bytes(&program.manifest, params),
+            constants: constants.bytes(),
+            working: ByteSize(working_bytes(program, schedule, constants, params)),
+            fixed: ByteSize(fixed_bytes(program, params)),
+        }
+    }
+
+    /// Least memory that the run works with: constants expanded on demand.
+    pub fn least(&self) -> ByteSize {
+        ByteSize(self.keys.0 + self.working.0 + self.fixed.0)
+    }
+
+    /// Memory with which every constant stays encoded.
+    pub fn full(&self) -> ByteSize {
+        ByteSize(self.least().0 + self.constants.0)
+    }
+
+    /// What of `budget` is left for constants, or the refusal.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Memory`] when even the least does not fit.
+    pub fn cache_budget(&self, budget: MemoryBudget) -> Result<ByteSize, RuntimeError> {
+        let Some((size, origin)) = budget.0 else { return Ok(self.constants) };
+        let needed = self.least();
+        match size.0.checked_sub(needed.0) {
+            Some(left) => Ok(ByteSize(left)),
+            None => Err(RuntimeError::Memory {
+                needed,
+                budget: size,
+                origin,
+                estimate: Box::new(*self),
+                advice: format!("{}MiB", needed.0.div_ceil(1 << 20)),
+            }),
+        }
+    }
+}
+
+impl fmt::Display for MemoryEstimate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} for keys, {} for ciphertexts and their scratch space, {} for weights and tables, and up to {} more to keep constants encoded",
+            self.keys, self.working, self.fixed, self.constants
+        )
+    }
+}
+
+/// Memory that a run may take; without a number there is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryBudget(Option<(ByteSize, BudgetOrigin)>);
+
+impl MemoryBudget {
+    /// The flag's value, else what the system reports as available, else no limit.
+    pub fn new(flag: Option<ByteSize>) -> Self {
+        let given = flag.map(|size| (size, BudgetOrigin::Flag));
+        Self(given.or_else(|| available_memory().map(|size| (size, BudgetOrigin::Available))))
+    }
+}
+
+/// Size of the evaluation keys of a manifest.
+pub fn key_bytes(manifest: &KeyManifest, params: &Params) -> ByteSize {
+    let levels = manifest.relin.iter().chain(manifest.galois.values());
+    ByteSize(levels.map(|&level| params.key_bytes(level)).sum())
+}
+
+fn working_bytes(program: &Program, schedule: &Schedule, constants: &Constants, params: &Params) -> u64 {
+    let cipher = |level: Level| params.ciphertext_bytes(level);
+    let sizes: Vec<u64> = (0..schedule.registers())
+        .map(|reg| schedule.get(EntityId::new(reg)).map_or(0, |ty| cipher(ty.level)))
+        .collect();
+    // The caller's inputs and the outputs given out stay for the whole run.
+    let mut live: u64 = program
+        .inputs
+        .iter()
+        .map(|input| u64::from(program.layouts[input.layout].ciphertexts) * cipher(input.level))
+        .sum();
+    let mut peak = live;
+    for (index, inst) in program.insts.iter().enumerate() {
+        live += results(inst).iter().map(|reg| sizes[reg.index()]).sum::<u64>();
+        let scratch = scratch_bytes(schedule, constants, params, index, inst);
+        peak = peak.max(live + scratch);
+        if let Inst::Free { reg } = inst {
+            live = live.saturating_sub(sizes[reg.index()]);
+        }
+        if let Inst::Output { src, .. } = inst {
+            live += sizes[src.index()];
+        }
+    }
+    peak
+}
+
+fn scratch_bytes(
+    schedule: &Schedule,
+    constants: &Constants,
+    params: &Params,
+    index: usize,
+    inst: &Inst,
+) -> u64 {
+    let Some(level) = first_operand(inst).and_then(|reg| schedule.get(reg)).map(|ty| ty.level) else {
+        return 0;
+    };
+    match inst {
+        Inst::Linear { .. } => constants
+            .linear(index)
+            .map_or(0, |site| site.bytes() + linear_scratch(site.linear_plan(), level, params)),
+        Inst::Mul { .. } | Inst::Square { .. } | Inst::Rotate { .. } | Inst::Conjugate { .. } => {
+            // Decomposed digits over Q and P, and the accumulated key product.
+            (params.digits_at(level) as u64 + 3) * extended_poly(level, params)
+        }
+        Inst::AddVector { .. } | Inst::MulVector { .. } | Inst::Rescale { .. } => {
+            2 * extended_poly(level, params)
+        }
+        _ => 0,
+    }
+}
+
+/// Size of one polynomial over the limbs of `level` and the special primes.
+fn extended_poly(level: Level, params: &Params) -> u64 {
+    8 * params.n() as u64 * (u64::from(level.0) + 1 + params.p().len() as u64)
+}
+
+/// Scratch space of a double-hoisted linear transform: every operand decomposed and lifted, one limb of every rotated
+/// operand per thread, two polynomials over Q and P per output and per giant step that waits for its rotation (at most
+/// half a GiB of them at once), and the digits of the one that is being rotated.
+fn linear_scratch(plan: &LinearPlan, level: Level, params: &Params) -> u64 {
+    const WAITING: u64 = 512 << 20;
+    let extended = extended_poly(level, params);
+    let digits = params.digits_at(level) as u64;
+    let operands = u64::from(plan.inputs) * (digits + 2) * extended;
+    let babies: u64 = plan.babies.iter().map(|babies| babies.len() as u64).sum();
+    let limbs = rayon::current_num_threads() as u64 * (2 * babies + 16) * (8 * params.n() as u64);
+    let giants = plan.stages.iter().map(|stage| stage.giants.len() as u64).max().unwrap_or(0);
+    let waiting = (2 * giants * extended).min(WAITING.max(2 * extended));
+    operands + limbs + waiting + (2 * u64::from(plan.outputs) + digits + 4) * extended
+}
+
+fn fixed_bytes(program: &Program, params: &Params) -> u64 {
+    let weights: u64 = program.consts.values().map(|c| 8 * c.len() as u64).sum();
+    // Roots and their Shoup companions, forward and inverse, for every prime.
+    let primes = (params.q().len() + params.p().len()) as u64;
+    let tables = primes * 8 * params.n() as u64 * 4;
+    weights + tables + PROCESS
+}

@@ -1,0 +1,247 @@
+//! Client and server in one process: what `peregrine-run model.fhe` does.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use peregrine_ckks::ciphertext::Ciphertext;
+use peregrine_ckks::context::Context;
+use peregrine_ckks::encrypt::SeededCiphertext;
+use peregrine_ir::program::Noise;
+
+use crate::bytes::{ByteSize, peak_memory};
+use crate::clear::{self, ClearRun};
+use crate::client::{ClearSide, Client, NamedTensor, Normalisation, Prepared, TensorPort, read_labels};
+use crate::error::{At, RuntimeError};
+use crate::exec::{MemoryBudget, Profile, Server, key_bytes};
+use crate::interface::Port;
+use crate::loader::Loaded;
+use crate::progress::Progress;
+use crate::report::{
+    ParameterReport, ProfileDetail, ProfileReport, RunReport, Seconds, TensorReport, error_bits, top_classes,
+};
+
+/// Outputs that agree with the clear run on fewer bits than this are worth a warning.
+const SUSPICIOUS_BITS: f64 = 5.0;
+
+/// What runs the program.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Backend {
+    /// Encrypted.
+    #[default]
+    Ckks,
+    /// On numbers in the clear.
+    Clear,
+    /// In the clear, with a model of the scheme's noise.
+    Noisy {
+        /// Seed of the noise.
+        seed: u64,
+    },
+}
+
+impl Backend {
+    /// Name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ckks => "ckks",
+            Self::Clear => "clear",
+            Self::Noisy { .. } => "noisy",
+        }
+    }
+}
+
+/// Choices of a local run.
+#[derive(Clone, Debug, Default)]
+pub struct LocalOptions {
+    /// Picture or array; else the artefact's sample, else a test pattern.
+    pub input: Option<PathBuf>,
+    /// What runs the program.
+    pub backend: Backend,
+    /// Class names; else those in the artefact.
+    pub labels: Option<PathBuf>,
+    /// Overrides of the model's image normalisation.
+    pub normalisation: Normalisation,
+    /// Memory that the run may take; else what is available.
+    pub memory: Option<ByteSize>,
+    /// Threads; else one per core.
+    pub threads: Option<usize>,
+    /// How much of the profile is reported.
+    pub detail: ProfileDetail,
+}
+
+/// Loads an artefact and runs it: keys, encryption, program, decryption, and the same in the clear for comparison.
+///
+/// # Errors
+/// Everything that [`RuntimeError`] names.
+pub fn run_local(
+    model: &Path,
+    options: &LocalOptions,
+    progress: &dyn Progress,
+) -> Result<RunReport, RuntimeError> {
+    in_pool(options.threads, || {
+        let start = Instant::now();
+        let loaded = Loaded::open(model)?;
+        run_loaded(&loaded, options, progress, start)
+    })
+}
+
+/// As [`run_local`], for an artefact that is loaded already; `start` is when loading began.
+///
+/// # Errors
+/// Everything that [`RuntimeError`] names but loading.
+pub fn run_loaded(
+    loaded: &Loaded,
+    options: &LocalOptions,
+    progress: &dyn Progress,
+    start: Instant,
+) -> Result<RunReport, RuntimeError> {
+    let labels = match &options.labels {
+        Some(path) => read_labels(path)?,
+        None => loaded.client.labels.clone(),
+    };
+    let clear_side = clear_side(loaded, &options.normalisation)?;
+    let planned = match options.backend {
+        Backend::Ckks => Some(Planned::new(loaded, options)?),
+        Backend::Clear | Backend::Noisy { .. } => None,
+    };
+    let mut seconds = Seconds { load: start.elapsed().as_secs_f64(), ..Seconds::default() };
+    let clock = Instant::now();
+    let prepared = clear_side.prepare(options.input.as_deref())?;
+    seconds.encrypt = clock.elapsed().as_secs_f64();
+
+    let clock = Instant::now();
+    let exact = clear_run(loaded, Noise::None, &prepared)?;
+    let exact_seconds = clock.elapsed().as_secs_f64();
+    let (decrypted, profile) = match (planned, options.backend) {
+        (Some(planned), _) => {
+            let (outputs, profile) = planned.run(loaded, &prepared, progress, &mut seconds)?;
+            (outputs, Some(profile))
+        }
+        (None, Backend::Ckks | Backend::Clear) => {
+            seconds.online = exact_seconds;
+            (exact.outputs.clone(), None)
+        }
+        (None, Backend::Noisy { seed }) => {
+            let clock = Instant::now();
+            let noisy = clear_run(loaded, Noise::Model { seed }, &prepared)?;
+            seconds.online = clock.elapsed().as_secs_f64();
+            (noisy.outputs, None)
+        }
+    };
+    let clock = Instant::now();
+    let outputs = clear_side.finish(&decrypted)?;
+    seconds.decrypt += clock.elapsed().as_secs_f64();
+    let clear = clear_side.finish(&exact.outputs)?;
+
+    let bits = error_bits(&decrypted, &exact.outputs);
+    let params = &loaded.interface.params;
+    let manifest = &loaded.interface.manifest;
+    let keys = manifest.galois.len() + manifest.relin.iter().len();
+    Ok(RunReport {
+        model: loaded.program.name.clone(),
+        input: prepared.source.to_string(),
+        top: top_classes(&outputs, &decrypted, &labels),
+        clear_top: top_classes(&clear, &exact.outputs, &labels),
+        outputs: outputs.iter().map(TensorReport::from).collect(),
+        clear: clear.iter().map(TensorReport::from).collect(),
+        error_bits: bits,
+        seconds,
+        peak_bytes: peak_memory().map(|size| size.0),
+        backend: options.backend.name(),
+        parameters: ParameterReport::new(
+            params,
+            keys,
+            key_bytes(manifest, params).0,
+            loaded.program.insts.len(),
+        ),
+        warnings: warnings(&prepared, &exact, bits),
+        profile: profile.map(|profile| ProfileReport::new(&profile, options.detail)),
+    })
+}
+
+/// Head, tail and preprocessing of an artefact.
+fn clear_side(loaded: &Loaded, normalisation: &Normalisation) -> Result<ClearSide, RuntimeError> {
+    let ports =
+        |ports: &[Port]| -> Vec<TensorPort> { ports.iter().map(|port| port.tensor.clone()).collect() };
+    let (inputs, outputs) = (ports(&loaded.interface.inputs), ports(&loaded.interface.outputs));
+    Ok(ClearSide::new(&loaded.client, inputs, &outputs, normalisation)?)
+}
+
+fn clear_run(loaded: &Loaded, noise: Noise, prepared: &Prepared) -> Result<ClearRun, RuntimeError> {
+    clear::run(&loaded.program, &loaded.interface, noise, &prepared.tensors, &loaded.client.ranges)
+}
+
+/// A server that fits in memory.
+struct Planned {
+    server: Server,
+    cache: ByteSize,
+}
+
+impl Planned {
+    /// Plans the run and refuses one that does not fit, before anything large is made.
+    fn new(loaded: &Loaded, options: &LocalOptions) -> Result<Self, RuntimeError> {
+        let server = Server::new(loaded)?;
+        let cache = server.memory().cache_budget(MemoryBudget::new(options.memory))?;
+        Ok(Self { server, cache })
+    }
+
+    fn run(
+        &self,
+        loaded: &Loaded,
+        prepared: &Prepared,
+        progress: &dyn Progress,
+        seconds: &mut Seconds,
+    ) -> Result<(Vec<NamedTensor>, Profile), RuntimeError> {
+        let clock = Instant::now();
+        let context = Context::new(&loaded.interface.params).at(|| "building the ring".to_owned())?;
+        seconds.load += clock.elapsed().as_secs_f64();
+
+        let clock = Instant::now();
+        let client = Client::new(loaded.interface.clone(), &context);
+        let keys = client.evaluation_keys(progress)?;
+        seconds.keygen = clock.elapsed().as_secs_f64();
+
+        let clock = Instant::now();
+        self.server.encode_constants(&context, self.cache, progress)?;
+        seconds.load += clock.elapsed().as_secs_f64();
+
+        let clock = Instant::now();
+        let uploads = client.encrypt(&prepared.tensors)?;
+        seconds.encrypt += clock.elapsed().as_secs_f64();
+
+        let clock = Instant::now();
+        let expand = |ciphers: &Vec<SeededCiphertext>| ciphers.iter().map(|c| c.expand(&context)).collect();
+        let inputs: Result<Vec<Vec<Ciphertext>>, _> = uploads.iter().map(expand).collect();
+        let inputs = inputs.at(|| "expanding the encrypted input".to_owned())?;
+        let execution = self.server.run(&context, &inputs, &keys, progress)?;
+        seconds.online = clock.elapsed().as_secs_f64();
+
+        let clock = Instant::now();
+        let outputs = client.decrypt(&execution.outputs)?;
+        seconds.decrypt = clock.elapsed().as_secs_f64();
+        Ok((outputs, execution.profile))
+    }
+}
+
+fn warnings(prepared: &Prepared, exact: &ClearRun, bits: f64) -> Vec<String> {
+    let mut warnings = prepared.notes.clone();
+    warnings.extend(exact.violations.iter().map(ToString::to_string));
+    if bits < SUSPICIOUS_BITS {
+        warnings.push(format!(
+            "the outputs are far from what the same program gives in the clear: only {bits:.1} bits of their range agree; do not trust the answer"
+        ));
+    }
+    warnings
+}
+
+/// Runs `work` on a pool of `threads` threads, or on the global one.
+fn in_pool<T: Send>(
+    threads: Option<usize>,
+    work: impl FnOnce() -> Result<T, RuntimeError> + Send,
+) -> Result<T, RuntimeError> {
+    let Some(threads) = threads else { return work() };
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+    match pool {
+        Ok(pool) => pool.install(work),
+        Err(error) => Err(RuntimeError::Threads { threads, reason: error.to_string() }),
+    }
+}

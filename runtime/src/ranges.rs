@@ -1,0 +1,146 @@
+//! Checks that a run stays where the compiler calibrated it. Inputs outside calibrated ranges are the usual way encrypted
+//! inference fails without a word: polynomials grow fast outside the interval they were fitted on.
+
+use std::collections::HashMap;
+
+use peregrine_ir::client::RangeRecord;
+use peregrine_ir::program::{Inst, Probe, Program, Reg};
+
+use crate::exec::first_operand;
+
+/// How far, as a share of a channel's calibrated width, a value may leave its range before it is worth a warning.
+const TOLERATED: f64 = 0.02;
+
+/// A layer whose values left the calibrated range.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RangeViolation {
+    /// ONNX node name.
+    pub layer: String,
+    /// Channels that leave their range by more than the tolerated share.
+    pub channels: usize,
+    /// All channels.
+    pub of: usize,
+    /// The channel that leaves its range furthest.
+    pub worst_channel: usize,
+    /// How far, as a share of the range's width.
+    pub overshoot: f64,
+}
+
+impl std::fmt::Display for RangeViolation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "layer `{}`: {} of {} channels leave the calibrated range, channel {} by {:.0} % of its width; the answer may be wrong",
+            self.layer,
+            self.channels,
+            self.of,
+            self.worst_channel,
+            100.0 * self.overshoot
+        )
+    }
+}
+
+/// Compares the values that enter activations with their calibrated ranges.
+#[derive(Debug)]
+pub struct RangeCheck<'a> {
+    /// By the first register of the operand of the activation.
+    records: HashMap<Reg, &'a RangeRecord>,
+    violations: Vec<RangeViolation>,
+}
+
+impl<'a> RangeCheck<'a> {
+    /// A check of a program against these records. Records of layers that the program does not have are left out.
+    pub fn new(program: &Program, records: &'a [RangeRecord]) -> Self {
+        let operands = operands(program);
+        let records = records
+            .iter()
+            .filter_map(|record| Some((*operands.get(record.layer.as_str())?, record)))
+            .collect();
+        Self { records, violations: Vec::new() }
+    }
+
+    /// Looks at the values (row-major, channel outermost) of a probe; those that enter no activation pass.
+    pub fn observe(&mut self, probe: &Probe, values: &[f64]) {
+        let record = probe.regs.first().and_then(|reg| self.records.get(reg));
+        self.violations.extend(record.and_then(|record| violation(record, values)));
+    }
+
+    /// All violations so far.
+    pub fn into_violations(self) -> Vec<RangeViolation> {
+        self.violations
+    }
+}
+
+/// For each layer the first register of the probed value that its instructions start from.
+fn operands(program: &Program) -> HashMap<&str, Reg> {
+    let probed: HashMap<Reg, Reg> = program
+        .probes
+        .iter()
+        .filter_map(|probe| Some((probe, *probe.regs.first()?)))
+        .flat_map(|(probe, first)| probe.regs.iter().map(move |&reg| (reg, first)))
+        .collect();
+    let mut dropped_from: HashMap<Reg, Reg> = HashMap::new();
+    let mut operands = HashMap::new();
+    for (inst, &layer) in program.insts.iter().zip(&program.inst_layers) {
+        let Some(operand) = first_operand(inst) else { continue };
+        let whole = dropped_from.get(&operand).copied().unwrap_or(operand);
+        if let Inst::ModDrop { dst, .. } = inst {
+            dropped_from.insert(*dst, whole);
+        }
+        if let (Some(&first), Some(name)) = (probed.get(&whole), program.layers.get(layer as usize)) {
+            operands.entry(name.as_str()).or_insert(first);
+        }
+    }
+    operands
+}
+
+fn violation(record: &RangeRecord, values: &[f64]) -> Option<RangeViolation> {
+    let of = record.low.len().min(record.high.len());
+    if of == 0 || values.is_empty() || !values.len().is_multiple_of(of) {
+        return None;
+    }
+    let span = |c: usize| (f64::from(record.low[c]), f64::from(record.high[c]));
+    // A channel that was constant in calibration has no width of its own; the widest channel's stands in, scaled down.
+    let widest = (0..of).map(|c| span(c).1 - span(c).0).fold(0.0, f64::max);
+    let overshoots: Vec<f64> = values
+        .chunks(values.len() / of)
+        .enumerate()
+        .map(|(c, channel)| {
+            let (low, high) = span(c);
+            let width = (high - low).max(widest * 1e-3).max(f64::MIN_POSITIVE);
+            channel.iter().map(|&x| (low - x).max(x - high) / width).fold(0.0, f64::max)
+        })
+        .collect();
+    let channels = overshoots.iter().filter(|&&o| o > TOLERATED).count();
+    let (worst_channel, &overshoot) = overshoots.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1))?;
+    (channels > 0).then(|| RangeViolation {
+        layer: record.layer.clone(),
+        channels,
+        of,
+        worst_channel,
+        overshoot,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> RangeRecord {
+        RangeRecord { layer: "relu".to_owned(), low: vec![-1.0, 0.0], high: vec![1.0, 4.0] }
+    }
+
+    #[test]
+    fn inside_passes() {
+        assert_eq!(violation(&record(), &[-1.0, 1.0, 0.0, 4.0]), None);
+        assert_eq!(violation(&record(), &[1.0; 3]), None);
+    }
+
+    #[test]
+    fn overshoot_names_layer_and_channel() {
+        let found = violation(&record(), &[-1.0, 1.0, 0.0, 4.6]).expect("channel 1 leaves its range");
+        assert_eq!((found.channels, found.of, found.worst_channel), (1, 2, 1));
+        assert!((found.overshoot - 0.15).abs() < 1e-9);
+        assert!(found.to_string().contains("`relu`"));
+    }
+}
