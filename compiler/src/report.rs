@@ -1,10 +1,10 @@
 //! What `peregrinec` tells about a compilation before anything is run.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Display, Write};
 
 use peregrine_ckks::params::security::estimated_bits;
-use peregrine_ir::EntityId;
-use peregrine_ir::program::{Inst, Program};
+use peregrine_ir::program::{Inst, Program, Reg};
 use peregrine_passes::pipeline::Compiled;
 
 use crate::driver::{Lowered, Prepared};
@@ -161,36 +161,41 @@ fn layers(out: &mut String, compiled: &Compiled) -> fmt::Result {
     Ok(())
 }
 
-/// Level of each layer's last probed value.
+/// Level of each layer's value, where it can be probed.
 fn levels(program: &Program) -> Vec<Option<u32>> {
-    let mut level: Vec<Option<u32>> = vec![None; program.layers.len()];
-    let mut current: std::collections::BTreeMap<usize, u32> = std::collections::BTreeMap::new();
-    for (inst, &layer) in program.insts.iter().zip(&program.inst_layers) {
-        let of = |reg: peregrine_ir::program::Reg| current.get(&reg.index()).copied();
-        let (dsts, result) = match inst {
-            Inst::Input { dst, input, .. } => {
-                (vec![*dst], program.inputs.get(*input as usize).map(|i| i.level.0))
+    let levels = register_levels(program);
+    let of_layer = |layer: &String| {
+        let probe = program.probes.iter().find(|probe| probe.layer == *layer)?;
+        levels.get(probe.regs.first()?).copied()
+    };
+    program.layers.iter().map(of_layer).collect()
+}
+
+/// Level of every register; registers are assigned once.
+fn register_levels(program: &Program) -> BTreeMap<Reg, u32> {
+    let mut levels: BTreeMap<Reg, u32> = BTreeMap::new();
+    for inst in &program.insts {
+        let of = |reg: &Reg| levels.get(reg).copied();
+        let (dst, level) = match inst {
+            Inst::Input { dst, input, .. } => (dst, program.inputs.get(*input as usize).map(|i| i.level.0)),
+            Inst::Linear { dsts, args, .. } => {
+                let level = args.first().and_then(of);
+                levels.extend(dsts.iter().zip(level.iter().cycle()).map(|(dst, level)| (*dst, *level)));
+                continue;
             }
-            Inst::Linear { dsts, args, .. } => (dsts.clone(), args.first().and_then(|a| of(*a))),
-            Inst::Rescale { dst, src } => (vec![*dst], of(*src).map(|l| l.saturating_sub(1))),
-            Inst::ModDrop { dst, to, .. } | Inst::Bootstrap { dst, to, .. } => (vec![*dst], Some(to.0)),
+            Inst::Rescale { dst, src } => (dst, of(src).map(|l| l.saturating_sub(1))),
+            Inst::ModDrop { dst, to, .. } | Inst::Bootstrap { dst, to, .. } => (dst, Some(to.0)),
             Inst::AddVector { dst, src, .. }
             | Inst::MulVector { dst, src, .. }
-            | Inst::Square { dst, src } => (vec![*dst], of(*src)),
-            Inst::Rotate { dst, src, .. } | Inst::Conjugate { dst, src } => (vec![*dst], of(*src)),
-            Inst::Add { dst, a, .. } | Inst::Sub { dst, a, .. } | Inst::Mul { dst, a, .. } => {
-                (vec![*dst], of(*a))
-            }
+            | Inst::Square { dst, src }
+            | Inst::Rotate { dst, src, .. }
+            | Inst::Conjugate { dst, src } => (dst, of(src)),
+            Inst::Add { dst, a, .. } | Inst::Sub { dst, a, .. } | Inst::Mul { dst, a, .. } => (dst, of(a)),
             Inst::Output { .. } | Inst::Free { .. } => continue,
         };
-        for dst in dsts {
-            current.extend(result.map(|l| (dst.index(), l)));
-        }
-        if let Some(slot) = level.get_mut(layer as usize) {
-            *slot = result.or(*slot);
-        }
+        levels.extend(level.map(|l| (*dst, l)));
     }
-    level
+    levels
 }
 
 fn passes(out: &mut String, compiled: &Compiled) -> fmt::Result {

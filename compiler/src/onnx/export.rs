@@ -370,7 +370,7 @@ impl<'g> Writer<'g> {
         for (i, (op, values)) in steps.into_iter().enumerate() {
             let other = values.map_or_else(
                 || x.to_owned(),
-                |v| self.numbers(format!("peregrine/{id}/{i}"), shape.clone(), &v),
+                |v| self.numbers(format!("peregrine/{id}/coefficient{i}"), shape.clone(), &v),
             );
             let result = if i == last { out.to_owned() } else { format!("{out}/{i}") };
             self.op(id, op, &[&current, &other], &result, vec![]);

@@ -37,6 +37,8 @@ pub(crate) struct Translator {
     /// Names that some node or output of the model uses.
     used: BTreeSet<String>,
     problems: Vec<UnsupportedNode>,
+    /// Nodes that translate, but that a later pass refuses: reported along with others only.
+    doubtful: Vec<UnsupportedNode>,
 }
 
 impl Translator {
@@ -58,6 +60,7 @@ impl Translator {
             shapes,
             used,
             problems: Vec::new(),
+            doubtful: Vec::new(),
         }
     }
 
@@ -101,13 +104,17 @@ impl Translator {
     }
 
     fn refuse(&mut self, node: NodeView<'_>, refusal: Refusal) {
+        self.problems.push(self.unsupported(node, refusal));
+        self.bind(node, vec![Value::Unusable; node.proto.output.len()]);
+    }
+
+    fn unsupported(&self, node: NodeView<'_>, refusal: Refusal) -> UnsupportedNode {
         let op = match node.proto.domain.as_str() {
             "" | "ai.onnx" => node.proto.op_type.clone(),
             domain => format!("{domain}.{}", node.proto.op_type),
         };
         let shapes = node.proto.input.iter().map(|n| self.shape_of(n)).collect();
-        self.problems.push(UnsupportedNode { node: node.name().to_owned(), op, shapes, refusal });
-        self.bind(node, vec![Value::Unusable; node.proto.output.len()]);
+        UnsupportedNode { node: node.name().to_owned(), op, shapes, refusal }
     }
 
     fn node(&mut self, node: NodeView<'_>) -> Result<Vec<Value>, Refusal> {
@@ -132,6 +139,10 @@ impl Translator {
                 })
                 .collect();
             return Ok(evaluate(node, &constants)?.into_iter().map(Value::Constant).collect());
+        }
+        if node.proto.op_type == "MaxPool" {
+            let doubtful = self.unsupported(node, ops::max_pool());
+            self.doubtful.push(doubtful);
         }
         let translate =
             ops::translator(&node.proto.op_type).ok_or_else(|| ops::unknown(&node.proto.op_type))?;
@@ -179,6 +190,7 @@ impl Translator {
         outputs: &[(String, String)],
     ) -> Result<(TensorGraph, BTreeMap<String, Value>), ImportError> {
         if !self.problems.is_empty() {
+            self.problems.append(&mut self.doubtful);
             return Err(ImportError::Unsupported(UnsupportedNodes(self.problems)));
         }
         for (value, port) in outputs {

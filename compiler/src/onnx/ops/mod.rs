@@ -91,6 +91,14 @@ pub(crate) fn unknown(op: &str) -> Refusal {
     Refusal::new("this operator cannot be computed on encrypted values", fix)
 }
 
+/// The refusal of a MaxPool, which translates but has no encrypted form.
+pub(crate) fn max_pool() -> Refusal {
+    Refusal::new(
+        "maxima cannot be computed on encrypted values",
+        "replace it by AveragePool or a strided Conv and fine-tune",
+    )
+}
+
 /// Rows and columns of a `[1, C, H, W]` shape.
 fn image_shape(shape: &[usize]) -> Result<[usize; 3], Refusal> {
     match shape {

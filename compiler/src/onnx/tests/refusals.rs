@@ -61,6 +61,20 @@ fn every_unsupported_node_is_reported() {
 }
 
 #[test]
+fn max_pools_are_reported_with_the_others() {
+    let kernel = || vec![ints("kernel_shape", &[2, 2])];
+    let model = Model::new(13, &[1, 2, 8, 8]).node("MaxPool", &["x"], "p", kernel());
+    let alone = model.node("GlobalAveragePool", &["p"], "y", vec![]);
+    assert!(import(&alone.bytes()).is_ok());
+    let both = Model::new(13, &[1, 2, 8, 8])
+        .node("Elu", &["x"], "e", vec![])
+        .node("MaxPool", &["e"], "p", kernel())
+        .node("GlobalAveragePool", &["p"], "y", vec![]);
+    let ops: Vec<String> = both.refused().into_iter().map(|n| n.op).collect();
+    assert_eq!(ops, ["Elu", "MaxPool"]);
+}
+
+#[test]
 fn unknown_domains() {
     let mut model = relu();
     model.graph.node[0].domain = "com.example".into();
