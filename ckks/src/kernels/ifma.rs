@@ -2,6 +2,10 @@
 //!
 //! A product of residues is its low and its high 52 bits; up to [`BATCH`] products are summed in each half before one
 //! reduction. Safe code throughout but for the unaligned loads and stores.
+#![allow(
+    clippy::needless_range_loop,
+    reason = "indices name lines, targets and parts across several register arrays"
+)]
 
 use super::{CombineTarget, KeyTerm, PlainTerm, scalar};
 use crate::arith::{Modulus, ShoupFactor};

@@ -34,7 +34,7 @@ impl Automorphism {
         let lines = (0..n / LINE)
             .map(|line| {
                 let exponent = 2 * reverse_bits((line * LINE) as u64, log_n) + 1;
-                let image = exponent * u64::from(element) & mask;
+                let image = (exponent * u64::from(element)) & mask;
                 // The top three exponent bits select the place within the source line.
                 let carry = image >> (log_n - 2);
                 let source = reverse_bits(image >> 1, log_n) as usize / LINE;
