@@ -16,8 +16,10 @@ use peregrine_ir::{ConstId, ConstPool, ConstTensor};
 
 use crate::loader::Loaded;
 
-/// Data scale of the program.
-pub const DATA_BITS: i32 = 30;
+/// Scale of the input and the hidden values.
+const DATA_BITS: i32 = 30;
+/// Scale of the output: the fully connected weights are then encoded at 2^24, below the scheme's noise.
+const OUTPUT_BITS: i32 = 34;
 
 fn slot(radix: u32, stride: u32) -> Vec<Digit> {
     vec![Digit { radix, place: Place::Slot(stride) }]
@@ -40,17 +42,16 @@ fn numbers(count: usize, size: f32) -> Vec<f32> {
 
 fn instructions() -> Vec<(Inst, u32)> {
     let r = Reg;
-    let scale = |prime: u32| Scale::pow2(DATA_BITS).mul(&Scale::prime(prime));
-    let linear = |dst: u32, src: u32, call: u32, prime: u32| Inst::Linear {
+    let linear = |dst: u32, src: u32, call: u32, bits: i32, prime: u32| Inst::Linear {
         dsts: vec![r(dst)],
         call: CallId(call),
         args: vec![r(src)],
-        scale: scale(prime),
+        scale: Scale::pow2(bits).mul(&Scale::prime(prime)),
     };
     let free = |reg: u32| Inst::Free { reg: r(reg) };
     vec![
         (Inst::Input { dst: r(0), input: 0, cipher: 0 }, 0),
-        (linear(1, 0, 0, 2), 0),
+        (linear(1, 0, 0, DATA_BITS, 2), 0),
         (free(0), 0),
         (Inst::Rescale { dst: r(2), src: r(1) }, 0),
         (free(1), 0),
@@ -58,7 +59,7 @@ fn instructions() -> Vec<(Inst, u32)> {
         (free(2), 0),
         (Inst::Square { dst: r(4), src: r(3) }, 1),
         (free(3), 1),
-        (linear(5, 4, 1, 1), 2),
+        (linear(5, 4, 1, OUTPUT_BITS, 1), 2),
         (free(4), 2),
         (Inst::Rescale { dst: r(6), src: r(5) }, 2),
         (free(5), 2),
@@ -93,8 +94,8 @@ pub fn program() -> Program {
         terms: vec![CallTerm { map: peregrine_ir::linear::LinearMapId(map), operand: 0 }],
         split: BsgsSplit { modulus },
     };
-    let level_and_scale = |level: u32| (Level(level), Scale::pow2(DATA_BITS));
-    let ((in_level, in_scale), (out_level, out_scale)) = (level_and_scale(2), level_and_scale(0));
+    let ((in_level, in_scale), (out_level, out_scale)) =
+        ((Level(2), Scale::pow2(DATA_BITS)), (Level(0), Scale::pow2(OUTPUT_BITS)));
     let mut program = Program {
         name: "tiny".to_owned(),
         params: ParamsLiteral {
