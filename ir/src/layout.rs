@@ -288,3 +288,6 @@ impl Layout {
         self.shape.len() as f64 / (f64::from(self.period.get()) * f64::from(self.ciphertexts))
     }
 }
+
+#[cfg(test)]
+mod tests;

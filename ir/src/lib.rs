@@ -18,6 +18,8 @@ pub mod graph;
 pub mod layout;
 pub mod linear;
 pub mod program;
+#[cfg(test)]
+mod samples;
 pub mod tensor;
 pub mod text;
 pub mod verify;

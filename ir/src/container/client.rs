@@ -8,7 +8,8 @@ use crate::client::{ClientPart, ClientTensor, ImageOrder, ImageSpec, PixelFormat
 
 pub(super) fn encode(client: &ClientPart) -> Vec<u8> {
     let extents = |shape: &[usize]| shape.iter().map(|&extent| extent as u64).collect();
-    let range = |r: &RangeRecord| proto::Range { layer: r.layer.clone(), low: r.low.clone(), high: r.high.clone() };
+    let range =
+        |r: &RangeRecord| proto::Range { layer: r.layer.clone(), low: r.low.clone(), high: r.high.clone() };
     let sample = client.sample.as_ref();
     let message = proto::Client {
         image: client.image.as_ref().map(encode_image),
@@ -47,8 +48,11 @@ fn encode_image(image: &ImageSpec) -> proto::Image {
 pub(super) fn decode(bytes: &[u8]) -> Result<ClientPart, DecodeError> {
     let client = proto::Client::decode(bytes)?;
     let hash_length = client.model_hash.len() as u64;
-    let model_hash = <[u8; 32]>::try_from(client.model_hash)
-        .map_err(|_| DecodeError::Length { part: "the model's hash", expected: 32, found: hash_length })?;
+    let model_hash = <[u8; 32]>::try_from(client.model_hash).map_err(|_| DecodeError::Length {
+        part: "the model's hash",
+        expected: 32,
+        found: hash_length,
+    })?;
     Ok(ClientPart {
         image: client.image.map(decode_image).transpose()?,
         input_name: client.input_name,
@@ -76,7 +80,8 @@ fn decode_image(image: proto::Image) -> Result<ImageSpec, DecodeError> {
         proto::ImageOrder::Unspecified => return Err(missing("axis order")),
     };
     let per_channel = image.mean.len() == channels && image.std.len() == channels;
-    let usable = image.mean.iter().all(|m| m.is_finite()) && image.std.iter().all(|s| s.is_finite() && *s > 0.0);
+    let usable =
+        image.mean.iter().all(|m| m.is_finite()) && image.std.iter().all(|s| s.is_finite() && *s > 0.0);
     if !per_channel || !usable {
         return Err(missing("mean and positive standard deviation per channel"));
     }

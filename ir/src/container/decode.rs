@@ -10,8 +10,8 @@ use crate::consts::{ConstData, ConstId, ConstPool, ConstTensor};
 use crate::layout::{Chw, Digit, Layout, Place};
 use crate::linear::{BsgsSplit, ConvGeometry, LayoutId, LinearMap, LinearMapId};
 use crate::program::{
-    CallId, CallTerm, Inst, KeyManifest, LinearCall, Probe, Program, ProgramInput, ProgramOutput, Reg, VectorId,
-    VectorRecipe,
+    CallId, CallTerm, Inst, KeyManifest, LinearCall, Probe, Program, ProgramInput, ProgramOutput, Reg,
+    VectorId, VectorRecipe,
 };
 use crate::{GaloisElement, Level, ParamsLiteral, PrimeSpec, Rotation, Scale, Slots};
 
@@ -27,7 +27,9 @@ pub enum DecodeError {
     #[error("not valid protobuf: {0}")]
     Protobuf(#[from] prost::DecodeError),
     /// A part that must be there is not, or an enumeration has an unknown value.
-    #[error("{part} {index} lacks its {field} or has an unknown one; a newer compiler may have written the file")]
+    #[error(
+        "{part} {index} lacks its {field} or has an unknown one; a newer compiler may have written the file"
+    )]
     Missing {
         /// The part.
         part: &'static str,
@@ -94,7 +96,8 @@ fn each<T, U, C: FromIterator<U>>(
 /// Decodes the program section with the data of the constants section.
 pub(super) fn program(bytes: &[u8], constants: &[u8]) -> Result<Program, DecodeError> {
     let program = proto::Program::decode(bytes)?;
-    let params = program.params.ok_or(DecodeError::Missing { part: "program", index: 0, field: "parameters" })?;
+    let params =
+        program.params.ok_or(DecodeError::Missing { part: "program", index: 0, field: "parameters" })?;
     let exact = |primes: Vec<u64>| primes.into_iter().map(PrimeSpec::Exact).collect();
     let params = ParamsLiteral { log_n: params.log_n, q: exact(params.q), p: exact(params.p) };
     let slots = 1u64.checked_shl(params.log_n.saturating_sub(1)).and_then(|slots| u32::try_from(slots).ok());
@@ -120,7 +123,11 @@ pub(super) fn program(bytes: &[u8], constants: &[u8]) -> Result<Program, DecodeE
 }
 
 /// A shape whose product, times `width`, fits memory addresses.
-pub(super) fn shape(extents: &[u64], at: &'static str, index: usize) -> Result<(Vec<usize>, u64), DecodeError> {
+pub(super) fn shape(
+    extents: &[u64],
+    at: &'static str,
+    index: usize,
+) -> Result<(Vec<usize>, u64), DecodeError> {
     let at = At { part: at, index };
     if extents.len() > MAX_AXES {
         return Err(at.range("axes", extents.len() as u64));
@@ -297,7 +304,11 @@ fn inst(at: At, inst: proto::Inst, slots: Option<Slots>) -> Result<Inst, DecodeE
         Op::Rotate(i) => {
             let slots = slots.filter(|slots| i.steps < slots.get());
             let slots = slots.ok_or_else(|| at.range("rotation", u64::from(i.steps)))?;
-            Inst::Rotate { dst: Reg(i.dst), src: Reg(i.src), rotation: Rotation::new(i64::from(i.steps), slots) }
+            Inst::Rotate {
+                dst: Reg(i.dst),
+                src: Reg(i.src),
+                rotation: Rotation::new(i64::from(i.steps), slots),
+            }
         }
         Op::Output(i) => Inst::Output { output: i.output, cipher: i.cipher, src: Reg(i.src) },
         Op::Free(reg) => Inst::Free { reg: Reg(reg) },

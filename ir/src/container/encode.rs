@@ -76,7 +76,8 @@ fn constant(constant: &ConstTensor) -> proto::Const {
 }
 
 fn scale(scale: &Scale) -> Option<proto::Scale> {
-    let primes = scale.prime_exponents().iter().map(|&(index, exponent)| proto::PrimePower { index, exponent });
+    let primes =
+        scale.prime_exponents().iter().map(|&(index, exponent)| proto::PrimePower { index, exponent });
     Some(proto::Scale { two: scale.exponent_of_two(), primes: primes.collect() })
 }
 
@@ -170,7 +171,9 @@ fn inst(inst: &Inst) -> proto::Inst {
     let binary = |dst: &Reg, a: &Reg, b: &Reg| p::Binary { dst: dst.0, a: a.0, b: b.0 };
     let unary = |dst: &Reg, src: &Reg| p::Unary { dst: dst.0, src: src.0 };
     let op = match inst {
-        Inst::Input { dst, input, cipher } => Op::Input(p::Input { dst: dst.0, input: *input, cipher: *cipher }),
+        Inst::Input { dst, input, cipher } => {
+            Op::Input(p::Input { dst: dst.0, input: *input, cipher: *cipher })
+        }
         Inst::Linear { dsts, call, args, scale: s } => {
             Op::Linear(p::Linear { dsts: regs(dsts), call: call.0, args: regs(args), scale: scale(s) })
         }

@@ -93,9 +93,14 @@ pub enum ContainerError {
 /// # Errors
 /// [`ContainerError`]; an invalid program is not written.
 pub fn write(path: &Path, program: &Program, client: &ClientPart) -> Result<(), ContainerError> {
-    crate::program::verify(program).map_err(|source| ContainerError::Invalid { path: path.to_owned(), source })?;
+    crate::program::verify(program)
+        .map_err(|source| ContainerError::Invalid { path: path.to_owned(), source })?;
     let bytes = to_bytes(program, client).map_err(|fault| fault.at(path))?;
-    write_atomic(path, &bytes).map_err(|source| ContainerError::Io { path: path.to_owned(), action: "write", source })
+    write_atomic(path, &bytes).map_err(|source| ContainerError::Io {
+        path: path.to_owned(),
+        action: "write",
+        source,
+    })
 }
 
 fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -160,6 +165,7 @@ fn from_bytes(bytes: &[u8]) -> Result<Artefact, Fault> {
     let frame = Frame::parse(bytes)?;
     let program = decode::program(frame.section(Section::Program), frame.section(Section::Constants))
         .map_err(|e| Fault::Decode(Section::Program, e))?;
-    let client = client::decode(frame.section(Section::Client)).map_err(|e| Fault::Decode(Section::Client, e))?;
+    let client =
+        client::decode(frame.section(Section::Client)).map_err(|e| Fault::Decode(Section::Client, e))?;
     Ok(Artefact { program, client })
 }

@@ -6,6 +6,8 @@
 //! here, per value, only so that reports and checks can undo it.
 
 mod op;
+#[cfg(test)]
+mod tests;
 mod verify;
 
 pub use op::{FheOp, MonicPoly};

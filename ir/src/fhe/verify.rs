@@ -65,6 +65,7 @@ fn check_tables(graph: &FheGraph, out: &mut Collector) {
     let tables = &graph.tables;
     if !tables.slots.is_power_of_two() || !(8..=65536).contains(&tables.slots) {
         out.report(Site::Whole, Problem::Slots(tables.slots));
+        return;
     }
     for (id, layout) in tables.layouts.iter() {
         if let Err(problem) = check_layout(layout, tables.slots) {

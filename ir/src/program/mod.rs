@@ -7,6 +7,8 @@
 mod clear;
 mod inst;
 mod simulate;
+#[cfg(test)]
+mod tests;
 mod verify;
 
 pub use clear::{ClearError, ClearMachine, Noise, Probed, pack_input, unpack_output};

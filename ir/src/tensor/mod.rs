@@ -5,6 +5,8 @@
 
 mod infer;
 mod op;
+#[cfg(test)]
+mod tests;
 mod verify;
 
 pub use infer::{MAX_ELEMENTS, MAX_POLY_DEGREE, TypeError, infer};

@@ -134,7 +134,8 @@ impl<'a> Cursor<'a> {
     }
 
     pub(super) fn expected(&self, expected: Expected) -> TextError {
-        let found = if self.rest.is_empty() { "end of line".into() } else { self.rest.chars().take(40).collect() };
+        let rest = self.rest.trim_start();
+        let found = if rest.is_empty() { "end of line".into() } else { rest.chars().take(40).collect() };
         self.problem(TextProblem::Expected { expected, found })
     }
 
@@ -311,7 +312,9 @@ impl fmt::Display for Quote<'_> {
         for c in self.0.chars() {
             match c {
                 '"' | '\\' => write!(f, "\\{c}")?,
-                c if c.is_control() || c.is_whitespace() && c != ' ' => write!(f, "\\u{{{:x}}}", u32::from(c))?,
+                c if c.is_control() || c.is_whitespace() && c != ' ' => {
+                    write!(f, "\\u{{{:x}}}", u32::from(c))?
+                }
                 c => write!(f, "{c}")?,
             }
         }

@@ -49,9 +49,13 @@ fn stage_text(stage: Stage) -> &'static str {
 fn print_op(out: &mut String, node: &Node<Fhe>) {
     let args = Join(&node.args, " ");
     let _ = match &node.op {
-        FheOp::Input { name } => write!(out, "input {}", Quote(name)),
+        FheOp::Input { name } => {
+            let space = if node.args.is_empty() { "" } else { " " };
+            write!(out, "input {args}{space}{}", Quote(name))
+        }
         FheOp::Linear { maps, bias } => {
-            let terms: Vec<String> = maps.iter().zip(&node.args).map(|(map, arg)| format!("{map}({arg})")).collect();
+            let terms: Vec<String> =
+                maps.iter().zip(&node.args).map(|(map, arg)| format!("{map}({arg})")).collect();
             let _ = write!(out, "linear {}", terms.join(" + "));
             match bias {
                 Some(bias) => write!(out, " bias={bias}"),

@@ -23,7 +23,7 @@ mod program;
 mod tables;
 mod tensor;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use cursor::{Expected, TextError, TextProblem};
 pub use fhe::{parse_fhe, print_fhe};

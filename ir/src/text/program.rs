@@ -26,7 +26,9 @@ use peregrine_ckks::params::{ParamsLiteral, PrimeSpec};
 use peregrine_ckks::units::{GaloisElement, Rotation, Slots};
 
 use super::cursor::{Cursor, Expected, Join, Name, Quote, TextError, lines};
-use super::tables::{parse_const, parse_layout, parse_map, print_consts, print_layouts, print_maps, print_shape, shape};
+use super::tables::{
+    parse_const, parse_layout, parse_map, print_consts, print_layouts, print_maps, print_shape, shape,
+};
 use crate::consts::ConstPool;
 use crate::entity::PrimaryMap;
 use crate::linear::BsgsSplit;
@@ -102,7 +104,9 @@ fn inst_text(inst: &Inst) -> String {
             format!("{} = linear {call}({}) scale={scale}", Join(dsts, ", "), Join(args, ", "))
         }
         Inst::AddVector { dst, src, vector } => format!("{dst} = add_vector {src} {vector}"),
-        Inst::MulVector { dst, src, vector, scale } => format!("{dst} = mul_vector {src} {vector} scale={scale}"),
+        Inst::MulVector { dst, src, vector, scale } => {
+            format!("{dst} = mul_vector {src} {vector} scale={scale}")
+        }
         Inst::Add { dst, a, b } => format!("{dst} = add {a} {b}"),
         Inst::Sub { dst, a, b } => format!("{dst} = sub {a} {b}"),
         Inst::Mul { dst, a, b } => format!("{dst} = mul {a} {b}"),
@@ -316,7 +320,8 @@ fn parse_inst(line: &mut Cursor<'_>, slots: Option<Slots>) -> Result<Inst> {
             line.key("by")?;
             let before = *line;
             let (steps, slots) = (line.integer::<u32>()?, slots.filter(|s| s.get() > 0));
-            let slots = slots.filter(|s| steps < s.get()).ok_or_else(|| before.expected(Expected::Integer))?;
+            let slots =
+                slots.filter(|s| steps < s.get()).ok_or_else(|| before.expected(Expected::Integer))?;
             Inst::Rotate { dst, src, rotation: Rotation::new(i64::from(steps), slots) }
         }
         _ => return Err(before.expected(Expected::Operation)),

@@ -6,7 +6,9 @@ use super::cursor::{Cursor, Expected, Join, Name, Quote, TextError, lines};
 use super::tables::{parse_const, print_consts, print_shape, shape};
 use crate::consts::ConstPool;
 use crate::graph::{Node, Origin, OutputPort, ValueId};
-use crate::tensor::{Activation, Conv, Pool, PoolKind, Stage, Tensor, TensorGraph, TensorOp, TensorTables, TensorTy};
+use crate::tensor::{
+    Activation, Conv, Pool, PoolKind, Stage, Tensor, TensorGraph, TensorOp, TensorTables, TensorTy,
+};
 
 type Result<T> = std::result::Result<T, TextError>;
 
