@@ -355,7 +355,8 @@ mod tests {
         use ndarray_npy::{NpzWriter, WriteNpyExt};
         let spec = spec(ImageOrder::Nchw);
         let format = InputFormat { shape: &[1, 3, 2, 3], image: Some(&spec) };
-        let archive = |add: &dyn Fn(&mut NpzWriter<Cursor<&mut Vec<u8>>>)| {
+        type Archive<'a> = NpzWriter<Cursor<&'a mut Vec<u8>>>;
+        let archive = |add: &dyn Fn(&mut Archive<'_>)| {
             let mut bytes = Vec::new();
             let mut npz = NpzWriter::new(Cursor::new(&mut bytes));
             add(&mut npz);

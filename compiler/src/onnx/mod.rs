@@ -88,7 +88,7 @@ pub fn import_with(bytes: &[u8], options: &ImportOptions) -> Result<Imported, Im
             found: input.kind.as_str_name().to_owned(),
         });
     }
-    let encrypted_shape = head.as_ref().map_or(&input.shape, |(_, shape)| shape);
+    let encrypted_shape = head.as_ref().map_or(&input.shape, |head| &head.shape);
     let shapes = BTreeMap::from([(input.name.clone(), input.shape.clone())]);
     let mut translator = Translator::new(&model, shapes);
     translator.input(&split.encrypted, encrypted_shape);
@@ -104,7 +104,7 @@ pub fn import_with(bytes: &[u8], options: &ImportOptions) -> Result<Imported, Im
         labels: meta::labels(&model.proto)?,
         outputs: model.graph().output.iter().map(|o| o.name.clone()).collect(),
         input: input.clone(),
-        head: head.map(|(bytes, _)| bytes),
+        head: head.map(|head| head.bytes),
         tail,
         model: encode(&model.proto),
         metadata: model.proto.metadata_props.clone(),

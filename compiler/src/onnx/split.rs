@@ -198,8 +198,7 @@ fn folds_into_layer(facts: &Facts<'_>, node: &NodeProto) -> bool {
 /// Marks the head and returns the name of the value that is encrypted.
 fn mark_head(facts: &Facts<'_>, places: &mut [Place], input: &str, rank: usize) -> String {
     let mut current = input;
-    loop {
-        let [reader] = facts.readers(current) else { break };
+    while let [reader] = facts.readers(current) {
         let node = &facts.graph.node[*reader];
         let one_operand = node.output.iter().filter(|o| !o.is_empty()).count() == 1
             && facts.data_inputs(node).eq([current]);
@@ -250,11 +249,16 @@ fn ports(facts: &Facts<'_>, places: &[Place], encrypted: &str) -> Vec<(String, S
     ports
 }
 
-/// The head as a model of its own, with the shape of its result; `None` when there is no head.
-pub(crate) fn head_model(
-    model: &Loaded,
-    split: &Split,
-) -> Result<Option<(Vec<u8>, Vec<usize>)>, ImportError> {
+/// The head as a model of its own.
+pub(crate) struct HeadModel {
+    /// ONNX.
+    pub(crate) bytes: Vec<u8>,
+    /// Shape of its result.
+    pub(crate) shape: Vec<usize>,
+}
+
+/// The head as a model of its own; `None` when there is no head.
+pub(crate) fn head_model(model: &Loaded, split: &Split) -> Result<Option<HeadModel>, ImportError> {
     if !split.has(Place::Head) {
         return Ok(None);
     }
@@ -270,7 +274,7 @@ pub(crate) fn head_model(
     if !kind.is_float() {
         return Err(ImportError::InputType { value: split.encrypted.clone(), found: format!("{kind:?}") });
     }
-    Ok(Some((encode(&part), shape.to_vec())))
+    Ok(Some(HeadModel { bytes: encode(&part), shape: shape.to_vec() }))
 }
 
 /// The tail as a model of its own, from the ports to the model's outputs; `None` when there is no tail.
