@@ -28,8 +28,13 @@ mod tests;
 /// Coefficients per job where a loop runs over coefficients of all limbs.
 const CHUNK: usize = 4096;
 
-/// Limbs per job of a base conversion: its inputs are read once for all of them.
+/// Most limbs per job of a base conversion: its inputs are read once for all of them.
 const GROUP: usize = 4;
+
+/// Limbs per job: fewer than [`GROUP`] if threads would otherwise go without work.
+fn group_size(limbs: usize) -> usize {
+    (limbs / (2 * rayon::current_num_threads())).clamp(1, GROUP)
+}
 
 /// A polynomial modulo `QP` in two blocks, so that dividing by `P` leaves the `Q` block in place.
 #[derive(Clone)]
@@ -246,7 +251,9 @@ pub(crate) fn for_each_raised(
 ) {
     let decomposed = Decomposed::new(ctx, source);
     let digits = decomposed.digits();
-    target.limb_pairs().into_par_iter().chunks(GROUP).for_each(|group| {
+    let pairs = target.limb_pairs();
+    let group_size = group_size(pairs.len());
+    pairs.into_par_iter().chunks(group_size).for_each(|group| {
         with_scratch(ctx.n(), GROUP * digits, |scratch| {
             let members: SmallVec<[usize; GROUP]> = group.iter().map(|(m, _)| *m).collect();
             let mut buffers: SmallVec<[&mut [u64]; 32]> = scratch.limbs_mut().collect();
@@ -288,7 +295,8 @@ pub(crate) fn mod_down(
     for q in &mut outputs {
         limbs.iter_mut().zip(q.limbs_mut()).for_each(|((_, limbs), limb)| limbs.push(limb));
     }
-    limbs.into_par_iter().chunks(GROUP).for_each(|group| {
+    let group_size = group_size(limbs.len());
+    limbs.into_par_iter().chunks(group_size).for_each(|group| {
         with_scratch(n, GROUP * specials.len(), |scratch| {
             let mut buffers: SmallVec<[&mut [u64]; 8]> = scratch.limbs_mut().collect();
             for (part, special) in specials.iter().enumerate() {
@@ -399,8 +407,9 @@ impl<'a> Hoisted<'a> {
         let limbs = c1.q_limbs() + ctx.p_moduli().len();
         let mut raised: RnsPoly<Ntt> = RnsPoly::unspecified(ctx.n(), limbs * digits, 0);
         let n = ctx.n();
-        raised.words_mut().par_chunks_mut(GROUP * digits * n).enumerate().for_each(|(group, words)| {
-            let members: SmallVec<[usize; GROUP]> = (group * GROUP..limbs.min((group + 1) * GROUP)).collect();
+        let size = group_size(limbs);
+        raised.words_mut().par_chunks_mut(size * digits * n).enumerate().for_each(|(group, words)| {
+            let members: SmallVec<[usize; GROUP]> = (group * size..limbs.min((group + 1) * size)).collect();
             let mut buffers: SmallVec<[&mut [u64]; 32]> = words.chunks_exact_mut(n).collect();
             decomposed.raise(&members, &mut buffers);
         });

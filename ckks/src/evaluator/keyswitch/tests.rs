@@ -266,3 +266,24 @@ fn unfit_keys_are_refused() {
     assert!(matches!(rotate(&ctx, &poly, &poly, other, &key), Err(Error::MissingKey { .. })));
     assert!(matches!(switch(&ctx, &poly, &key), Err(Error::LevelOutOfRange { .. })));
 }
+
+#[test]
+fn the_number_of_threads_changes_nothing() {
+    let ctx = context(Kernels::detect());
+    let element = GaloisElement::new(5).expect("odd");
+    let (_, key) = generated(&ctx, Some(element), Level(4));
+    let (c0, c1) = (Source(4).poly(&ctx, 5, 0), Source(5).poly(&ctx, 5, 0));
+    // Limbs per job depend on the number of threads.
+    let results = [1, 2, 8].map(|threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
+        pool.install(|| {
+            let hoisted = Hoisted::new(&ctx, &c1).rotate(&c0, element, &key).expect("key fits");
+            let direct = rotate(&ctx, &c0, &c1, element, &key).expect("key fits");
+            assert!(hoisted == direct, "{threads} threads");
+            direct
+        })
+    });
+    assert!(results[0] == results[1] && results[1] == results[2]);
+    let expected = reference_switch(&ctx, &c1, &key, 5);
+    assert_congruent(&ctx, &results[0].1, &expected[1]);
+}
