@@ -225,7 +225,10 @@ impl Planned {
 fn warnings(prepared: &Prepared, exact: &ClearRun, bits: f64) -> Vec<String> {
     let mut warnings = prepared.notes.clone();
     warnings.extend(exact.violations.iter().map(ToString::to_string));
-    if bits < SUSPICIOUS_BITS {
+    if exact.outputs.iter().flat_map(|output| &output.data).any(|x| !x.is_finite()) {
+        let overflow = "the model overflows on this input, in the clear too: there is no answer";
+        warnings.push(overflow.to_owned());
+    } else if bits < SUSPICIOUS_BITS {
         warnings.push(format!(
             "the outputs are far from what the same program gives in the clear: only {bits:.1} bits of their range agree; do not trust the answer"
         ));

@@ -47,10 +47,10 @@ struct Flags {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
     /// Per-channel mean subtracted from pixel / 255, as 0.49,0.48,0.45; overrides the model's.
-    #[arg(long, value_name = "M,...", value_delimiter = ',', allow_negative_numbers = true)]
+    #[arg(long, value_name = "M,...", value_delimiter = ',', allow_hyphen_values = true)]
     mean: Option<Vec<f32>>,
     /// Per-channel standard deviation that pixel / 255 - mean is divided by; overrides the model's.
-    #[arg(long, value_name = "S,...", value_delimiter = ',', allow_negative_numbers = true)]
+    #[arg(long, value_name = "S,...", value_delimiter = ',', allow_hyphen_values = true)]
     std: Option<Vec<f32>>,
     /// Seed of the noisy backend.
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -100,11 +100,22 @@ fn run(flags: &Flags) -> anyhow::Result<()> {
     std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")
 }
 
+/// The message and those of its causes that it does not quote already.
+fn with_causes(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
 fn main() -> ExitCode {
     match run(&Flags::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", with_causes(&error));
             ExitCode::FAILURE
         }
     }
@@ -119,6 +130,13 @@ mod tests {
     #[test]
     fn flags_are_consistent() {
         Flags::command().debug_assert();
+    }
+
+    #[test]
+    fn causes_are_said_once() {
+        let error =
+            anyhow::anyhow!("no such file").context("cannot read x: no such file").context("cannot start");
+        assert_eq!(with_causes(&error), "cannot start: cannot read x: no such file");
     }
 
     #[test]

@@ -30,13 +30,13 @@ impl std::fmt::Display for RangeViolation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "layer `{}`: {} of {} channels leave the calibrated range, channel {} by {:.0} % of its width; the answer may be wrong",
-            self.layer,
-            self.channels,
-            self.of,
-            self.worst_channel,
-            100.0 * self.overshoot
-        )
+            "layer `{}`: {} of {} channels leave the calibrated range, channel {} by ",
+            self.layer, self.channels, self.of, self.worst_channel
+        )?;
+        match self.overshoot {
+            far if far > 10.0 => write!(f, "more than ten times its width; the answer is meaningless"),
+            near => write!(f, "{:.0} % of its width; the answer may be wrong", 100.0 * near),
+        }
     }
 }
 
@@ -108,7 +108,7 @@ fn violation(record: &RangeRecord, values: &[f64]) -> Option<RangeViolation> {
         .map(|(c, channel)| {
             let (low, high) = span(c);
             let width = (high - low).max(widest * 1e-3).max(f64::MIN_POSITIVE);
-            channel.iter().map(|&x| (low - x).max(x - high) / width).fold(0.0, f64::max)
+            channel.iter().map(|&x| beyond(x, low, high) / width).fold(0.0, f64::max)
         })
         .collect();
     let channels = overshoots.iter().filter(|&&o| o > TOLERATED).count();
@@ -120,6 +120,11 @@ fn violation(record: &RangeRecord, values: &[f64]) -> Option<RangeViolation> {
         worst_channel,
         overshoot,
     })
+}
+
+/// How far `x` is outside `low..=high`; infinitely far when it is no number.
+fn beyond(x: f64, low: f64, high: f64) -> f64 {
+    if x.is_finite() { (low - x).max(x - high).max(0.0) } else { f64::INFINITY }
 }
 
 #[cfg(test)]
@@ -134,6 +139,13 @@ mod tests {
     fn inside_passes() {
         assert_eq!(violation(&record(), &[-1.0, 1.0, 0.0, 4.0]), None);
         assert_eq!(violation(&record(), &[1.0; 3]), None);
+    }
+
+    #[test]
+    fn overflow_is_the_worst_violation() {
+        let found = violation(&record(), &[f64::NAN, 1.0, 0.0, 4.0]).expect("channel 0 is no number");
+        assert_eq!((found.channels, found.worst_channel, found.overshoot), (1, 0, f64::INFINITY));
+        assert!(found.to_string().ends_with("the answer is meaningless"), "{found}");
     }
 
     #[test]

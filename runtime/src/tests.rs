@@ -176,6 +176,15 @@ fn the_binary_reads_artefacts_and_refuses_damaged_ones() {
     assert!(missing.to_string().contains("none.fhe"), "{missing}");
 }
 
+#[test]
+fn a_pool_of_one_thread_does() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = artefact(directory.path(), &sampled());
+    let single = LocalOptions { threads: Some(1), ..options(Backend::Ckks) };
+    let report = run_local(&path, &single, &Silent).expect("it runs");
+    assert!(report.error_bits >= MINIMUM_BITS, "{} bits", report.error_bits);
+}
+
 fn run_file(name: &str, write: impl FnOnce(&Path)) -> Result<RunReport, RuntimeError> {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join(name);

@@ -14,6 +14,8 @@ use super::tensor::{NamedTensor, TensorPort, same_but_batch, shape_text};
 
 /// Largest input file that is read.
 const MAX_INPUT_BYTES: u64 = 1 << 30;
+/// Most numbers of a model input.
+const MAX_INPUT_ELEMENTS: usize = 1 << 28;
 
 /// Where the input of a run comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +70,7 @@ impl ClearSide {
         outputs: &[TensorPort],
         flags: &Normalisation,
     ) -> Result<Self, ClientError> {
+        check_size(part)?;
         let image = image::image_spec(part, flags)?;
         if let Some(spec) = &image {
             image::check_spec(spec, part)?;
@@ -220,6 +223,24 @@ impl ClearSide {
             check_finite(&format!("`{}`", tensor.name), &tensor.data)?;
         }
         Ok(ordered.into_iter().cloned().collect())
+    }
+}
+
+/// The input's size, which a hostile artefact chooses, must be reasonable, and the sample must have it.
+fn check_size(part: &ClientPart) -> Result<(), ClientError> {
+    let elements = part.input_shape.iter().try_fold(1usize, |product, &extent| product.checked_mul(extent));
+    let input = || part.input_name.clone();
+    let Some(elements) = elements.filter(|&count| (1..=MAX_INPUT_ELEMENTS).contains(&count)) else {
+        return Err(ClientError::InputSize { input: input(), shape: shape_text(&part.input_shape) });
+    };
+    match &part.sample {
+        Some(sample) if sample.data.len() != elements => Err(ClientError::Shape {
+            what: format!("the artefact's sample, with {} numbers,", sample.data.len()),
+            found: shape_text(&sample.shape),
+            input: input(),
+            expected: shape_text(&part.input_shape),
+        }),
+        _ => Ok(()),
     }
 }
 

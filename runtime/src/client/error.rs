@@ -45,6 +45,16 @@ pub enum ClientError {
         /// Shape of the model input.
         expected: String,
     },
+    /// The model's input is empty or unreasonably large.
+    #[error(
+        "the model's input `{input}` has shape {shape}, which is empty or too large; compile the model again"
+    )]
+    InputSize {
+        /// Name of the model input.
+        input: String,
+        /// Its shape.
+        shape: String,
+    },
     /// A picture was given to a model whose input is none.
     #[error("{path} is a picture, but the model's input `{input}` of shape {shape} is none (1 or 3 channels, 4 extents); give an .npy array", path = path.display())]
     NotAnImageModel {

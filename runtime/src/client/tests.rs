@@ -1,6 +1,6 @@
 //! Head and tail models, guessed image specifications, and the flags of normalisation.
 
-use peregrine_ir::client::ClientPart;
+use peregrine_ir::client::{ClientPart, ClientTensor};
 
 use super::clear_side::ClearSide;
 use super::onnx::testing::unary_model;
@@ -55,6 +55,18 @@ fn inputs_that_do_not_fit_the_program_are_refused() {
     let side = side(&part(&[1, 3, 4, 5]), &Normalisation::default()).expect("it loads");
     let error = side.prepare(None).expect_err("20 columns are not 16").to_string();
     assert!(error.contains("1x3x4x5") && error.contains("1x3x4x4"), "{error}");
+}
+
+#[test]
+fn hostile_input_sizes_are_refused() {
+    for shape in [&[1, 3, 0, 4][..], &[1, 1 << 20, 1 << 20], &[usize::MAX, 2]] {
+        let refused = side(&part(shape), &Normalisation::default()).err();
+        assert!(matches!(refused, Some(ClientError::InputSize { .. })), "{shape:?}");
+    }
+    let sample = ClientTensor { shape: vec![1, 3, 4, 4], data: vec![0.0; 47] };
+    let refused =
+        side(&ClientPart { sample: Some(sample), ..part(&[1, 3, 4, 4]) }, &Normalisation::default());
+    assert!(matches!(refused.err(), Some(ClientError::Shape { .. })));
 }
 
 #[test]
