@@ -182,3 +182,7 @@ impl<'a, D: Staged> PassManager<'a, D> {
         D::verify(graph).map_err(|source| PassError::Invalid { pass: last, source })
     }
 }
+
+#[cfg(test)]
+#[path = "pass_tests.rs"]
+mod tests;

@@ -27,7 +27,9 @@ pub mod poly;
 pub mod ranges;
 mod rewrite;
 #[cfg(test)]
-mod testing;
+mod snapshots;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use peregrine_ir::tensor::{Tensor, TensorGraph};
 

@@ -62,3 +62,29 @@ pub fn measure_ranges(graph: &TensorGraph, batch: &Batch) -> Result<Vec<ChannelR
         None => Ok(ranges),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::testing::Net;
+
+    #[test]
+    fn every_value_and_channel_is_measured() {
+        let mut net = Net::new(&[2, 1, 2]);
+        let y = net.affine(net.input, &[2.0, -1.0], &[0.0, 1.0]);
+        let graph = net.output(y);
+        let batch = Batch::new(&[2, 1, 2], vec![1.0, -3.0, 0.5, 0.0, 2.0, 0.0, 0.0, -4.0]).unwrap();
+        assert_eq!(measure(&graph, &batch).unwrap(), [vec![3.0, 4.0], vec![6.0, 5.0]]);
+        let ranges = measure_ranges(&graph, &batch).unwrap();
+        assert_eq!((ranges[1].low.clone(), ranges[1].high.clone()), (vec![-6.0, 0.5], vec![4.0, 5.0]));
+    }
+
+    #[test]
+    fn values_that_are_not_finite_are_named() {
+        let mut net = Net::new(&[1, 1, 1]);
+        let y = net.poly(net.input, 1, 8);
+        let batch = Batch::new(&[1, 1, 1], vec![1e30]).unwrap();
+        let error = measure(&net.output(y), &batch).unwrap_err();
+        assert!(matches!(&error, PassError::NotFinite { layer } if layer == "layer1"), "{error}");
+    }
+}

@@ -87,6 +87,7 @@ fn priced(
 fn price(tables: &Tables, term: &Term) -> (u32, u64) {
     match term.op {
         TermOp::Opaque(_) => (1, 1),
+        TermOp::Activated { .. } => (1, 100),
         TermOp::Add => (0, 1),
         // Dearer than any polynomial: a product of two tensors has no encrypted form, `x x` as a polynomial has.
         TermOp::Mul => (1, 1_000_000),

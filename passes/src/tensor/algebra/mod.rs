@@ -10,6 +10,7 @@
 //! | affine(conv(x)) | conv'(x) | |
 //! | conv(affine(x)) | conv'(x) | no offset, or no padding |
 //! | affine(x + y) | affine'(x) + affine''(y) | offset to either side |
+//! | activation(affine(x)) | the same at no cost | its polynomial will take the affine map over |
 //! | identity(x) | x | |
 //!
 //! Example: `c0 + 0.5 x + c2 (x x)` in plain Mul and Add is one polynomial of degree 2; a batch norm after a residual sum
@@ -160,9 +161,12 @@ impl Import<'_> {
                 let negated = self.poly(ChannelPoly::affine(&[-1.0], &[0.0]), args[1], &node.origin);
                 self.egraph.add(Term::new(TermOp::Add, vec![args[0], negated]))
             }
+            TensorOp::Activation(_) => {
+                self.egraph.analysis.activation(id.0);
+                self.egraph.add(Term::new(TermOp::Opaque(id.0), args))
+            }
             TensorOp::Input { .. }
             | TensorOp::FullyConnected { .. }
-            | TensorOp::Activation(_)
             | TensorOp::Pool(_)
             | TensorOp::GlobalAveragePool
             | TensorOp::Pad { .. }
@@ -208,6 +212,14 @@ impl Export<'_> {
             TermOp::Opaque(id) => {
                 let node = &self.old.nodes[ValueId(id)];
                 Ok(self.new.add(node.op.clone(), args, node.ty.clone(), node.origin.clone()))
+            }
+            TermOp::Activated { node, affine } => {
+                let node = &self.old.nodes[ValueId(node)];
+                let (poly, origin) = tables.poly_at(affine);
+                let op = self.polynomial(poly, args[0]);
+                let origin = Some(origin.clone()).filter(|o| !o.as_str().is_empty());
+                let shifted = self.append(op, &args, origin)?;
+                self.append(node.op.clone(), &[shifted], Some(node.origin.clone()))
             }
             TermOp::Add => self.append(TensorOp::Add, &args, named),
             TermOp::Mul => self.append(TensorOp::Mul, &args, named),

@@ -19,12 +19,13 @@ enum Equal {
 
 /// All rules.
 pub(super) fn all() -> Vec<Rewrite<Term, Tables>> {
-    let rules: [(&str, Rule); 5] = [
+    let rules: [(&str, Rule); 6] = [
         ("merge-elementwise", merge_elementwise),
         ("compose-polynomials", compose),
         ("affine-into-convolution", affine_into_conv),
         ("convolution-takes-affine", conv_takes_affine),
         ("affine-through-sum", affine_through_sum),
+        ("activation-takes-affine", activation_takes_affine),
     ];
     rules
         .into_iter()
@@ -96,7 +97,9 @@ fn merge_elementwise(egraph: &mut Graph, term: &Term) -> Vec<Equal> {
     let merge = match term.op {
         TermOp::Add => ChannelPoly::plus,
         TermOp::Mul => ChannelPoly::times,
-        TermOp::Opaque(_) | TermOp::Conv(_) | TermOp::Poly(_) => return Vec::new(),
+        TermOp::Opaque(_) | TermOp::Activated { .. } | TermOp::Conv(_) | TermOp::Poly(_) => {
+            return Vec::new();
+        }
     };
     let (left, right) = (as_polynomials(egraph, term.args[0]), as_polynomials(egraph, term.args[1]));
     let mut found = Vec::new();
@@ -129,7 +132,7 @@ fn compose(egraph: &mut Graph, term: &Term) -> Vec<Equal> {
 fn affine_of(egraph: &Graph, term: &Term) -> Option<ChannelPoly> {
     match term.op {
         TermOp::Poly(key) => Some(egraph.analysis.poly_at(key).0.clone()).filter(|p| p.degree() == 1),
-        TermOp::Opaque(_) | TermOp::Conv(_) | TermOp::Add | TermOp::Mul => None,
+        TermOp::Opaque(_) | TermOp::Activated { .. } | TermOp::Conv(_) | TermOp::Add | TermOp::Mul => None,
     }
 }
 
@@ -185,4 +188,21 @@ fn affine_through_sum(egraph: &mut Graph, term: &Term) -> Vec<Equal> {
         }
     }
     found
+}
+
+fn activation_takes_affine(egraph: &mut Graph, term: &Term) -> Vec<Equal> {
+    let TermOp::Opaque(node) = term.op else { return Vec::new() };
+    if !egraph.analysis.is_activation(node) {
+        return Vec::new();
+    }
+    terms(egraph, term.args[0])
+        .into_iter()
+        .filter(|inner| affine_of(egraph, inner).is_some())
+        .filter_map(|inner| match inner.op {
+            TermOp::Poly(affine) => {
+                Some(Equal::Term(Term::new(TermOp::Activated { node, affine }, inner.args)))
+            }
+            _ => None,
+        })
+        .collect()
 }

@@ -1,5 +1,6 @@
 //! The language of the e-graph: convolutions and polynomials by key into side tables.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use egg::{Analysis, DidMerge, EGraph, Id, Language};
@@ -13,6 +14,14 @@ use crate::tensor::poly::ChannelPoly;
 pub(super) enum TermOp {
     /// A node of the graph, by its value id, that no rule looks into.
     Opaque(u32),
+    /// An activation node (by its value id) on an affine map (a polynomial of [`Tables`]) of its operand. The affine map is
+    /// free: the polynomial that is fitted to the activation takes it over.
+    Activated {
+        /// Value id of the activation.
+        node: u32,
+        /// Key of the affine map.
+        affine: u32,
+    },
     /// A convolution of [`Tables`].
     Conv(u32),
     /// A polynomial of [`Tables`].
@@ -157,9 +166,18 @@ fn scaled(first: Option<&[f64]>, factors: &[f64]) -> Vec<f64> {
 pub(super) struct Tables {
     convs: Vec<(ConvForm, Origin)>,
     polys: Vec<(ChannelPoly, Origin)>,
+    activations: BTreeSet<u32>,
 }
 
 impl Tables {
+    /// Notes that a node, by its value id, is an activation.
+    pub(super) fn activation(&mut self, node: u32) {
+        self.activations.insert(node);
+    }
+    /// Whether a node is an activation.
+    pub(super) fn is_activation(&self, node: u32) -> bool {
+        self.activations.contains(&node)
+    }
     /// Key of a convolution.
     pub(super) fn conv(&mut self, form: ConvForm, origin: &Origin) -> u32 {
         intern(&mut self.convs, form, origin)

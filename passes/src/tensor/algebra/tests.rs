@@ -114,3 +114,53 @@ fn degrees_above_eight_stay_apart() {
     let b = net.poly(a, 2, 3);
     assert_eq!(op_names(&simplified(net.output(b))), ["input", "polynomial", "polynomial"]);
 }
+
+#[test]
+fn a_lone_square_is_a_polynomial() {
+    let mut net = Net::new(&[2, 3, 3]);
+    let a = net.conv(net.input, 2, 1, 1, [0; 4], 1);
+    let b = net.add(TensorOp::Mul, &[a, a]);
+    assert_eq!(op_names(&simplified(net.output(b))), ["input", "convolution", "polynomial"]);
+}
+
+#[test]
+fn at_a_limit_the_graph_is_still_the_same_function() {
+    let mut net = Net::new(&[3, 4, 4]);
+    let mut x = net.conv(net.input, 3, 3, 1, [1; 4], 1);
+    for _ in 0..4 {
+        let p = plain_polynomial(&mut net, x, true);
+        x = net.batch_norm(p);
+    }
+    let graph = net.output(x);
+    for iterations in 0..3 {
+        let mut out = graph.clone();
+        Algebra { iterations, ..Algebra::default() }.run(&mut out).unwrap();
+        assert_same_outputs(&graph, &out);
+    }
+}
+
+#[test]
+fn sums_of_one_value_and_subtracted_affine_maps_stay_exact() {
+    let mut net = Net::new(&[2, 4, 4]);
+    let a = net.batch_norm(net.input);
+    let b = net.conv(a, 2, 3, 1, [1; 4], 2);
+    let c = net.add(TensorOp::Add, &[b, b]);
+    let d = net.batch_norm(c);
+    let e = net.add(TensorOp::Sub, &[d, a]);
+    let f = net.relu(e);
+    let g = net.add(TensorOp::Sub, &[f, d]);
+    simplified(net.output(g));
+}
+
+#[test]
+fn an_affine_map_before_an_activation_waits_for_its_polynomial() {
+    let mut net = Net::new(&[3, 4, 4]);
+    let a = net.poly(net.input, 3, 2);
+    let b = net.conv(a, 3, 3, 1, [1; 4], 1);
+    let c = net.add(TensorOp::Add, &[a, b]);
+    let d = net.batch_norm(c);
+    let e = net.relu(d);
+    let out = simplified(net.output(e));
+    let names = ["input", "polynomial", "convolution", "sum", "per-channel affine map", "activation"];
+    assert_eq!(op_names(&out), names);
+}
