@@ -192,6 +192,26 @@ fn activations_are_fitted_and_ranges_travel() {
 }
 
 #[test]
+fn inputs_outside_the_calibrated_ranges_are_reported() {
+    let bench = Bench::new();
+    bench.file("m.onnx", &classifier("Relu"));
+    bench.file("c.npz", &calibration(8));
+    let said = |value: f32| {
+        let mut npy = Vec::new();
+        ndarray::Array4::<f32>::from_elem((1, 1, 8, 8), value).write_npy(&mut npy).unwrap();
+        bench.file("s.npy", &npy);
+        let args = ["m.onnx", "--calibrate", "c.npz", "--degree", "2", "--sample", "s.npy"];
+        String::from_utf8(bench.run(&args).stderr).unwrap()
+    };
+    assert!(!said(0.25).contains("outside the calibrated range"));
+    let overshoot = said(4.0);
+    assert!(
+        overshoot.contains("node_a") && overshoot.contains("outside the calibrated range"),
+        "{overshoot}"
+    );
+}
+
+#[test]
 fn each_level_can_be_emitted_and_dumped() {
     let bench = Bench::new();
     bench.file("m.onnx", &classifier("Square"));
