@@ -113,7 +113,7 @@ impl LayoutPlan {
         if gap.iter().all(|&g| g % factor == 0) {
             return Ok(self.gapped(shape, gap.map(|g| g / factor), grid));
         }
-        if gap[0] != gap[1] || factor % gap[0] != 0 {
+        if gap[0] != gap[1] || !factor.is_multiple_of(gap[0]) {
             return Err(LowerError::Unsupported {
                 layer: layer.to_owned(),
                 what: format!("a map {shape} at stride {}x{} does not fit one ciphertext", gap[0], gap[1]),

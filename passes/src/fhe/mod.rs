@@ -6,7 +6,7 @@
 //! | [`pack`] | tensor graph + ranges | fhe graph, stage packed |
 //! | [`level`] | fhe graph packed | fhe graph leveled, bits of the prime chain |
 //! | [`params`] | prime chain | the smallest secure ring that fits |
-//! | [`split`], [`poly_eval`], [`emit`] | fhe graph leveled + parameters | program with key manifest |
+//! | [`split`], `poly_eval`, [`emit`] | fhe graph leveled + parameters | program with key manifest |
 //! | [`cost`] | program | predicted seconds and bytes |
 
 pub mod cost;

@@ -141,12 +141,13 @@ impl<'a> Packer<'a> {
         let channels = shape_of(node)?.c;
         let mut sum = Sum { terms: Vec::new(), bias: vec![0.0; channels as usize] };
         for &arg in &node.args {
-            if self.users[arg.index()].len() == 1 && !self.graph.is_output(arg) {
-                if let Some(Repr::Pending(pending)) = &self.reprs[arg.index()] {
-                    sum.terms.extend(pending.terms.iter().cloned());
-                    sum.bias.iter_mut().zip(&pending.bias).for_each(|(a, b)| *a += b);
-                    continue;
-                }
+            if self.users[arg.index()].len() == 1
+                && !self.graph.is_output(arg)
+                && let Some(Repr::Pending(pending)) = &self.reprs[arg.index()]
+            {
+                sum.terms.extend(pending.terms.iter().cloned());
+                sum.bias.iter_mut().zip(&pending.bias).for_each(|(a, b)| *a += b);
+                continue;
             }
             let source = self.packed(arg, self.graph.nodes[arg].origin.clone())?;
             let geometry = ConvGeometry::channel_scaling(channels);

@@ -105,7 +105,7 @@ impl Walk<'_> {
     /// The new value of an old one, with its padding.
     fn padded(&mut self, old: ValueId) -> Result<ValueId, PassError> {
         let value = self.rewrite.value(old);
-        let pads = std::mem::replace(&mut self.pads[old.index()], [0; 4]);
+        let pads = std::mem::take(&mut self.pads[old.index()]);
         if pads == [0; 4] {
             return Ok(value);
         }

@@ -17,7 +17,7 @@
 //! ends in the convolution and in the polynomial that are summed.
 //!
 //! Bounded by nodes and iterations, never by a clock; where a limit is hit the graph is still correct, only less merged.
-//! Extraction takes the least depth, then the least work, with shared nodes counted once ([`extract`]).
+//! Extraction takes the least depth, then the least work, with shared nodes counted once (module `extract`).
 
 mod extract;
 mod rules;

@@ -5,10 +5,10 @@
 //! The original network and the one under construction run side by side on the calibration images, node by node. Where an
 //! activation is reached:
 //! 1. ([`Reconstruction::Ridge`]) the convolution that feeds it is refitted so that the new network's pre-activations are
-//!    again those of the original ([`refit`]): one ridge regression per layer takes back much of the earlier layers' error;
+//!    again those of the original (module `refit`): one ridge regression per layer takes back much of the earlier layers' error;
 //! 2. each channel's polynomial is fitted by least squares to the *original* network's activations at this place, on the
 //!    new network's pre-activations, weighted by how often they occur; a small uniform weight over the range with a margin
-//!    keeps the polynomial tame where few samples lie ([`channel`]);
+//!    keeps the polynomial tame where few samples lie (module `channel`);
 //! 3. the polynomial replaces the activation.
 //!
 //! The last linear layer before an output is refitted to the original output.
