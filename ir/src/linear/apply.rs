@@ -5,69 +5,90 @@ use rayon::prelude::*;
 
 use super::CallPlan;
 
+/// `(index of the giant step, variances, sums)`: adds an error of these variances to the sums.
+pub type AddErrors<'a> = dyn Fn(usize, &[f64], &mut [f64]) + Sync + 'a;
+
+/// The errors that CKKS adds inside a linear call, as variances of independent slots.
+pub struct CallNoise<'a> {
+    /// Variance of each weight of term t.
+    pub weights: &'a [f64],
+    /// Variance that a baby rotation adds to each slot of input i.
+    pub rotated: &'a [f64],
+    /// Adds the errors.
+    pub add: &'a AddErrors<'a>,
+}
+
+/// Giant steps that are computed before they are added up: bounds the memory, not the result.
+const GIANTS_AT_ONCE: usize = 16;
+
 /// Runs a planned call on slot vectors, rotation by rotation as the evaluator does on ciphertexts.
 ///
 /// `weights[t]` are the weights of term t, `inputs[i]` the slots of input i of the plan, repeating with their length (a
-/// power of two). Gives one slot vector per output, of the largest period of the call. `disturb(giant, sums, slots)` may
-/// change each giant step's inner sum before it is rotated; `sums[s]` is the sum of the squares of the operand slots
-/// that were multiplied into slot s. Without a disturbance the sums are not computed and `sums` is empty.
+/// power of two). Gives one slot vector per output, of the largest period of the call.
 pub fn apply_clear(
     call: &CallPlan,
     weights: &[&[f32]],
     inputs: &[&[f64]],
-    disturb: Option<&(dyn Fn(usize, &[f64], &mut [f64]) + Sync)>,
+    noise: Option<&CallNoise<'_>>,
 ) -> Vec<Vec<f64>> {
     let length = call.maps.iter().map(|m| m.period() as usize).max().unwrap_or(1);
+    let step = Step { call, length, weights, inputs, noise };
     let mut outputs = vec![vec![0.0; length]; call.plan.outputs as usize];
-    let mut first_giant = 0;
+    let mut index = 0;
     for stage in &call.plan.stages {
-        let sums: Vec<Vec<f64>> = (stage.giants.par_iter().enumerate())
-            .map(|(index, giant)| {
-                let squares = disturb.map(|disturb| (first_giant + index, disturb));
-                giant_step(call, giant, length, weights, inputs, squares)
-            })
-            .collect();
-        for (giant, sum) in stage.giants.iter().zip(&sums) {
-            add_rotated(&mut outputs[giant.output as usize], sum, giant.rotation.get() as usize);
+        for giants in stage.giants.chunks(GIANTS_AT_ONCE) {
+            let sums: Vec<Vec<f64>> =
+                giants.par_iter().enumerate().map(|(i, giant)| step.inner_sum(index + i, giant)).collect();
+            for (giant, sum) in giants.iter().zip(&sums) {
+                add_rotated(&mut outputs[giant.output as usize], sum, giant.rotation.get() as usize);
+            }
+            index += giants.len();
         }
-        first_giant += stage.giants.len();
         fold(stage, &mut outputs);
     }
     outputs
 }
 
-type Disturb<'a> = (usize, &'a (dyn Fn(usize, &[f64], &mut [f64]) + Sync));
-
-fn giant_step(
-    call: &CallPlan,
-    giant: &GiantStep,
+struct Step<'a> {
+    call: &'a CallPlan,
     length: usize,
-    weights: &[&[f32]],
-    inputs: &[&[f64]],
-    disturb: Option<Disturb<'_>>,
-) -> Vec<f64> {
-    let mut sum = vec![0.0; length];
-    let mut squares = vec![0.0; if disturb.is_some() { length } else { 0 }];
-    for term in &giant.terms {
-        let planned = call.diagonals[term.diagonal.0 as usize];
-        let map = &call.maps[planned.term as usize];
-        let Some(diagonal) = map.expand(planned.key, weights[planned.term as usize], planned.giant) else {
-            continue;
-        };
-        let input = inputs[term.input as usize];
-        let baby = call.plan.babies[term.input as usize][term.baby as usize].get() as usize;
-        let (in_mask, diagonal_mask) = (input.len() - 1, diagonal.len() - 1);
-        for (s, sum) in sum.iter_mut().enumerate() {
-            *sum += diagonal[s & diagonal_mask] * input[(s + baby) & in_mask];
+    weights: &'a [&'a [f32]],
+    inputs: &'a [&'a [f64]],
+    noise: Option<&'a CallNoise<'a>>,
+}
+
+impl Step<'_> {
+    /// The sum of the products of a giant step, not yet rotated.
+    fn inner_sum(&self, index: usize, giant: &GiantStep) -> Vec<f64> {
+        let call = self.call;
+        let mut sum = vec![0.0; self.length];
+        let mut variance = vec![0.0; if self.noise.is_some() { self.length } else { 0 }];
+        for term in &giant.terms {
+            let planned = call.diagonals[term.diagonal.0 as usize];
+            let weights = self.weights[planned.term as usize];
+            let Some(diagonal) = call.maps[planned.term as usize].expand(planned.key, weights, planned.giant)
+            else {
+                continue;
+            };
+            let input = self.inputs[term.input as usize];
+            let baby = call.plan.babies[term.input as usize][term.baby as usize].get() as usize;
+            let (in_mask, diagonal_mask) = (input.len() - 1, diagonal.len() - 1);
+            for (s, sum) in sum.iter_mut().enumerate() {
+                *sum += diagonal[s & diagonal_mask] * input[(s + baby) & in_mask];
+            }
+            let Some(noise) = self.noise else { continue };
+            let of_weights = noise.weights[planned.term as usize];
+            let of_input = if baby == 0 { 0.0 } else { noise.rotated[term.input as usize] };
+            for (s, variance) in variance.iter_mut().enumerate() {
+                let (weight, slot) = (diagonal[s & diagonal_mask], input[(s + baby) & in_mask]);
+                *variance += of_weights * slot * slot + of_input * weight * weight;
+            }
         }
-        for (s, square) in squares.iter_mut().enumerate() {
-            *square += input[(s + baby) & in_mask].powi(2);
+        if let Some(noise) = self.noise {
+            (noise.add)(index, &variance, &mut sum);
         }
+        sum
     }
-    if let Some((index, disturb)) = disturb {
-        disturb(index, &squares, &mut sum);
-    }
-    sum
 }
 
 fn fold(stage: &Stage, outputs: &mut [Vec<f64>]) {

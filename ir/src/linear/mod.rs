@@ -11,7 +11,7 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
-pub use apply::apply_clear;
+pub use apply::{AddErrors, CallNoise, apply_clear};
 pub use diagonals::{DiagonalKey, Diagonals};
 pub use plan::{BsgsSplit, CallPlan, PlannedDiagonal, plan_call};
 

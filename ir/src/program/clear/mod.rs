@@ -2,8 +2,8 @@
 //! precision.
 //!
 //! The machine executes the very plan of each linear call, rotation by rotation, on `f64` slots of one period per register.
-//! The noise model adds Gaussian noise where CKKS rounds: fresh encryption, rescaling, the rounding of plaintexts and the
-//! ModDown of key switching; its sizes are those of [`peregrine_ckks::noise`].
+//! The noise model adds Gaussian noise where CKKS does: fresh encryption, rescaling, the rounding of plaintexts and key
+//! switching; its sizes are those of [`peregrine_ckks::noise`].
 
 mod gauss;
 
@@ -20,7 +20,7 @@ use super::verify::{checked_params, verify_at};
 use super::{CallId, Inst, Probe, Program, Reg, VectorId, VerifyErrors};
 use crate::consts::{ConstData, ConstId};
 use crate::layout::Layout;
-use crate::linear::{CallPlan, LayoutId, ResolvedMap, apply_clear, plan_call};
+use crate::linear::{CallNoise, CallPlan, LayoutId, ResolvedMap, apply_clear, plan_call};
 
 /// Whether a clear run imitates the noise of CKKS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -277,12 +277,12 @@ impl Run<'_, '_> {
                 let mut value = self.registers[src].clone();
                 let period = value.slots.len();
                 value.slots.rotate_left(rotation.get() as usize % period);
-                self.key_switched(index, &mut value, 1);
+                self.key_switched(index, &mut value);
                 self.registers.insert(*dst, value);
             }
             Inst::Conjugate { dst, src } => {
                 let mut value = self.registers[src].clone();
-                self.key_switched(index, &mut value, 1);
+                self.key_switched(index, &mut value);
                 self.registers.insert(*dst, value);
             }
             // The verifier refuses it; in the clear a refresh is the identity.
@@ -307,10 +307,10 @@ impl Run<'_, '_> {
         }
     }
 
-    /// The rounding of `switches` key switches; each divides by P and rounds as a rescale does.
-    fn key_switched(&self, index: u32, value: &mut Value, switches: usize) {
-        let n = self.machine.params.n();
-        self.disturb(index, 1, value, || noise::rescale_rms(n) * (switches as f64).sqrt());
+    /// The error of one key switch.
+    fn key_switched(&self, index: u32, value: &mut Value) {
+        let level = value.level;
+        self.disturb(index, 1, value, || noise::key_switch_rms(&self.machine.params, level));
     }
 
     fn input(&mut self, index: u32, dst: Reg, input: u32, cipher: u32) {
@@ -333,32 +333,26 @@ impl Run<'_, '_> {
         let operands: Vec<&Value> = args.iter().map(|arg| &self.registers[arg]).collect();
         let inputs: Vec<&[f64]> = operands.iter().map(|value| &value.slots[..]).collect();
         let level = operands[0].level;
-        // Weights are encoded at the result's scale over the operand's: at the coarsest of these, to be on the safe side.
-        let largest = operands.iter().map(|v| v.scale.value(&machine.params)).fold(0.0, f64::max);
-        let weight_scale = scale.value(&machine.params) / largest;
-        let rounding = move |seed: u64, giant: usize, squares: &[f64], slots: &mut [f64]| {
-            let rms = noise::plaintext_rounding_rms(2 * slots.len()) / weight_scale;
-            let mut gauss = Gauss::new(seed, u64::from(index), 16 + giant as u64);
-            for (slot, square) in slots.iter_mut().zip(squares) {
-                *slot += rms * square.sqrt() * gauss.sample();
-            }
-        };
         let results = match machine.noise {
             Noise::None => apply_clear(&plan, &weights, &inputs, None),
             Noise::Model { seed } => {
-                let disturb = move |giant: usize, squares: &[f64], slots: &mut [f64]| {
-                    rounding(seed, giant, squares, slots);
+                let (of_weights, rotated) = call_variances(&machine.params, &plan, &operands, scale);
+                let add = |giant: usize, variances: &[f64], sums: &mut [f64]| {
+                    let mut gauss = Gauss::new(seed, u64::from(index), 16 + giant as u64);
+                    for (sum, variance) in sums.iter_mut().zip(variances) {
+                        *sum += variance.sqrt() * gauss.sample();
+                    }
                 };
-                apply_clear(&plan, &weights, &inputs, Some(&disturb))
+                let noise = CallNoise { weights: &of_weights, rotated: &rotated, add: &add };
+                apply_clear(&plan, &weights, &inputs, Some(&noise))
             }
         };
         let period = plan.maps[0].period_out() as usize;
-        let switches = key_switches(&plan);
+        let rms = output_rms(&machine.params, &plan, level);
         for (part, (&dst, mut slots)) in (2u64..).zip(dsts.iter().zip(results)) {
             slots.truncate(period);
             let mut value = Value { slots, level, scale: scale.clone() };
-            let n = machine.params.n();
-            self.disturb(index, part << 32, &mut value, || noise::rescale_rms(n) * switches.sqrt());
+            self.disturb(index, part << 32, &mut value, || rms);
             self.registers.insert(dst, value);
         }
     }
@@ -401,7 +395,7 @@ impl Run<'_, '_> {
         self.combine(dst, a, b, |x, y| x * y);
         if let Some(mut value) = self.registers.remove(&dst) {
             value.scale = scale;
-            self.key_switched(index, &mut value, 1);
+            self.key_switched(index, &mut value);
             self.registers.insert(dst, value);
         }
     }
@@ -422,13 +416,31 @@ impl Run<'_, '_> {
     }
 }
 
-/// ModDowns that one output of a call sees: one per giant step that rotates, per fold, and the last.
-fn key_switches(plan: &CallPlan) -> f64 {
-    let outputs = f64::from(plan.plan.outputs.max(1));
-    let (mut giants, mut folds) = (0usize, 0usize);
-    for stage in &plan.plan.stages {
-        giants += stage.giants.iter().filter(|g| !g.rotation.is_zero()).count();
-        folds += stage.fold.len();
+/// Variances of the weights of each term and of what a baby rotation adds to each input.
+///
+/// The weights of a term are rounded at the result's scale over the operand's; a baby rotation is a key switch at the
+/// operand's scale, whose division by P is put off to the end.
+fn call_variances(
+    params: &Params,
+    plan: &CallPlan,
+    operands: &[&Value],
+    scale: &Scale,
+) -> (Vec<f64>, Vec<f64>) {
+    let mut of_weights = vec![0.0f64; plan.maps.len()];
+    for (term, planned) in plan.plan.terms().map(|term| (term, plan.diagonals[term.diagonal.0 as usize])) {
+        let at = scale.div(&operands[term.input as usize].scale).value(params);
+        let rms = noise::plaintext_rounding_rms(2 * plan.maps[planned.term as usize].period() as usize) / at;
+        of_weights[planned.term as usize] = rms * rms;
     }
-    1.0 + giants as f64 / outputs + folds as f64
+    let rotated =
+        |value: &&Value| (noise::key_switch_rms(params, value.level) / value.scale.value(params)).powi(2);
+    (of_weights, operands.iter().map(rotated).collect())
+}
+
+/// Error of one output of a call: the key switches of the giant steps that rotate and of the folds, and the last
+/// division by P.
+fn output_rms(params: &Params, plan: &CallPlan, level: Level) -> f64 {
+    let counts = plan.plan.counts();
+    let switches = (counts.giant_rotations + counts.fold_rotations) as f64 / counts.outputs.max(1) as f64;
+    noise::rescale_rms(params.n()).hypot(switches.sqrt() * noise::key_switch_rms(params, level))
 }
