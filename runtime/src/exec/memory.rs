@@ -13,8 +13,10 @@ use super::schedule::{Schedule, first_operand, results};
 use crate::bytes::{ByteSize, available_memory};
 use crate::error::{BudgetOrigin, RuntimeError};
 
-/// Memory of the process besides what is counted: code, thread stacks, the allocator's slack.
+/// Memory of the process besides what is counted: code, thread stacks.
 const PROCESS: u64 = 96 << 20;
+/// One part in this many of keys and ciphertexts is the allocator's slack.
+const SLACK: u64 = 64;
 
 /// What a run needs memory for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,11 +35,14 @@ pub struct MemoryEstimate {
 impl MemoryEstimate {
     /// Estimates a run on parameters, program and planned constants.
     pub fn of(program: &Program, schedule: &Schedule, constants: &Constants, params: &Params) -> Self {
+        let keys = key_bytes(&program.manifest, params);
+        let working = ByteSize(working_bytes(program, schedule, constants, params));
+        let slack = (keys.0 + working.0) / SLACK;
         Self {
-            keys: key_bytes(&program.manifest, params),
+            keys,
             constants: constants.bytes(),
-            working: ByteSize(working_bytes(program, schedule, constants, params)),
-            fixed: ByteSize(fixed_bytes(program, params)),
+            working,
+            fixed: ByteSize(fixed_bytes(program, params) + slack),
         }
     }
 
