@@ -99,9 +99,10 @@ pub fn run_loaded(
         None => loaded.client.labels.clone(),
     };
     let clear_side = clear_side(loaded, &options.normalisation)?;
-    let planned = match options.backend {
-        Backend::Ckks => Some(Planned::new(loaded, options)?),
-        Backend::Clear | Backend::Noisy { .. } => None,
+    let engine = match options.backend {
+        Backend::Ckks => Engine::Encrypted(Planned::new(loaded, options)?),
+        Backend::Clear => Engine::Clear,
+        Backend::Noisy { seed } => Engine::Noisy { seed },
     };
     let mut seconds = Seconds { load: start.elapsed().as_secs_f64(), ..Seconds::default() };
     let clock = Instant::now();
@@ -110,32 +111,14 @@ pub fn run_loaded(
 
     let clock = Instant::now();
     let exact = clear_run(loaded, Noise::None, &prepared)?;
-    let exact_seconds = clock.elapsed().as_secs_f64();
-    let (decrypted, profile) = match (planned, options.backend) {
-        (Some(planned), _) => {
-            let (outputs, profile) = planned.run(loaded, &prepared, progress, &mut seconds)?;
-            (outputs, Some(profile))
-        }
-        (None, Backend::Ckks | Backend::Clear) => {
-            seconds.online = exact_seconds;
-            (exact.outputs.clone(), None)
-        }
-        (None, Backend::Noisy { seed }) => {
-            let clock = Instant::now();
-            let noisy = clear_run(loaded, Noise::Model { seed }, &prepared)?;
-            seconds.online = clock.elapsed().as_secs_f64();
-            (noisy.outputs, None)
-        }
-    };
+    seconds.online = clock.elapsed().as_secs_f64();
+    let (decrypted, profile) = engine.run(loaded, &prepared, &exact, progress, &mut seconds)?;
     let clock = Instant::now();
     let outputs = clear_side.finish(&decrypted)?;
     seconds.decrypt += clock.elapsed().as_secs_f64();
     let clear = clear_side.finish(&exact.outputs)?;
 
     let bits = error_bits(&decrypted, &exact.outputs);
-    let params = &loaded.interface.params;
-    let manifest = &loaded.interface.manifest;
-    let keys = manifest.galois.len() + manifest.relin.iter().len();
     Ok(RunReport {
         model: loaded.program.name.clone(),
         input: prepared.source.to_string(),
@@ -147,15 +130,50 @@ pub fn run_loaded(
         seconds,
         peak_bytes: peak_memory().map(|size| size.0),
         backend: options.backend.name(),
-        parameters: ParameterReport::new(
-            params,
-            keys,
-            key_bytes(manifest, params).0,
-            loaded.program.insts.len(),
-        ),
+        parameters: parameters(loaded),
         warnings: warnings(&prepared, &exact, bits),
         profile: profile.map(|profile| ProfileReport::new(&profile, options.detail)),
     })
+}
+
+fn parameters(loaded: &Loaded) -> ParameterReport {
+    let (params, manifest) = (&loaded.interface.params, &loaded.interface.manifest);
+    let keys = manifest.galois.len() + manifest.relin.iter().len();
+    ParameterReport::new(params, keys, key_bytes(manifest, params).0, loaded.program.insts.len())
+}
+
+/// What makes the outputs, ready to run.
+enum Engine {
+    Encrypted(Planned),
+    Clear,
+    Noisy { seed: u64 },
+}
+
+impl Engine {
+    /// The program's outputs. `exact` is the run in the clear, whose time is in `seconds.online` until another run's
+    /// replaces it.
+    fn run(
+        self,
+        loaded: &Loaded,
+        prepared: &Prepared,
+        exact: &ClearRun,
+        progress: &dyn Progress,
+        seconds: &mut Seconds,
+    ) -> Result<(Vec<NamedTensor>, Option<Profile>), RuntimeError> {
+        match self {
+            Self::Encrypted(planned) => {
+                let (outputs, profile) = planned.run(loaded, prepared, progress, seconds)?;
+                Ok((outputs, Some(profile)))
+            }
+            Self::Clear => Ok((exact.outputs.clone(), None)),
+            Self::Noisy { seed } => {
+                let clock = Instant::now();
+                let noisy = clear_run(loaded, Noise::Model { seed }, prepared)?;
+                seconds.online = clock.elapsed().as_secs_f64();
+                Ok((noisy.outputs, None))
+            }
+        }
+    }
 }
 
 /// Head, tail and preprocessing of an artefact.
