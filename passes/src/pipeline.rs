@@ -44,8 +44,8 @@ pub const DEEPEST_LOG_N: u32 = 16;
 pub struct Options {
     /// Activation fitting.
     pub fit: Fit,
-    /// Scales.
-    pub precision: Precision,
+    /// Scales; `None` for those that suit the polynomials' degree ([`Precision::of_degree`]).
+    pub precision: Option<Precision>,
     /// Kernel times for the cost model.
     pub machine: Machine,
     /// When passes are verified.
@@ -122,15 +122,29 @@ pub enum PipelineError {
 pub type Observer<'o> = &'o mut dyn FnMut(&'static str, Snapshot<'_>);
 
 impl Default for Options {
-    /// The deepest fit, data at 2^28 and weights at 2^22: one 50-bit prime per convolution and square.
+    /// The deepest fit, and scales by degree.
     fn default() -> Self {
         Self {
             fit: Fit::Deepest,
-            precision: Precision { data_bits: 28, weight_bits: 22 },
+            precision: None,
             machine: Machine::default(),
             verification: Verification::EachPass,
         }
     }
+}
+
+impl Options {
+    fn scales(&self, degree: u32) -> Precision {
+        self.precision.unwrap_or_else(|| Precision::of_degree(degree))
+    }
+}
+
+fn largest_degree(graph: &TensorGraph) -> u32 {
+    let columns = graph.nodes.values().filter_map(|node| match node.op {
+        TensorOp::Poly { coefficients } => graph.tables.consts[coefficients].shape.last(),
+        _ => None,
+    });
+    columns.max().map_or(0, |&columns| columns as u32 - 1)
 }
 
 /// Compiles an imported graph.
@@ -209,7 +223,8 @@ fn fit_activations(
 
 /// The highest degree whose prime chain fits, found on a copy with stand-in coefficients: levels depend on degrees only.
 fn deepest_degree(graph: &TensorGraph, options: &Options) -> Result<u32, PipelineError> {
-    let ranges: Vec<Vec<f64>> = graph.nodes.values().map(|n| vec![1.0; interp::channels_of(&n.ty.shape).0]).collect();
+    let ranges: Vec<Vec<f64>> =
+        graph.nodes.values().map(|n| vec![1.0; interp::channels_of(&n.ty.shape).0]).collect();
     for degree in DEGREES_TRIED {
         let mut trial = graph.clone();
         let ones = vec![1.0; degree as usize + 1];
@@ -218,7 +233,7 @@ fn deepest_degree(graph: &TensorGraph, options: &Options) -> Result<u32, Pipelin
             node.op = TensorOp::Poly { coefficients };
         }
         let packed = pack::pack(&trial, &ranges, 1 << (DEEPEST_LOG_N - 1))?;
-        let chain = level::assign(&packed, options.precision)?.tables.chain_bits;
+        let chain = level::assign(&packed, options.scales(degree))?.tables.chain_bits;
         if !params::candidates(&chain, DEEPEST_LOG_N).is_empty() {
             return Ok(degree);
         }
@@ -243,9 +258,10 @@ fn lower(
     let shapes: Vec<Vec<usize>> =
         graph.outputs.iter().map(|o| graph.nodes[o.value].ty.shape.clone()).collect();
     let mut chain = Vec::new();
+    let precision = options.scales(largest_degree(graph));
     for log_n in params::LOG_N {
         let packed = pack::pack(graph, ranges, 1 << (log_n - 1))?;
-        let leveled = level::assign(&packed, options.precision)?;
+        let leveled = level::assign(&packed, precision)?;
         chain = leveled.tables.chain_bits.clone();
         let candidates = params::candidates(&chain, log_n);
         if candidates.is_empty() {

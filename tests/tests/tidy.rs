@@ -85,7 +85,9 @@ fn source_files_stay_small() {
     let long: Vec<String> = sources()
         .iter()
         .filter(|(path, _)| !is_test(path))
-        .map(|(path, text)| (path, text.split("#[cfg(test)]\nmod tests {").next().unwrap_or(text).lines().count()))
+        .map(|(path, text)| {
+            (path, text.split("#[cfg(test)]\nmod tests {").next().unwrap_or(text).lines().count())
+        })
         .filter(|(_, lines)| *lines > MAX_LINES)
         .map(|(path, lines)| format!("{}: {lines} lines", path.display()))
         .collect();

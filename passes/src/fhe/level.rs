@@ -22,6 +22,19 @@ pub struct Precision {
     pub weight_bits: u32,
 }
 
+impl Precision {
+    /// Scales that share one 50-bit prime per linear map best, by the highest degree: polynomials of degree 5 and more
+    /// rescale two powers, whose rounding errors their coefficients magnify, so they want the larger data scale; below that the
+    /// rounding of weights (about 2^(6 - W) per product) weighs more. Measured on the noise model (BENCHMARKS.md).
+    pub fn of_degree(degree: u32) -> Self {
+        if degree > 4 {
+            Self { data_bits: 30, weight_bits: 20 }
+        } else {
+            Self { data_bits: 28, weight_bits: 22 }
+        }
+    }
+}
+
 /// Largest prime, in bits.
 pub const MAX_PRIME_BITS: u32 = 50;
 /// Smallest prime that the plan asks for: below, too few primes are 1 mod 2N.

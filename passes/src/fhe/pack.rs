@@ -162,7 +162,8 @@ impl<'a> Packer<'a> {
             .clone()
             .ok_or_else(|| LowerError::bug("polynomial without monic form"))?;
         let mut operand = self.packed(arg, self.graph.nodes[arg].origin.clone())?;
-        if self.out.tables.consts[self.out.nodes[operand].ty.unit].to_f64() != m.operand_unit {
+        let unrescaled = matches!(self.out.nodes[operand].op, FheOp::Poly(_));
+        if unrescaled || self.out.tables.consts[self.out.nodes[operand].ty.unit].to_f64() != m.operand_unit {
             operand = self.rescaled_copy(arg, operand, &m.operand_unit, node)?;
         }
         let shape = vec![m.result_unit.len(), m.degree as usize];

@@ -131,6 +131,18 @@ fn every_degree_evaluates_exactly() {
 }
 
 #[test]
+fn polynomials_in_a_row_and_of_the_input() {
+    let (mut net, x) = Net::new([1, 2, 6, 6]);
+    let p = net.poly(x, 2);
+    let c = net.conv(p, 4, Geometry::SAME);
+    let p = net.poly(c, 8);
+    let p = net.poly(p, 3);
+    let y = net.conv(p, 3, Geometry::SAME);
+    let (compiled, batch) = net.compile(y);
+    assert_exact(&compiled, &batch);
+}
+
+#[test]
 fn strided_grouped_and_depthwise_convolutions_on_odd_extents() {
     let depthwise = Geometry { groups: 6, ..Geometry::SAME };
     let grouped = Geometry { groups: 3, ..Geometry::DOWN };

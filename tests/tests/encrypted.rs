@@ -1,0 +1,71 @@
+//! Fixtures end to end: ONNX in, encrypted answers out, against the polynomial model in the clear and against tract.
+
+use peregrine_compiler::driver;
+use peregrine_compiler::oracle::Tract;
+use peregrine_ir::client::ClientTensor;
+use peregrine_tests::{Session, argmax, compile_options, compiled, fixture, pictures};
+
+/// Encrypted outputs must agree with the clear run on this many bits of the output range.
+const LEAST_BITS: f64 = 8.0;
+
+fn artefact(model: &str, calibrate: bool) -> (tempfile::TempDir, std::path::PathBuf) {
+    let mut options = compile_options(model);
+    if calibrate {
+        options.calibrate = Some(fixture("calibration/natural32.npz"));
+    }
+    let (prepared, lowered) = compiled(&options);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("model.fhe");
+    let client = driver::client_part(&prepared, lowered.ranges.clone());
+    driver::write_artefact(&path, &lowered, &client).expect("the artefact is written");
+    (folder, path)
+}
+
+#[test]
+fn fashion_net_answers_twenty_encrypted_pictures_as_in_the_clear() {
+    let (_folder, path) = artefact("square_fashion.onnx", false);
+    let session = Session::open(&path);
+    let original = std::fs::read(fixture("models/square_fashion.onnx")).expect("the model");
+    let oracle = Tract::load(&original).expect("tract loads it");
+    let mut right = 0;
+    for (picture, label) in pictures("fashion") {
+        let answer = session.answer(&picture);
+        assert_eq!(argmax(&answer.encrypted), argmax(&answer.clear), "{}", picture.display());
+        assert!(answer.error_bits() >= LEAST_BITS, "{}: {:.1} bits", picture.display(), answer.error_bits());
+        let expected = oracle_output(&oracle, &picture);
+        assert_eq!(argmax(&answer.encrypted), argmax(&expected), "{} against tract", picture.display());
+        right += usize::from(argmax(&answer.encrypted) == label);
+    }
+    assert!(right >= 18, "{right} of 20 pictures are right");
+}
+
+fn oracle_output(oracle: &Tract, picture: &std::path::Path) -> Vec<f64> {
+    let gray = image::open(picture).expect("a picture").to_luma8();
+    // fixtures/README.md: pixels / 255, then the mean and standard deviation in the model's metadata.
+    let (mean, std) = metadata_normalisation();
+    let data: Vec<f32> = gray.pixels().map(|p| (f32::from(p.0[0]) / 255.0 - mean) / std).collect();
+    let input = ClientTensor { shape: vec![1, 1, gray.height() as usize, gray.width() as usize], data };
+    let output = oracle.run(&input).expect("tract runs");
+    output[0].data.iter().map(|&v| f64::from(v)).collect()
+}
+
+fn metadata_normalisation() -> (f32, f32) {
+    let prepared = driver::prepare(&compile_options("square_fashion.onnx")).expect("the fixture is read");
+    let image = prepared.imported.image.expect("the fixture says how pictures are read");
+    (image.mean[0], image.std[0])
+}
+
+#[test]
+#[ignore = "about 9 GiB and two minutes; run with: cargo test --release -p peregrine-tests --test encrypted -- --ignored"]
+fn resnet8_answers_twenty_encrypted_pictures_as_in_the_clear() {
+    let (_folder, path) = artefact("cifar10_resnet8.onnx", true);
+    let session = Session::open(&path);
+    let mut right = 0;
+    for (picture, label) in pictures("cifar10") {
+        let answer = session.answer(&picture);
+        assert_eq!(argmax(&answer.encrypted), argmax(&answer.clear), "{}", picture.display());
+        assert!(answer.error_bits() >= LEAST_BITS, "{}: {:.1} bits", picture.display(), answer.error_bits());
+        right += usize::from(argmax(&answer.encrypted) == label);
+    }
+    assert!(right >= 14, "{right} of 20 pictures are right");
+}

@@ -1,0 +1,18 @@
+//! The text of fixture (a) at each level of the IR. Read a new snapshot before you accept it.
+
+use peregrine_ir::text::{parse_fhe, parse_program, parse_tensor, print_fhe, print_program, print_tensor};
+use peregrine_tests::{compile_options, compiled};
+
+#[test]
+fn square_fashion_at_each_level() {
+    let (_, lowered) = compiled(&compile_options("square_fashion.onnx"));
+    let (tensor, fhe, program) =
+        (&lowered.compiled.polynomial, &lowered.compiled.fhe, &lowered.compiled.program);
+    let texts = [print_tensor(tensor), print_fhe(fhe), print_program(program)];
+    assert_eq!(parse_tensor(&texts[0], &tensor.tables.consts).as_ref(), Ok(tensor));
+    assert_eq!(parse_fhe(&texts[1], &fhe.tables.consts).as_ref(), Ok(fhe));
+    assert_eq!(parse_program(&texts[2], &program.consts).as_ref(), Ok(program));
+    for (level, text) in ["tensor", "fhe", "program"].iter().zip(&texts) {
+        insta::assert_snapshot!(format!("square_fashion_{level}"), text);
+    }
+}
