@@ -13,6 +13,15 @@ fn square_fashion_at_each_level() {
     assert_eq!(parse_fhe(&texts[1], &fhe.tables.consts).as_ref(), Ok(fhe));
     assert_eq!(parse_program(&texts[2], &program.consts).as_ref(), Ok(program));
     for (level, text) in ["tensor", "fhe", "program"].iter().zip(&texts) {
-        insta::assert_snapshot!(format!("square_fashion_{level}"), text);
+        insta::assert_snapshot!(format!("square_fashion_{level}"), without_hashes(text));
     }
+}
+
+/// Units come from ranges measured in `f32`, whose last bits depend on the vector unit: hashes of constants are left out.
+fn without_hashes(text: &str) -> String {
+    let line = |line: &str| match line.split_once("] #") {
+        Some((shape, _)) => format!("{shape}] #\n"),
+        None => format!("{line}\n"),
+    };
+    text.lines().map(line).collect()
 }
