@@ -73,13 +73,16 @@ fn measure(args: &Args) -> Result<String, AnyError> {
     let format = InputFormat { shape: &imported.input.shape, image: imported.image.as_ref() };
     let (mut original, mut polynomial, mut agree, mut finite, mut total) = (0, 0, 0, 0, 0);
     for (label, folder) in sorted(&args.data)?.iter().enumerate() {
-        for chunk in sorted(folder)?[..].iter().take(args.limit.unwrap_or(usize::MAX)).collect::<Vec<_>>().chunks(100) {
+        for chunk in
+            sorted(folder)?[..].iter().take(args.limit.unwrap_or(usize::MAX)).collect::<Vec<_>>().chunks(100)
+        {
             let mut data = Vec::new();
             for picture in chunk {
                 data.extend(read_sample(picture, format)?.data);
             }
             let batch = Batch::new(&imported.input.shape[1..], data)?;
-            let (a, b) = (best(&lowered.compiled.canonical, &batch)?, best(&lowered.compiled.polynomial, &batch)?);
+            let (a, b) =
+                (best(&lowered.compiled.canonical, &batch)?, best(&lowered.compiled.polynomial, &batch)?);
             for (a, b) in a.into_iter().zip(b) {
                 total += 1;
                 original += usize::from(a == Some(label));
