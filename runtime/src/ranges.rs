@@ -6,8 +6,6 @@ use std::collections::HashMap;
 use peregrine_ir::client::RangeRecord;
 use peregrine_ir::program::{Inst, Probe, Program, Reg};
 
-use crate::exec::first_operand;
-
 /// How far, as a share of a channel's calibrated width, a value may leave its range before it is worth a warning.
 const TOLERATED: f64 = 0.02;
 
@@ -82,7 +80,7 @@ fn operands(program: &Program) -> HashMap<&str, Reg> {
     let mut dropped_from: HashMap<Reg, Reg> = HashMap::new();
     let mut operands = HashMap::new();
     for (inst, &layer) in program.insts.iter().zip(&program.inst_layers) {
-        let Some(operand) = first_operand(inst) else { continue };
+        let Some(&operand) = inst.reads().first() else { continue };
         let whole = dropped_from.get(&operand).copied().unwrap_or(operand);
         if let Inst::ModDrop { dst, .. } = inst {
             dropped_from.insert(*dst, whole);

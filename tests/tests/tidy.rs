@@ -73,7 +73,7 @@ fn crates_depend_along_the_arrows_only() {
         for dependency in package["dependencies"].as_array().expect("dependencies") {
             let target = dependency["name"].as_str().expect("name");
             let normal = dependency["kind"].is_null();
-            if normal && target.starts_with("peregrine-") && !(name == "peregrine-tests") {
+            if normal && target.starts_with("peregrine-") && name != "peregrine-tests" {
                 assert!(allowed.contains(&target), "{name} must not depend on {target}");
             }
         }

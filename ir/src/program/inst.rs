@@ -1,6 +1,7 @@
 //! The instructions.
 
 use peregrine_ckks::units::{Level, Rotation, Scale};
+use smallvec::{SmallVec, smallvec};
 
 crate::entity_id!(
     /// A ciphertext register; prints as `r0`.
@@ -148,4 +149,44 @@ pub enum Inst {
         /// The register.
         reg: Reg,
     },
+}
+
+impl Inst {
+    /// Registers that the instruction reads, in operand order.
+    pub fn reads(&self) -> SmallVec<[Reg; 2]> {
+        match self {
+            Self::Input { .. } | Self::Free { .. } => SmallVec::new(),
+            Self::Linear { args, .. } => SmallVec::from_slice(args),
+            Self::AddVector { src, .. }
+            | Self::MulVector { src, .. }
+            | Self::Square { src, .. }
+            | Self::Rescale { src, .. }
+            | Self::ModDrop { src, .. }
+            | Self::Rotate { src, .. }
+            | Self::Conjugate { src, .. }
+            | Self::Bootstrap { src, .. }
+            | Self::Output { src, .. } => smallvec![*src],
+            Self::Add { a, b, .. } | Self::Sub { a, b, .. } | Self::Mul { a, b, .. } => smallvec![*a, *b],
+        }
+    }
+
+    /// Registers that the instruction defines.
+    pub fn writes(&self) -> &[Reg] {
+        match self {
+            Self::Linear { dsts, .. } => dsts,
+            Self::Input { dst, .. }
+            | Self::AddVector { dst, .. }
+            | Self::MulVector { dst, .. }
+            | Self::Add { dst, .. }
+            | Self::Sub { dst, .. }
+            | Self::Mul { dst, .. }
+            | Self::Square { dst, .. }
+            | Self::Rescale { dst, .. }
+            | Self::ModDrop { dst, .. }
+            | Self::Rotate { dst, .. }
+            | Self::Conjugate { dst, .. }
+            | Self::Bootstrap { dst, .. } => std::slice::from_ref(dst),
+            Self::Output { .. } | Self::Free { .. } => &[],
+        }
+    }
 }

@@ -7,7 +7,6 @@ use peregrine_ir::Level;
 use peregrine_ir::linear::{Diagonals, plan_call};
 use peregrine_ir::program::{Inst, Program, Reg};
 
-use super::emit::{reads, writes};
 use super::split::{count, resolve};
 
 /// Times of the kernels on one core, in seconds, and the number of cores.
@@ -163,7 +162,7 @@ fn instruction(
     live: &BTreeMap<Reg, Level>,
     out: &mut Prediction,
 ) -> f64 {
-    let level = reads(inst).first().and_then(|r| live.get(r)).copied().unwrap_or(Level(0));
+    let level = inst.reads().first().and_then(|r| live.get(r)).copied().unwrap_or(Level(0));
     let shape = Shape::of(params, level);
     let (ntt, mac) = (machine.ntt(shape.n), machine.mac(shape.n));
     match inst {
@@ -203,10 +202,10 @@ fn track(program: &Program, inst: &Inst, live: &mut BTreeMap<Reg, Level>) {
         Inst::Input { input, .. } => program.inputs[*input as usize].level,
         Inst::ModDrop { to, .. } | Inst::Bootstrap { to, .. } => *to,
         Inst::Rescale { src, .. } => Level(live.get(src).map_or(0, |l| l.0.saturating_sub(1))),
-        other => reads(other).first().and_then(|r| live.get(r)).copied().unwrap_or(Level(0)),
+        other => other.reads().first().and_then(|r| live.get(r)).copied().unwrap_or(Level(0)),
     };
-    for reg in writes(inst) {
-        live.insert(reg, level);
+    for reg in inst.writes() {
+        live.insert(*reg, level);
     }
     if let Inst::Free { reg } = inst {
         live.remove(reg);

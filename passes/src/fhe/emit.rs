@@ -263,49 +263,11 @@ fn cipher_of(node: &Node<Fhe>) -> Result<&CipherTy, LowerError> {
     node.ty.cipher.as_ref().ok_or_else(|| LowerError::bug(format!("{}: no level", node.origin.as_str())))
 }
 
-/// Registers that an instruction reads.
-pub fn reads(inst: &Inst) -> Vec<Reg> {
-    match inst {
-        Inst::Input { .. } | Inst::Free { .. } => Vec::new(),
-        Inst::Linear { args, .. } => args.clone(),
-        Inst::AddVector { src, .. }
-        | Inst::MulVector { src, .. }
-        | Inst::Square { src, .. }
-        | Inst::Rescale { src, .. }
-        | Inst::ModDrop { src, .. }
-        | Inst::Rotate { src, .. }
-        | Inst::Conjugate { src, .. }
-        | Inst::Bootstrap { src, .. }
-        | Inst::Output { src, .. } => vec![*src],
-        Inst::Add { a, b, .. } | Inst::Sub { a, b, .. } | Inst::Mul { a, b, .. } => vec![*a, *b],
-    }
-}
-
-/// Registers that an instruction defines.
-pub fn writes(inst: &Inst) -> Vec<Reg> {
-    match inst {
-        Inst::Linear { dsts, .. } => dsts.clone(),
-        Inst::Input { dst, .. }
-        | Inst::AddVector { dst, .. }
-        | Inst::MulVector { dst, .. }
-        | Inst::Square { dst, .. }
-        | Inst::Rescale { dst, .. }
-        | Inst::ModDrop { dst, .. }
-        | Inst::Rotate { dst, .. }
-        | Inst::Conjugate { dst, .. }
-        | Inst::Bootstrap { dst, .. }
-        | Inst::Add { dst, .. }
-        | Inst::Sub { dst, .. }
-        | Inst::Mul { dst, .. } => vec![*dst],
-        Inst::Output { .. } | Inst::Free { .. } => Vec::new(),
-    }
-}
-
 /// Frees every register right after its last use (or definition), but not before a probe has seen it.
 fn insert_frees(program: &mut Program) {
     let mut last: BTreeMap<Reg, usize> = BTreeMap::new();
     for (i, inst) in program.insts.iter().enumerate() {
-        for reg in reads(inst).into_iter().chain(writes(inst)) {
+        for reg in inst.reads().into_iter().chain(inst.writes().iter().copied()) {
             last.insert(reg, i);
         }
     }
@@ -366,8 +328,8 @@ fn manifest(program: &Program, params: &Params) -> KeyManifest {
             Inst::Square { src, .. } => relin = relin.max(Some(levels[src])),
             _ => {}
         }
-        for reg in writes(inst) {
-            levels.insert(reg, level);
+        for reg in inst.writes() {
+            levels.insert(*reg, level);
         }
     }
     manifest.relin = relin;
@@ -379,6 +341,6 @@ fn level_after(program: &Program, inst: &Inst, levels: &BTreeMap<Reg, Level>) ->
         Inst::Input { input, .. } => program.inputs[*input as usize].level,
         Inst::ModDrop { to, .. } | Inst::Bootstrap { to, .. } => *to,
         Inst::Rescale { src, .. } => Level(levels[src].0 - 1),
-        other => reads(other).first().map_or(Level(0), |r| levels[r]),
+        other => other.reads().first().map_or(Level(0), |r| levels[r]),
     }
 }

@@ -11,7 +11,7 @@ use peregrine_ir::program::{Inst, Program, Reg};
 
 use super::constants::Constants;
 use super::profile::{InstKind, Profile};
-use super::schedule::{Schedule, first_operand, layer_name, place};
+use super::schedule::{Schedule, layer_name, place};
 use crate::error::{At, RuntimeError};
 use crate::progress::{At as ProgressAt, Phase, Progress};
 
@@ -43,7 +43,7 @@ impl Machine<'_> {
         let mut profile = Profile::new(&program.layers);
         progress.begin(Phase::Program, costs.iter().sum());
         for (index, inst) in program.insts.iter().enumerate() {
-            let level = first_operand(inst).and_then(|reg| self.schedule.get(reg)).map(|ty| ty.level);
+            let level = inst.reads().first().and_then(|&reg| self.schedule.get(reg)).map(|ty| ty.level);
             let (layer, of) = (layer_name(program, index), program.insts.len());
             progress.at(ProgressAt::Instruction { index, of, layer, level });
             let start = Instant::now();

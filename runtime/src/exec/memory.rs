@@ -9,7 +9,7 @@ use peregrine_ir::EntityId;
 use peregrine_ir::program::{Inst, KeyManifest, Program};
 
 use super::constants::Constants;
-use super::schedule::{Schedule, first_operand, results};
+use super::schedule::Schedule;
 use crate::bytes::{ByteSize, available_memory};
 use crate::error::{BudgetOrigin, RuntimeError};
 
@@ -117,7 +117,7 @@ fn working_bytes(program: &Program, schedule: &Schedule, constants: &Constants, 
         .sum();
     let mut peak = live;
     for (index, inst) in program.insts.iter().enumerate() {
-        live += results(inst).iter().map(|reg| sizes[reg.index()]).sum::<u64>();
+        live += inst.writes().iter().map(|reg| sizes[reg.index()]).sum::<u64>();
         let scratch = scratch_bytes(schedule, constants, params, index, inst);
         peak = peak.max(live + scratch);
         if let Inst::Free { reg } = inst {
@@ -137,7 +137,7 @@ fn scratch_bytes(
     index: usize,
     inst: &Inst,
 ) -> u64 {
-    let Some(level) = first_operand(inst).and_then(|reg| schedule.get(reg)).map(|ty| ty.level) else {
+    let Some(level) = inst.reads().first().and_then(|&reg| schedule.get(reg)).map(|ty| ty.level) else {
         return 0;
     };
     match inst {

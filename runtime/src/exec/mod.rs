@@ -29,7 +29,6 @@ use crate::progress::Progress;
 use constants::Constants;
 use interpreter::Machine;
 use schedule::Schedule;
-pub(crate) use schedule::first_operand;
 
 /// A program ready to be run on ciphertexts.
 pub struct Server {
@@ -151,7 +150,7 @@ fn costs(program: &Program, schedule: &Schedule, constants: &Constants) -> Vec<u
     const KEY_SWITCH: u64 = 30;
     let cost = |(index, inst): (usize, &Inst)| {
         let level =
-            first_operand(inst).and_then(|reg| schedule.get(reg)).map_or(0, |ty| u64::from(ty.level.0));
+            inst.reads().first().and_then(|&reg| schedule.get(reg)).map_or(0, |ty| u64::from(ty.level.0));
         let steps = match inst {
             Inst::Linear { .. } => constants.linear(index).map_or(0, |site| {
                 let plan = site.linear_plan();

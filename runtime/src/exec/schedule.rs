@@ -85,7 +85,7 @@ impl Schedule {
             Inst::Output { src, .. } => return self.read(*src).map(|_| ()),
             Inst::Free { reg } => return self.read(*reg).map(|_| ()),
         };
-        for dst in results(inst) {
+        for dst in inst.writes() {
             self.types[dst.index()] = Some(ty.clone());
         }
         Ok(())
@@ -97,46 +97,8 @@ fn rescaled(src: &CipherType) -> Result<CipherType, String> {
     Ok(CipherType { level: Level(level), scale: src.scale.div(&Scale::prime(src.level.0)) })
 }
 
-/// Registers that an instruction defines.
-pub fn results(inst: &Inst) -> &[Reg] {
-    match inst {
-        Inst::Linear { dsts, .. } => dsts,
-        Inst::Input { dst, .. }
-        | Inst::AddVector { dst, .. }
-        | Inst::MulVector { dst, .. }
-        | Inst::Add { dst, .. }
-        | Inst::Sub { dst, .. }
-        | Inst::Mul { dst, .. }
-        | Inst::Square { dst, .. }
-        | Inst::Rescale { dst, .. }
-        | Inst::ModDrop { dst, .. }
-        | Inst::Rotate { dst, .. }
-        | Inst::Conjugate { dst, .. }
-        | Inst::Bootstrap { dst, .. } => std::slice::from_ref(dst),
-        Inst::Output { .. } | Inst::Free { .. } => &[],
-    }
-}
-
-/// The first operand of an instruction.
-pub fn first_operand(inst: &Inst) -> Option<Reg> {
-    match inst {
-        Inst::Linear { args, .. } => args.first().copied(),
-        Inst::AddVector { src, .. }
-        | Inst::MulVector { src, .. }
-        | Inst::Square { src, .. }
-        | Inst::Rescale { src, .. }
-        | Inst::ModDrop { src, .. }
-        | Inst::Rotate { src, .. }
-        | Inst::Conjugate { src, .. }
-        | Inst::Bootstrap { src, .. }
-        | Inst::Output { src, .. } => Some(*src),
-        Inst::Add { a, .. } | Inst::Sub { a, .. } | Inst::Mul { a, .. } => Some(*a),
-        Inst::Input { .. } | Inst::Free { .. } => None,
-    }
-}
-
 fn register_count(program: &Program) -> usize {
-    program.insts.iter().flat_map(results).map(|reg| reg.index() + 1).max().unwrap_or(0)
+    program.insts.iter().flat_map(Inst::writes).map(|reg| reg.index() + 1).max().unwrap_or(0)
 }
 
 /// `instruction 12 (layer conv1)`, for messages.
