@@ -26,7 +26,7 @@ pub fn report(prepared: &Prepared, lowered: &Lowered) -> String {
 pub fn summary(compiled: &Compiled) -> String {
     let (params, p) = (&compiled.params, &compiled.prediction);
     format!(
-        "N = 2^{}, log QP = {:.0}, {} levels, {} keys of {}, about {} of memory and {:.1} s per image",
+        "N = 2^{}, log QP = {:.0}, {} levels, {} keys ({}), about {} of memory and {:.2} s per image",
         params.log_n(),
         params.log_qp(),
         params.max_level().0,
@@ -63,7 +63,10 @@ fn model(out: &mut String, prepared: &Prepared) -> fmt::Result {
 
 fn activations(out: &mut String, compiled: &Compiled) -> fmt::Result {
     let Some(fit) = &compiled.fit else {
-        return writeln!(out, "activations: the model is polynomial already");
+        return writeln!(
+            out,
+            "activations: the model is polynomial already; without --calibrate its ranges come from the sample or a test pattern"
+        );
     };
     writeln!(out, "activations, fitted on the calibration inputs:")?;
     for layer in &fit.layers {
@@ -137,7 +140,7 @@ fn program(out: &mut String, compiled: &Compiled) -> fmt::Result {
         .map(|o| params.ciphertext_bytes(o.level) * u64::from(program.layouts[o.layout].ciphertexts))
         .sum();
     writeln!(out, "  ciphertexts in {} (half of it sent), out {}", Bytes(input), Bytes(output))?;
-    writeln!(out, "  evaluation keys: {} of {} in memory", p.keys, Bytes(p.key_bytes))?;
+    writeln!(out, "  evaluation keys: {}, {} in memory", p.keys, Bytes(p.key_bytes))?;
     writeln!(
         out,
         "  memory: about {} (keys {}, constants {}, ciphertexts {}, scratch {})",
@@ -147,7 +150,7 @@ fn program(out: &mut String, compiled: &Compiled) -> fmt::Result {
         Bytes(p.ciphertext_bytes),
         Bytes(p.scratch_bytes),
     )?;
-    writeln!(out, "  time: about {:.1} s per image by the cost model", p.seconds)
+    writeln!(out, "  time: about {:.2} s per image by the cost model", p.seconds)
 }
 
 fn layers(out: &mut String, compiled: &Compiled) -> fmt::Result {

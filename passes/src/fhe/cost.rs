@@ -25,7 +25,7 @@ pub struct Machine {
 impl Default for Machine {
     /// Figures of a 2-core AVX-512 IFMA machine (BENCHMARKS.md).
     fn default() -> Self {
-        Self { ntt_65536: 0.17e-3, mac_65536: 0.035e-3, bconv_word: 0.25e-9, parallel: 1.7 }
+        Self { ntt_65536: 0.076e-3, mac_65536: 0.085e-3, bconv_word: 0.25e-9, parallel: 1.7 }
     }
 }
 
