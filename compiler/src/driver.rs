@@ -14,6 +14,7 @@ use peregrine_passes::tensor::interp::Batch;
 use peregrine_passes::tensor::ranges::measure_ranges;
 
 use crate::error::CompileError;
+use crate::fidelity;
 use crate::gate::{self, GateReport, Subject, Tolerance};
 use crate::inputs::{InputFormat, read_calibration, read_sample, synthetic};
 use crate::onnx::{Imported, export, import_with, parse_labels};
@@ -34,7 +35,9 @@ pub struct Prepared {
     pub labels: Vec<String>,
     /// The sample given, as the model's input.
     pub sample: Option<ClientTensor>,
-    /// The input that the gate runs, as it is encrypted: the sample's or a synthetic one's.
+    /// The input that checks run, as the model takes it: the sample or a synthetic one.
+    pub raw_input: ClientTensor,
+    /// The same as it is encrypted, after the client's head.
     pub check_input: ClientTensor,
     /// Calibration inputs as they are encrypted.
     pub calibration: Option<Batch>,
@@ -55,13 +58,14 @@ pub fn prepare(options: &CompileOptions) -> Result<Prepared, CompileError> {
     };
     let head = imported.head.as_deref().map(Tract::load).transpose().map_err(CompileError::Head)?;
     let sample = options.sample.as_deref().map(|path| read_sample(path, format)).transpose()?;
-    let check_input = through(head.as_ref(), sample.clone().unwrap_or_else(|| synthetic(format)))?;
+    let raw_input = sample.clone().unwrap_or_else(|| synthetic(format));
+    let check_input = through(head.as_ref(), raw_input.clone())?;
     let calibration = match &options.calibrate {
         Some(path) => Some(batch(head.as_ref(), read_calibration(path, format)?)?),
         None => None,
     };
     let model_hash = *blake3::hash(&bytes).as_bytes();
-    Ok(Prepared { labels, sample, check_input, calibration, model_hash, imported })
+    Ok(Prepared { labels, sample, raw_input, check_input, calibration, model_hash, imported })
 }
 
 /// An input as it is encrypted: after the client's head.
@@ -207,7 +211,8 @@ fn ranges(graph: &TensorGraph, compiled: &Compiled, batch: &Batch) -> Result<Vec
     Ok(polynomials.filter_map(record).collect())
 }
 
-/// Runs the gate and opens it or not; the report comes back in either case.
+/// Compares the imported model with the original, then runs the gate and opens it or not; the report comes back in
+/// either case.
 ///
 /// # Errors
 /// When the check itself fails.
@@ -217,6 +222,7 @@ pub fn check(
     tolerance: Tolerance,
 ) -> Result<GateReport, CompileError> {
     let Lowered { compiled, ranges } = lowered;
+    fidelity::check(&prepared.imported, &compiled.canonical, &prepared.raw_input, &prepared.check_input)?;
     let subject = Subject { model: &compiled.polynomial, program: &compiled.program, ranges };
     Ok(gate::check(subject, &prepared.check_input, tolerance)?)
 }

@@ -8,6 +8,7 @@ use peregrine_passes::fhe::LowerError;
 use peregrine_passes::pipeline::PipelineError;
 use thiserror::Error;
 
+use crate::fidelity::FidelityError;
 use crate::gate::GateError;
 use crate::inputs::InputError;
 use crate::onnx::{ExportError, ImportError};
@@ -87,6 +88,9 @@ pub enum CompileError {
         /// Passes that ran.
         known: String,
     },
+    /// The imported model is not the original.
+    #[error(transparent)]
+    Fidelity(#[from] FidelityError),
     /// The gate stays closed.
     #[error(transparent)]
     Gate(#[from] GateError),
@@ -111,7 +115,8 @@ impl CompileError {
             Self::Pipeline(error) => pipeline_blame(error),
             Self::Gate(GateError::Tolerance { .. }) => Blame::Limit,
             Self::Gate(GateError::Pass(error)) => pass_blame(error),
-            Self::Gate(_) | Self::Export(_) => Blame::Bug,
+            Self::Fidelity(FidelityError::Graph(error)) => pass_blame(error),
+            Self::Fidelity(_) | Self::Gate(_) | Self::Export(_) => Blame::Bug,
         }
     }
 }

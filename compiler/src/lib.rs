@@ -6,6 +6,7 @@
 //! | [`oracle`] | runs ONNX in the clear with tract |
 //! | [`inputs`] | pictures, arrays and folders as model inputs |
 //! | [`driver`] | one compilation: import, calibration, pipeline, gate, container |
+//! | [`fidelity`] | compares the imported model with tract on the original |
 //! | [`gate`] | runs the program on the noisy backend against tract and refuses wrong answers |
 //! | [`report`] | what is known before anything is run |
 //!
@@ -14,6 +15,7 @@
 
 pub mod driver;
 pub mod error;
+pub mod fidelity;
 pub mod gate;
 pub mod inputs;
 pub mod onnx;
