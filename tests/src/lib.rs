@@ -63,7 +63,7 @@ pub fn pictures(folder: &str) -> Vec<(PathBuf, usize)> {
 }
 
 /// Client and server of one compiled model, with keys made and constants encoded.
-pub struct Session {
+pub struct Deployment {
     loaded: Loaded,
     context: Context,
     client: Client,
@@ -80,7 +80,7 @@ pub struct Answer {
     pub clear: Vec<f64>,
 }
 
-impl Session {
+impl Deployment {
     /// Makes keys and encodes constants for an artefact.
     pub fn open(artefact: &Path) -> Self {
         let loaded = Loaded::open(artefact).expect("the artefact loads");

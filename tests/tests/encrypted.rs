@@ -3,16 +3,14 @@
 use peregrine_compiler::driver;
 use peregrine_compiler::oracle::Tract;
 use peregrine_ir::client::ClientTensor;
-use peregrine_tests::{Session, argmax, compile_options, compiled, fixture, pictures};
+use peregrine_tests::{Deployment, argmax, compile_options, compiled, fixture, pictures};
 
 /// Encrypted outputs must agree with the clear run on this many bits of the output range.
 const LEAST_BITS: f64 = 8.0;
 
-fn artefact(model: &str, calibrate: bool) -> (tempfile::TempDir, std::path::PathBuf) {
+fn artefact(model: &str, calibration: Option<&str>) -> (tempfile::TempDir, std::path::PathBuf) {
     let mut options = compile_options(model);
-    if calibrate {
-        options.calibrate = Some(fixture("calibration/natural32.npz"));
-    }
+    options.calibrate = calibration.map(|name| fixture("calibration").join(name));
     let (prepared, lowered) = compiled(&options);
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("model.fhe");
@@ -23,13 +21,13 @@ fn artefact(model: &str, calibrate: bool) -> (tempfile::TempDir, std::path::Path
 
 #[test]
 fn fashion_net_answers_twenty_encrypted_pictures_as_in_the_clear() {
-    let (_folder, path) = artefact("square_fashion.onnx", false);
-    let session = Session::open(&path);
+    let (_folder, path) = artefact("square_fashion.onnx", None);
+    let deployed = Deployment::open(&path);
     let original = std::fs::read(fixture("models/square_fashion.onnx")).expect("the model");
     let oracle = Tract::load(&original).expect("tract loads it");
     let mut right = 0;
     for (picture, label) in pictures("fashion") {
-        let answer = session.answer(&picture);
+        let answer = deployed.answer(&picture);
         assert_eq!(argmax(&answer.encrypted), argmax(&answer.clear), "{}", picture.display());
         assert!(answer.error_bits() >= LEAST_BITS, "{}: {:.1} bits", picture.display(), answer.error_bits());
         let expected = oracle_output(&oracle, &picture);
@@ -58,11 +56,11 @@ fn metadata_normalisation() -> (f32, f32) {
 #[test]
 #[ignore = "about 9 GiB and two minutes; run with: cargo test --release -p peregrine-tests --test encrypted -- --ignored"]
 fn resnet8_answers_twenty_encrypted_pictures_as_in_the_clear() {
-    let (_folder, path) = artefact("cifar10_resnet8.onnx", true);
-    let session = Session::open(&path);
+    let (_folder, path) = artefact("cifar10_resnet8.onnx", Some("natural32.npz"));
+    let deployed = Deployment::open(&path);
     let mut right = 0;
     for (picture, label) in pictures("cifar10") {
-        let answer = session.answer(&picture);
+        let answer = deployed.answer(&picture);
         assert_eq!(argmax(&answer.encrypted), argmax(&answer.clear), "{}", picture.display());
         assert!(answer.error_bits() >= LEAST_BITS, "{}: {:.1} bits", picture.display(), answer.error_bits());
         right += usize::from(argmax(&answer.encrypted) == label);
