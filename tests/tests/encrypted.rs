@@ -54,7 +54,7 @@ fn metadata_normalisation() -> (f32, f32) {
 }
 
 #[test]
-#[ignore = "about 9 GiB and two minutes; run with: cargo test --release -p peregrine-tests --test encrypted -- --ignored"]
+#[ignore = "about 8 GiB and three minutes; run with: cargo test --release -p peregrine-tests --test encrypted -- --ignored"]
 fn resnet8_answers_twenty_encrypted_pictures_as_in_the_clear() {
     let (_folder, path) = artefact("cifar10_resnet8.onnx", Some("natural32.npz"));
     let deployed = Deployment::open(&path);
