@@ -142,3 +142,25 @@ pub struct Program {
     /// Keys.
     pub manifest: KeyManifest,
 }
+
+impl Program {
+    /// A program without constants, instructions or keys.
+    pub fn new(name: String, params: ParamsLiteral) -> Self {
+        Self {
+            name,
+            params,
+            consts: ConstPool::new(),
+            layouts: PrimaryMap::new(),
+            maps: PrimaryMap::new(),
+            calls: PrimaryMap::new(),
+            vectors: PrimaryMap::new(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            insts: Vec::new(),
+            layers: Vec::new(),
+            inst_layers: Vec::new(),
+            probes: Vec::new(),
+            manifest: KeyManifest::default(),
+        }
+    }
+}

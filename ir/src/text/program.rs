@@ -30,10 +30,9 @@ use super::tables::{
     parse_const, parse_layout, parse_map, print_consts, print_layouts, print_maps, print_shape, shape,
 };
 use crate::consts::ConstPool;
-use crate::entity::PrimaryMap;
 use crate::linear::BsgsSplit;
 use crate::program::{
-    CallTerm, Inst, KeyManifest, LinearCall, Probe, Program, ProgramInput, ProgramOutput, Reg, VectorRecipe,
+    CallTerm, Inst, LinearCall, Probe, Program, ProgramInput, ProgramOutput, Reg, VectorRecipe,
 };
 
 type Result<T> = std::result::Result<T, TextError>;
@@ -162,22 +161,7 @@ fn parse_head(line: &mut Cursor<'_>) -> Result<Program> {
     let q = parse_primes(line)?;
     line.key("p")?;
     let p = parse_primes(line)?;
-    Ok(Program {
-        name,
-        params: ParamsLiteral { log_n, q, p },
-        consts: ConstPool::new(),
-        layouts: PrimaryMap::new(),
-        maps: PrimaryMap::new(),
-        calls: PrimaryMap::new(),
-        vectors: PrimaryMap::new(),
-        inputs: Vec::new(),
-        outputs: Vec::new(),
-        insts: Vec::new(),
-        layers: Vec::new(),
-        inst_layers: Vec::new(),
-        probes: Vec::new(),
-        manifest: KeyManifest::default(),
-    })
+    Ok(Program::new(name, ParamsLiteral { log_n, q, p }))
 }
 
 fn parse_primes(line: &mut Cursor<'_>) -> Result<Vec<PrimeSpec>> {

@@ -7,6 +7,7 @@ use peregrine_ir::Level;
 use peregrine_ir::linear::{Diagonals, plan_call};
 use peregrine_ir::program::{Inst, Program, Reg};
 
+use super::emit::level_after;
 use super::split::{count, resolve};
 
 /// Times of the kernels on one core, in seconds, and the number of cores.
@@ -198,12 +199,7 @@ fn instruction(
 }
 
 fn track(program: &Program, inst: &Inst, live: &mut BTreeMap<Reg, Level>) {
-    let level = match inst {
-        Inst::Input { input, .. } => program.inputs[*input as usize].level,
-        Inst::ModDrop { to, .. } | Inst::Bootstrap { to, .. } => *to,
-        Inst::Rescale { src, .. } => Level(live.get(src).map_or(0, |l| l.0.saturating_sub(1))),
-        other => other.reads().first().and_then(|r| live.get(r)).copied().unwrap_or(Level(0)),
-    };
+    let level = level_after(program, inst, live);
     for reg in inst.writes() {
         live.insert(*reg, level);
     }

@@ -9,7 +9,7 @@ use peregrine_ir::program::{
     CallId, CallTerm, Inst, KeyManifest, LinearCall, Probe, Program, ProgramInput, ProgramOutput, Reg,
     VectorId, VectorRecipe,
 };
-use peregrine_ir::{ConstId, ConstTensor, EntityId, GaloisElement, Level, Node, PrimaryMap, Scale, ValueId};
+use peregrine_ir::{ConstId, ConstTensor, EntityId, GaloisElement, Level, Node, Scale, ValueId};
 
 use super::poly_eval::{Operand, PolyEval};
 use super::split::{CallCost, choose_split, resolve};
@@ -45,22 +45,10 @@ pub(super) struct Emitter<'a> {
 
 impl<'a> Emitter<'a> {
     fn new(graph: &'a FheGraph, params: &'a Params, machine: &'a Machine) -> Self {
-        let program = Program {
-            name: graph.name.clone(),
-            params: params.to_literal(),
-            consts: graph.tables.consts.clone(),
-            layouts: graph.tables.layouts.clone(),
-            maps: graph.tables.maps.clone(),
-            calls: PrimaryMap::new(),
-            vectors: PrimaryMap::new(),
-            inputs: Vec::new(),
-            outputs: Vec::new(),
-            insts: Vec::new(),
-            layers: Vec::new(),
-            inst_layers: Vec::new(),
-            probes: Vec::new(),
-            manifest: KeyManifest::default(),
-        };
+        let mut program = Program::new(graph.name.clone(), params.to_literal());
+        program.consts = graph.tables.consts.clone();
+        program.layouts = graph.tables.layouts.clone();
+        program.maps = graph.tables.maps.clone();
         Self { graph, params, machine, program, regs: Vec::new(), next: 0, layer: 0 }
     }
 
@@ -336,7 +324,8 @@ fn manifest(program: &Program, params: &Params) -> KeyManifest {
     manifest
 }
 
-fn level_after(program: &Program, inst: &Inst, levels: &BTreeMap<Reg, Level>) -> Level {
+/// Level of what an instruction defines, from the levels of the registers defined before it.
+pub(super) fn level_after(program: &Program, inst: &Inst, levels: &BTreeMap<Reg, Level>) -> Level {
     match inst {
         Inst::Input { input, .. } => program.inputs[*input as usize].level,
         Inst::ModDrop { to, .. } | Inst::Bootstrap { to, .. } => *to,

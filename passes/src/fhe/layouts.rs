@@ -11,6 +11,9 @@ use peregrine_ir::{EntityId, Slots, ValueId};
 
 use super::LowerError;
 
+/// Most pixels of a network's slot grid: far above any ring, small enough for slot arithmetic in 32 bits.
+const MAX_GRID: u64 = 1 << 28;
+
 /// Distance of neighbouring pixels of a value on the network's slot grid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Spread {
@@ -47,7 +50,9 @@ impl LayoutPlan {
             let spread = match &node.op {
                 TensorOp::Input { .. } => Spread::Gap([1, 1]),
                 TensorOp::Conv(conv) => match of_arg(0) {
-                    Some(Spread::Gap([y, x])) => Spread::Gap([y * conv.stride[0], x * conv.stride[1]]),
+                    Some(Spread::Gap([y, x])) => {
+                        Spread::Gap([y.saturating_mul(conv.stride[0]), x.saturating_mul(conv.stride[1])])
+                    }
                     _ => Spread::Dense,
                 },
                 _ => of_arg(0).unwrap_or(Spread::Gap([1, 1])),
@@ -56,6 +61,13 @@ impl LayoutPlan {
             shapes.push(shape);
         }
         let grid = grid_of(&spreads, &shapes);
+        if u64::from(grid[0]) * u64::from(grid[1]) > MAX_GRID {
+            return Err(LowerError::Unsupported {
+                layer: graph.name.clone(),
+                what: format!("its maps span a grid of {}x{} pixels", grid[0], grid[1]),
+                way_out: format!("use a smaller input or smaller strides: {MAX_GRID} pixels are the limit"),
+            });
+        }
         Ok(Self { spreads, shapes, grid, slots })
     }
 
@@ -153,7 +165,7 @@ fn grid_of(spreads: &[Spread], shapes: &[Chw]) -> [u32; 2] {
     let mut grid = [1, 1];
     for (spread, shape) in spreads.iter().zip(shapes) {
         if let Spread::Gap([y, x]) = spread {
-            grid = [grid[0].max(shape.h * y), grid[1].max(shape.w * x)];
+            grid = [grid[0].max(shape.h.saturating_mul(*y)), grid[1].max(shape.w.saturating_mul(*x))];
         }
     }
     grid

@@ -9,7 +9,7 @@
 //! construction. Level = number of depths - depth.
 
 use peregrine_ir::fhe::{CipherTy, FheGraph, FheOp, MonicPoly, PackedTy, Stage};
-use peregrine_ir::{EntityId, Graph, Level, Node, Scale, ValueId};
+use peregrine_ir::{EntityId, Graph, Level, Node, Origin, Scale, ValueId};
 
 use super::LowerError;
 
@@ -170,7 +170,8 @@ fn rebuild(packed: &FheGraph, chain: &Chain, placed: &[Placed]) -> Result<FheGra
     let mut tables = packed.tables.clone();
     tables.chain_bits = chain.by_level();
     tables.stage = Stage::Leveled;
-    let mut out = Leveler { graph: Graph::new(packed.name.clone(), tables), drops: Vec::new() };
+    let graph = Graph::new(packed.name.clone(), tables);
+    let mut out = Leveler { graph, ciphers: Vec::new(), drops: Vec::new() };
     let level = |depth: u32| Level(chain.levels() - depth);
     let mut renamed: Vec<ValueId> = Vec::with_capacity(placed.len());
     for (id, node) in packed.nodes.iter() {
@@ -178,12 +179,11 @@ fn rebuild(packed: &FheGraph, chain: &Chain, placed: &[Placed]) -> Result<FheGra
         let args: Vec<ValueId> =
             node.args.iter().map(|a| out.dropped(renamed[a.index()], level(place.runs_at))).collect();
         let scale = match &node.op {
-            FheOp::Poly(poly) => poly_scale(*poly, &out.cipher(args[0]).scale, level(place.runs_at)),
+            FheOp::Poly(poly) => poly_scale(*poly, &out.ciphers[args[0].index()].scale, level(place.runs_at)),
             _ => Scale::pow2(place.scale_bits as i32),
         };
         let cipher = CipherTy { level: level(place.depth), scale };
-        let ty = PackedTy { cipher: Some(cipher), ..node.ty.clone() };
-        renamed.push(out.graph.add(node.op.clone(), args, ty, node.origin.clone()));
+        renamed.push(out.add(node.op.clone(), args, node.ty.clone(), cipher, node.origin.clone()));
     }
     for port in &packed.outputs {
         let mut port = port.clone();
@@ -195,21 +195,27 @@ fn rebuild(packed: &FheGraph, chain: &Chain, placed: &[Placed]) -> Result<FheGra
 
 struct Leveler {
     graph: FheGraph,
+    /// Level and scale of each value of `graph`.
+    ciphers: Vec<CipherTy>,
     drops: Vec<(ValueId, Level, ValueId)>,
 }
 
 impl Leveler {
-    fn cipher(&self, value: ValueId) -> CipherTy {
-        self.graph.nodes[value]
-            .ty
-            .cipher
-            .clone()
-            .unwrap_or(CipherTy { level: Level(0), scale: Scale::pow2(0) })
+    fn add(
+        &mut self,
+        op: FheOp,
+        args: Vec<ValueId>,
+        ty: PackedTy,
+        cipher: CipherTy,
+        origin: Origin,
+    ) -> ValueId {
+        self.ciphers.push(cipher.clone());
+        self.graph.add(op, args, PackedTy { cipher: Some(cipher), ..ty }, origin)
     }
 
     /// `value` at `level`, through a Drop if it is higher.
     fn dropped(&mut self, value: ValueId, level: Level) -> ValueId {
-        let cipher = self.cipher(value);
+        let cipher = self.ciphers[value.index()].clone();
         if cipher.level == level {
             return value;
         }
@@ -217,9 +223,9 @@ impl Leveler {
             return known;
         }
         let node = &self.graph.nodes[value];
-        let ty = PackedTy { cipher: Some(CipherTy { level, scale: cipher.scale }), ..node.ty.clone() };
-        let origin = node.origin.clone();
-        let id = self.graph.add(FheOp::Drop { to: level }, [value], ty, origin);
+        let (ty, origin) = (node.ty.clone(), node.origin.clone());
+        let lowered = CipherTy { level, scale: cipher.scale };
+        let id = self.add(FheOp::Drop { to: level }, vec![value], ty, lowered, origin);
         self.drops.push((value, level, id));
         id
     }

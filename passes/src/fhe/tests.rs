@@ -243,6 +243,15 @@ fn relinearisations_are_as_few_as_the_degree_allows() {
 }
 
 #[test]
+fn a_grid_beyond_the_limit_is_refused() {
+    let (mut net, x) = Net::new([1, 1, 40_000, 1]);
+    let y = net.conv(x, 1, Geometry { kernel: [1, 1], stride: [1, 10_000], pads: [0; 4], groups: 1 });
+    net.graph.outputs.push(OutputPort { name: "y".into(), value: y });
+    let error = crate::fhe::layouts::LayoutPlan::of(&net.graph, 1 << 15).err();
+    assert!(matches!(error, Some(crate::fhe::LowerError::Unsupported { .. })), "{error:?}");
+}
+
+#[test]
 fn too_deep_a_model_is_refused_with_numbers() {
     let (mut net, mut x) = Net::new([1, 1, 4, 4]);
     for _ in 0..80 {

@@ -5,7 +5,7 @@
 //! an output. Postcondition of `check-polynomial`: the same without Activation.
 
 use peregrine_ir::tensor::{PoolKind, Stage, Tensor, TensorGraph, TensorOp};
-use peregrine_ir::{EntityId, Node};
+use peregrine_ir::{EntityId, Node, ValueId};
 
 use crate::error::{PassError, Unsupported};
 use crate::pass::{Changed, Pass};
@@ -50,15 +50,12 @@ impl Pass<Tensor> for CheckPolynomial {
 
 fn report(graph: &TensorGraph, stage: Stage) -> Result<Changed, PassError> {
     let users = graph.users();
-    let problems: Vec<Unsupported> = graph
-        .nodes
-        .iter()
-        .filter_map(|(id, node)| problem(graph, node, users[id.index()].is_empty(), stage))
-        .collect();
+    let problems: Vec<Unsupported> =
+        graph.nodes.iter().filter_map(|(id, node)| problem(graph, node, &users[id.index()], stage)).collect();
     if problems.is_empty() { Ok(Changed::No) } else { Err(PassError::Unsupported(problems)) }
 }
 
-fn problem(graph: &TensorGraph, node: &Node<Tensor>, is_last: bool, stage: Stage) -> Option<Unsupported> {
+fn problem(graph: &TensorGraph, node: &Node<Tensor>, users: &[ValueId], stage: Stage) -> Option<Unsupported> {
     let shapes: Vec<_> = node.args.iter().map(|&a| graph.nodes[a].ty.shape.clone()).collect();
     let (what, remedy) = match &node.op {
         TensorOp::Input { .. } if node.ty.shape.len() == 4 => return None,
@@ -72,7 +69,7 @@ fn problem(graph: &TensorGraph, node: &Node<Tensor>, is_last: bool, stage: Stage
             format!("the activation {op:?} is no polynomial"),
             "compile with --activations fit and --calibrate",
         ),
-        TensorOp::Reshape { .. } if is_last => return None,
+        TensorOp::Reshape { .. } if users.is_empty() => return None,
         TensorOp::Reshape { shape } => (
             format!("a reshape from {:?} to {shape:?} in the middle of the model", shapes[0]),
             "only flattening before a fully connected layer can be encrypted; remove the others",

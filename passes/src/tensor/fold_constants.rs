@@ -6,9 +6,8 @@
 use peregrine_ir::tensor::{Stage, Tensor, TensorGraph, TensorOp};
 use peregrine_ir::{ConstTensor, Node, ValueId};
 
-use super::dead_code::prune;
 use super::poly::ChannelPoly;
-use super::rewrite::Rewrite;
+use super::rewrite::{Rewrite, rewrite_nodes};
 use crate::error::PassError;
 use crate::pass::{Changed, Pass};
 
@@ -27,20 +26,7 @@ impl Pass<Tensor> for FoldConstants {
         Stage::Imported
     }
     fn run(&mut self, graph: &mut TensorGraph) -> Result<Changed, PassError> {
-        let mut rewrite = Rewrite::of(graph);
-        for (id, node) in graph.nodes.iter() {
-            match folded(&mut rewrite, node)? {
-                Some(value) => rewrite.set(id, value),
-                None => {
-                    rewrite.copy(id, node);
-                }
-            }
-        }
-        let mut next = rewrite.finish(graph);
-        prune(&mut next);
-        let changed = Changed::when(next != *graph);
-        *graph = next;
-        Ok(changed)
+        rewrite_nodes(graph, folded)
     }
 }
 

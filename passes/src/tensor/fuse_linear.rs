@@ -10,8 +10,7 @@
 use peregrine_ir::tensor::{Conv, Stage, Tensor, TensorGraph, TensorOp};
 use peregrine_ir::{ConstTensor, EntityId, Node, ValueId};
 
-use super::dead_code::prune;
-use super::rewrite::{Rewrite, f32_const};
+use super::rewrite::{Rewrite, f32_const, rewrite_nodes};
 use crate::error::PassError;
 use crate::pass::{Changed, Pass};
 
@@ -36,20 +35,8 @@ impl Pass<Tensor> for FuseLinear {
     }
     fn run(&mut self, graph: &mut TensorGraph) -> Result<Changed, PassError> {
         let users = graph.users();
-        let mut rewrite = Rewrite::of(graph);
-        for (id, node) in graph.nodes.iter() {
-            match fused(graph, &users, &mut rewrite, node)? {
-                Some(value) => rewrite.set(id, value),
-                None => {
-                    rewrite.copy(id, node);
-                }
-            }
-        }
-        let mut next = rewrite.finish(graph);
-        prune(&mut next);
-        let changed = Changed::when(next != *graph);
-        *graph = next;
-        Ok(changed)
+        let old = graph.clone();
+        rewrite_nodes(graph, |rewrite, node| fused(&old, &users, rewrite, node))
     }
 }
 

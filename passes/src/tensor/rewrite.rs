@@ -1,9 +1,11 @@
 //! Building a new graph from an old one, node by node, with inferred types.
 
-use peregrine_ir::tensor::{Conv, TensorGraph, TensorOp, infer};
+use peregrine_ir::tensor::{Conv, Tensor, TensorGraph, TensorOp, infer};
 use peregrine_ir::{ConstId, ConstTensor, EntityId, Graph, Node, Origin, OutputPort, ValueId};
 
+use super::dead_code::prune;
 use crate::error::PassError;
+use crate::pass::Changed;
 
 /// A graph under construction, with the new value of each old one.
 pub(crate) struct Rewrite {
@@ -34,7 +36,7 @@ impl Rewrite {
         append(&mut self.out, op, args, origin)
     }
     /// Appends an old node unchanged.
-    pub(crate) fn copy(&mut self, id: ValueId, node: &Node<peregrine_ir::tensor::Tensor>) -> ValueId {
+    pub(crate) fn copy(&mut self, id: ValueId, node: &Node<Tensor>) -> ValueId {
         let args: Vec<ValueId> = node.args.iter().map(|&a| self.value(a)).collect();
         let new = self.out.add(node.op.clone(), args, node.ty.clone(), node.origin.clone());
         self.set(id, new);
@@ -53,6 +55,27 @@ impl Rewrite {
             .collect();
         self.out
     }
+}
+
+/// Rebuilds `graph` node by node: `replace` gives the new value of a node, or `None` to copy it. Unused nodes go.
+pub(crate) fn rewrite_nodes(
+    graph: &mut TensorGraph,
+    mut replace: impl FnMut(&mut Rewrite, &Node<Tensor>) -> Result<Option<ValueId>, PassError>,
+) -> Result<Changed, PassError> {
+    let mut rewrite = Rewrite::of(graph);
+    for (id, node) in graph.nodes.iter() {
+        match replace(&mut rewrite, node)? {
+            Some(value) => rewrite.set(id, value),
+            None => {
+                rewrite.copy(id, node);
+            }
+        }
+    }
+    let mut next = rewrite.finish(graph);
+    prune(&mut next);
+    let changed = Changed::when(next != *graph);
+    *graph = next;
+    Ok(changed)
 }
 
 /// Appends a node with its inferred type.
