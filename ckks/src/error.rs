@@ -172,6 +172,12 @@ pub enum Error {
     /// A linear plan is inconsistent.
     #[error(transparent)]
     Plan(#[from] crate::evaluator::linear::PlanError),
+    /// Bootstrapping parameters that make no sense.
+    #[error("bootstrapping parameters: {expected}")]
+    Bootstrap {
+        /// What they need.
+        expected: &'static str,
+    },
     /// An object could not be supplied by its owner (for instance a diagonal that failed to expand).
     #[error("{what}: {source}")]
     Source {

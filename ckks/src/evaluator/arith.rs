@@ -179,6 +179,29 @@ impl Evaluator {
         product
     }
 
+    /// Multiplies every slot by the imaginary unit, without a level or a change of scale: the product with `X^(N/2)`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for a foreign ciphertext.
+    pub fn mul_i(&self, a: &Ciphertext) -> Result<Ciphertext, Error> {
+        self.check("mul_i", a)?;
+        let mut product = a.clone();
+        let half = self.ctx.n() / 2;
+        for part in [&mut product.c0, &mut product.c1] {
+            part.par_limbs_mut().enumerate().for_each(|(i, limb)| {
+                let table = &self.ctx.q_tables()[i];
+                let modulus = table.modulus();
+                // Position j holds the value at psi^(2*brv(j)+1), and brv(j) is odd in the upper half: there
+                // X^(N/2) is the cube, the negative, of what it is in the lower half.
+                let unit = modulus.pow(table.psi(), half as u64);
+                let (low, high) = limb.split_at_mut(half);
+                self.ctx.kernels().mul_scalar_assign(modulus, low, modulus.factor(unit));
+                self.ctx.kernels().mul_scalar_assign(modulus, high, modulus.factor(modulus.neg(unit)));
+            });
+        }
+        Ok(product)
+    }
+
     /// The product of two ciphertexts, not yet relinearised; the scales multiply.
     ///
     /// # Errors

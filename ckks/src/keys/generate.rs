@@ -9,6 +9,7 @@ use super::secret::{SecretKey, small_to_ntt};
 use super::{PublicKey, SwitchingKey, expand_uniform, uniform_object};
 use crate::context::Context;
 use crate::error::Error;
+use crate::params::security::EPHEMERAL_WEIGHT;
 use crate::ring::poly::{Basis, Ntt, RnsPoly};
 use crate::ring::sampler::{PublicSeed, Purpose, SecretSeed};
 use crate::units::{GaloisElement, Level};
@@ -23,15 +24,17 @@ pub struct KeyGenerator {
 
 /// Where a switching key comes from.
 #[derive(Clone, Copy)]
-enum Origin {
+enum Origin<'a> {
     Square,
     Automorphism(GaloisElement),
+    /// Another secret with these coefficients.
+    Secret(&'a [i64]),
 }
 
-impl Origin {
+impl Origin<'_> {
     fn element(self) -> Option<GaloisElement> {
         match self {
-            Origin::Square => None,
+            Origin::Square | Origin::Secret(_) => None,
             Origin::Automorphism(element) => Some(element),
         }
     }
@@ -104,7 +107,31 @@ impl KeyGenerator {
         wanted.par_iter().map(|&(element, level)| self.galois(sk, element, level)).collect()
     }
 
-    fn switching(&self, sk: &SecretKey, origin: Origin, level: Level) -> Result<SwitchingKey, Error> {
+    /// The keys of sparse-secret encapsulation (Bossuat et al., eprint 2022/024) for a new secret of weight
+    /// [`EPHEMERAL_WEIGHT`](crate::params::security::EPHEMERAL_WEIGHT), which is forgotten here: from `sk` to it, modulo the
+    /// lowest prime and the special primes of `ephemeral` only, and back to `sk` for levels up to `top`.
+    ///
+    /// # Errors
+    /// [`Error::LevelOutOfRange`], [`Error::ForeignParameters`].
+    pub(crate) fn encapsulation(
+        &self,
+        sk: &SecretKey,
+        ephemeral: &Context,
+        top: Level,
+    ) -> Result<[SwitchingKey; 2], Error> {
+        sk.check("encapsulation key generation", &self.ctx)?;
+        let generator =
+            KeyGenerator { ctx: ephemeral.clone(), root: self.object_seed(), objects: AtomicU64::new(0) };
+        let mut coefficients = Zeroizing::new(vec![0; ephemeral.n()]);
+        let mut stream = generator.object_seed().stream(Purpose::Secret, &[]);
+        stream.fill_sparse_ternary(&mut coefficients, EPHEMERAL_WEIGHT);
+        let back = self.switching(sk, Origin::Secret(&coefficients), top)?;
+        let sparse = SecretKey::from_coefficients(ephemeral, coefficients);
+        let there = generator.switching(&sparse, Origin::Secret(sk.coefficients()), Level(0))?;
+        Ok([there, back])
+    }
+
+    fn switching(&self, sk: &SecretKey, origin: Origin<'_>, level: Level) -> Result<SwitchingKey, Error> {
         let op = "switching key generation";
         sk.check(op, &self.ctx)?;
         self.ctx.check_level(op, level)?;
@@ -117,8 +144,13 @@ impl KeyGenerator {
         Ok(SwitchingKey { element: origin.element(), level, seed: public, digits: b })
     }
 
-    /// NTT values of `s^2` or of the automorphic image of `s`, modulo the Q limbs of `level`.
-    fn source(&self, sk: &SecretKey, origin: Origin, level: Level) -> Result<Zeroizing<RnsPoly<Ntt>>, Error> {
+    /// NTT values of `s^2`, of the automorphic image of `s` or of another secret, modulo the Q limbs of `level`.
+    fn source(
+        &self,
+        sk: &SecretKey,
+        origin: Origin<'_>,
+        level: Level,
+    ) -> Result<Zeroizing<RnsPoly<Ntt>>, Error> {
         let mut source: RnsPoly<Ntt> = self.ctx.zero(Basis::Q(level));
         let kernels = self.ctx.kernels();
         match origin {
@@ -134,6 +166,7 @@ impl KeyGenerator {
                     |(i, limb): (usize, &mut [u64])| kernels.permute(limb, sk.q_limb(i), &permutation);
                 source.par_limbs_mut().enumerate().for_each(permute);
             }
+            Origin::Secret(coefficients) => source = small_to_ntt(&self.ctx, coefficients, Basis::Q(level)),
         }
         Ok(Zeroizing::new(source))
     }
@@ -144,7 +177,7 @@ impl KeyGenerator {
         source: &RnsPoly<Ntt>,
         seed: &SecretSeed,
         public: &PublicSeed,
-        origin: Origin,
+        origin: Origin<'_>,
         digit: usize,
     ) -> super::KeyDigit {
         let ctx = &self.ctx;

@@ -128,6 +128,19 @@ pub enum ParamsError {
         /// The prime.
         value: u64,
     },
+    /// `log2(QP)` exceeds the 128-bit bound for the sparse ephemeral secret of bootstrapping.
+    #[error(
+        "log2(QP) = {log_qp:.1} exceeds {max:.0}, the bound for 128-bit security of an ephemeral secret of weight {} at N = 2^{log_n}; use fewer or smaller primes for the encapsulation",
+        security::EPHEMERAL_WEIGHT
+    )]
+    InsecureEphemeral {
+        /// `log2(N)`.
+        log_n: u32,
+        /// The modulus size.
+        log_qp: f64,
+        /// The bound.
+        max: f64,
+    },
     /// `log2(QP)` exceeds the 128-bit bound.
     #[error(
         "log2(QP) = {log_qp:.1} exceeds {max:.0}, the bound for 128-bit security at N = 2^{log_n} (eprint 2024/463 with slack); use a larger ring or fewer primes"
@@ -197,6 +210,19 @@ impl ParamsLiteral {
             return Err(ParamsError::Insecure { log_n, log_qp: params.log_qp(), max });
         }
         Ok(params)
+    }
+
+    /// Checks the literal for the sparse ephemeral secret of bootstrapping, under which the bound is much lower
+    /// ([`security::max_ephemeral_log_qp`]).
+    ///
+    /// # Errors
+    /// [`ParamsError`] names the first prime or bound that fails.
+    pub(crate) fn check_ephemeral(self) -> Result<Params, ParamsError> {
+        let log_n = self.log_n;
+        let params = self.check()?;
+        let max = security::max_ephemeral_log_qp(log_n).ok_or(ParamsError::Degree { log_n })?;
+        let log_qp = params.log_qp();
+        if log_qp > max { Err(ParamsError::InsecureEphemeral { log_n, log_qp, max }) } else { Ok(params) }
     }
 
     /// Like [`check`](Self::check), but without any security: also smaller rings and larger moduli. For tests.

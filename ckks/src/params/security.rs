@@ -38,6 +38,22 @@ pub fn published_max_log_qp(log_n: u32) -> Option<f64> {
     bound(log_n).map(|bound| bound.published)
 }
 
+/// Secrets of this Hamming weight and no other may be sparse: the ephemeral secret of bootstrapping (Bossuat et al., eprint
+/// 2022/024), under which only the lowest modulus is ever encrypted.
+pub const EPHEMERAL_WEIGHT: u32 = 32;
+
+/// `(log2 N, published, kept)` for a secret of [`EPHEMERAL_WEIGHT`] non-zero coefficients.
+const EPHEMERAL_TABLE: [(u32, f64, f64); 4] =
+    [(13, 37.0, 36.0), (14, 77.0, 75.0), (15, 164.0, 160.0), (16, 349.0, 340.0)];
+
+/// The largest `log2(QP)` under a ternary secret of [`EPHEMERAL_WEIGHT`] non-zero coefficients: 128-bit classical security by
+/// the sparse-key estimates that include the hybrid attacks of eprint 2026/279, with slack. `None` for degrees outside the table.
+pub fn max_ephemeral_log_qp(log_n: u32) -> Option<f64> {
+    // A ring above the table is at least as hard as the largest in it.
+    let log_n = log_n.min(16);
+    EPHEMERAL_TABLE.iter().find(|&&(degree, _, _)| degree == log_n).map(|&(_, _, kept)| kept)
+}
+
 /// Estimated security in bits: near the 128-bit boundary it falls in inverse proportion to `log2(QP)`.
 /// `None` for degrees outside the table.
 pub fn estimated_bits(log_n: u32, log_qp: f64) -> Option<f64> {
@@ -58,6 +74,11 @@ mod tests {
                 assert!(kept > 1.95 * max_log_qp(log_n - 1).unwrap());
             }
         }
+        for (log_n, published, kept) in EPHEMERAL_TABLE {
+            assert!(kept < published && max_ephemeral_log_qp(log_n) == Some(kept));
+            assert!(published < max_log_qp(log_n).unwrap(), "a sparse secret is easier to find");
+        }
+        assert_eq!((max_ephemeral_log_qp(17), max_ephemeral_log_qp(12)), (Some(340.0), None));
         assert_eq!(max_log_qp(11), None);
         assert_eq!(max_log_qp(18), None);
     }

@@ -191,6 +191,28 @@ impl Stream {
         }
     }
 
+    /// Exactly `weight` coefficients `+1` or `-1` at uniform positions, the others zero: a partial Fisher-Yates shuffle over a
+    /// mask that is read whole for each draw, so that neither time nor memory accesses depend on the positions.
+    ///
+    /// # Panics
+    /// If `weight` exceeds the number of coefficients.
+    pub(crate) fn fill_sparse_ternary(&mut self, out: &mut [i64], weight: u32) {
+        assert!(weight as usize <= out.len(), "{weight} non-zero coefficients of {}", out.len());
+        out.fill(0);
+        for drawn in 0..u64::from(weight) {
+            let free = out.len() as u64 - drawn;
+            // The rank among the zero coefficients, uniform up to a bias below 2^-46.
+            let mut rank = ((u128::from(self.next_word()) * u128::from(free)) >> 64) as i64;
+            let sign = (self.next_word() & 1) as i64 * 2 - 1;
+            for value in &mut *out {
+                let zero = i64::from(*value == 0);
+                let hit = zero & i64::from(rank == 0);
+                *value += hit * sign;
+                rank -= zero;
+            }
+        }
+    }
+
     /// Uniform in `{-1, 0, 1}` up to a bias of 2^-62, in constant time.
     pub(crate) fn fill_ternary(&mut self, out: &mut [i64]) {
         for value in out {
@@ -263,6 +285,27 @@ mod tests {
             let share = samples.iter().filter(|&&x| x == value).count() as f64 / SAMPLES as f64;
             assert!((share - 1.0 / 3.0).abs() < 0.01, "{value}: {share}");
         }
+    }
+
+    #[test]
+    fn sparse_secrets_have_their_weight_and_no_preferred_position() {
+        let (n, weight, draws) = (64, 8, 4000);
+        let mut hits = vec![0u32; n];
+        let mut sum = 0;
+        for draw in 0..draws {
+            let mut samples = vec![5; n];
+            stream(draw).fill_sparse_ternary(&mut samples, weight);
+            assert!(samples.iter().all(|x| (-1..=1).contains(x)));
+            assert_eq!(samples.iter().filter(|&&x| x != 0).count(), weight as usize);
+            hits.iter_mut().zip(&samples).for_each(|(hits, x)| *hits += u32::from(*x != 0));
+            sum += samples.iter().sum::<i64>();
+        }
+        // 500 expected each, standard deviation 21; the signs sum to 0 with standard deviation 179.
+        assert!(hits.iter().all(|&hits| (400..600).contains(&hits)), "{hits:?}");
+        assert!(sum.abs() < 1000, "{sum}");
+        let mut full = vec![0; 16];
+        stream(1).fill_sparse_ternary(&mut full, 16);
+        assert!(full.iter().all(|x| x.abs() == 1));
     }
 
     #[test]
