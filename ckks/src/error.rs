@@ -172,6 +172,16 @@ pub enum Error {
     /// A linear plan is inconsistent.
     #[error(transparent)]
     Plan(#[from] crate::evaluator::linear::PlanError),
+    /// A polynomial that cannot be evaluated.
+    #[error(
+        "a polynomial of degree {degree} cannot be evaluated: degrees are 1 to {max}, leading zeros not counted"
+    )]
+    Polynomial {
+        /// Its degree.
+        degree: usize,
+        /// The highest that is accepted.
+        max: usize,
+    },
     /// Bootstrapping parameters that make no sense.
     #[error("bootstrapping parameters: {expected}")]
     Bootstrap {

@@ -54,6 +54,7 @@
 //! ```
 
 pub mod arith;
+pub mod bootstrap;
 pub mod ciphertext;
 pub mod context;
 pub mod encoder;

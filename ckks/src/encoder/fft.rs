@@ -8,13 +8,21 @@ use std::f64::consts::TAU;
 
 /// A complex number.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub(crate) struct Complex {
-    pub(crate) re: f64,
-    pub(crate) im: f64,
+pub struct Complex {
+    /// The real part.
+    pub re: f64,
+    /// The imaginary part.
+    pub im: f64,
 }
 
 impl Complex {
-    fn add(self, other: Complex) -> Complex {
+    pub(crate) const ONE: Complex = Complex { re: 1.0, im: 0.0 };
+
+    pub(crate) fn scale(self, factor: f64) -> Complex {
+        Complex { re: self.re * factor, im: self.im * factor }
+    }
+
+    pub(crate) fn add(self, other: Complex) -> Complex {
         Complex { re: self.re + other.re, im: self.im + other.im }
     }
 
@@ -22,11 +30,11 @@ impl Complex {
         Complex { re: self.re - other.re, im: self.im - other.im }
     }
 
-    fn mul(self, other: Complex) -> Complex {
+    pub(crate) fn mul(self, other: Complex) -> Complex {
         Complex { re: self.re * other.re - self.im * other.im, im: self.re * other.im + self.im * other.re }
     }
 
-    fn conj(self) -> Complex {
+    pub(crate) fn conj(self) -> Complex {
         Complex { re: self.re, im: -self.im }
     }
 }
@@ -55,7 +63,13 @@ impl SpecialFft {
         SpecialFft { size, twiddles }
     }
 
-    fn stage(&self, half: usize) -> &[Complex] {
+    /// The number of slots.
+    pub(crate) fn size(&self) -> usize {
+        self.size
+    }
+
+    /// The `half` twiddles of the butterflies of half length `half`.
+    pub(crate) fn stage(&self, half: usize) -> &[Complex] {
         &self.twiddles[half - 1..2 * half - 1]
     }
 

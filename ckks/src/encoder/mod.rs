@@ -1,4 +1,4 @@
-//! Real vectors to integer polynomials and back.
+//! Real and complex vectors to integer polynomials and back.
 
 mod fft;
 mod lift;
@@ -15,7 +15,8 @@ use crate::error::Error;
 use crate::plaintext::{Coefficients, IntPlaintext};
 use crate::ring::poly::{Basis, Coeff, Ntt, RnsPoly};
 use crate::units::{Scale, Slots};
-use fft::{Complex, SpecialFft};
+pub use fft::Complex;
+pub(crate) use fft::SpecialFft;
 
 /// Coefficients are kept below `2^WORD_BITS`; larger ones share a power of two.
 const WORD_BITS: u32 = 62;
@@ -60,16 +61,39 @@ impl Encoder {
     /// [`Error::TooManySlots`], [`Error::SlotCount`], [`Error::NotFinite`], [`Error::ForeignScale`], or
     /// [`Error::CoefficientTooLarge`] if a coefficient reaches `2^400`.
     pub fn encode(&self, values: &[f64], period: Slots, scale: &Scale) -> Result<IntPlaintext, Error> {
+        self.encode_slots(values.iter().map(|&re| Complex { re, im: 0.0 }).collect(), period, scale)
+    }
+
+    /// Encodes `period` complex values; see [`encode`](Self::encode).
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn encode_complex(
+        &self,
+        values: &[Complex],
+        period: Slots,
+        scale: &Scale,
+    ) -> Result<IntPlaintext, Error> {
+        self.encode_slots(values.to_vec(), period, scale)
+    }
+
+    fn encode_slots(
+        &self,
+        mut slots: Vec<Complex>,
+        period: Slots,
+        scale: &Scale,
+    ) -> Result<IntPlaintext, Error> {
         let op = "encode";
         self.check_period(op, period)?;
-        if values.len() != period.get() as usize {
-            return Err(Error::SlotCount { op, values: values.len(), slots: period });
+        if slots.len() != period.get() as usize {
+            return Err(Error::SlotCount { op, values: slots.len(), slots: period });
         }
-        if let Some((slot, &value)) = values.iter().enumerate().find(|(_, value)| !value.is_finite()) {
-            return Err(Error::NotFinite { op, slot, value });
+        for (slot, value) in slots.iter().enumerate().flat_map(|(slot, z)| [(slot, z.re), (slot, z.im)]) {
+            if !value.is_finite() {
+                return Err(Error::NotFinite { op, slot, value });
+            }
         }
         let factor = scale_value(&self.ctx, op, scale)?;
-        let mut slots: Vec<Complex> = values.iter().map(|&re| Complex { re, im: 0.0 }).collect();
         self.transform(period).inverse(&mut slots);
         let scaled = || slots.iter().map(|c| c.re * factor).chain(slots.iter().map(|c| c.im * factor));
         let largest = scaled().fold(0.0, |max: f64, c| max.max(c.abs()));
@@ -103,6 +127,19 @@ impl Encoder {
     /// # Errors
     /// [`Error::TooManySlots`], [`Error::ForeignScale`], [`Error::Shape`] for a polynomial of another ring.
     pub fn decode(&self, poly: &RnsPoly<Coeff>, scale: &Scale, period: Slots) -> Result<Vec<f64>, Error> {
+        Ok(self.decode_complex(poly, scale, period)?.into_iter().map(|slot| slot.re).collect())
+    }
+
+    /// The first `period` complex slots of a polynomial at a scale; see [`decode`](Self::decode).
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode).
+    pub fn decode_complex(
+        &self,
+        poly: &RnsPoly<Coeff>,
+        scale: &Scale,
+        period: Slots,
+    ) -> Result<Vec<Complex>, Error> {
         let op = "decode";
         self.check_period(op, period)?;
         let level = crate::units::Level(poly.q_limbs().saturating_sub(1) as u32);
@@ -113,7 +150,7 @@ impl Encoder {
         let pair = |k: usize| Complex { re: coefficients[k] * factor, im: coefficients[k + size] * factor };
         let mut slots: Vec<Complex> = (0..size).map(pair).collect();
         self.transform(period).forward(&mut slots);
-        Ok(slots.into_iter().map(|slot| slot.re).collect())
+        Ok(slots)
     }
 }
 

@@ -13,14 +13,19 @@ use crate::units::Scale;
 
 /// An integer `mantissa * 2^shift`, to multiply or add to every slot.
 #[derive(Clone, Copy)]
-struct WideInteger {
+pub(super) struct WideInteger {
     mantissa: i64,
     shift: u32,
 }
 
 impl WideInteger {
     /// The integer nearest to `value * scale`.
-    fn nearest(ev: &Evaluator, op: &'static str, value: f64, scale: &Scale) -> Result<WideInteger, Error> {
+    pub(super) fn nearest(
+        ev: &Evaluator,
+        op: &'static str,
+        value: f64,
+        scale: &Scale,
+    ) -> Result<WideInteger, Error> {
         if !value.is_finite() {
             return Err(Error::NotFinite { op, slot: 0, value });
         }
@@ -30,7 +35,7 @@ impl WideInteger {
         Ok(WideInteger { mantissa, shift })
     }
 
-    fn residue(self, modulus: &Modulus) -> u64 {
+    pub(super) fn residue(self, modulus: &Modulus) -> u64 {
         modulus.mul(modulus.reduce_signed(self.mantissa), modulus.pow(2, u64::from(self.shift)))
     }
 }

@@ -3,6 +3,7 @@
 mod arith;
 pub mod keyswitch;
 pub mod linear;
+pub mod polynomial;
 mod rescale;
 mod rotate;
 mod scratch;

@@ -1,0 +1,75 @@
+//! One factor of a homomorphic DFT, encoded for its level.
+
+use std::sync::Arc;
+
+use super::dft::Factor;
+use crate::ciphertext::Ciphertext;
+use crate::encoder::Encoder;
+use crate::error::Error;
+use crate::evaluator::Evaluator;
+use crate::evaluator::linear::{self, DiagonalId, DiagonalSource, LinearPlan};
+use crate::keys::EvalKeys;
+use crate::plaintext::IntPlaintext;
+use crate::units::{GaloisElement, Level, Scale, Slots};
+
+/// A plan with its diagonals as compact integer coefficients.
+#[derive(Debug)]
+pub(super) struct EncodedFactor {
+    plan: LinearPlan,
+    diagonals: Vec<Arc<IntPlaintext>>,
+    level: Level,
+}
+
+impl DiagonalSource for EncodedFactor {
+    fn diagonal(&self, id: DiagonalId) -> Result<Arc<IntPlaintext>, Error> {
+        Ok(self.diagonals[id.0 as usize].clone())
+    }
+}
+
+impl EncodedFactor {
+    /// Encodes a factor that takes ciphertexts at `level` and multiplies their scale by `scale` before it rescales.
+    pub(super) fn new(
+        encoder: &Encoder,
+        factor: &Factor,
+        slots: Slots,
+        (level, scale): (Level, &Scale),
+    ) -> Result<Self, Error> {
+        let encode = |diagonal: &Vec<_>| encoder.encode_complex(diagonal, slots, scale).map(Arc::new);
+        let diagonals = factor.diagonals.iter().map(encode).collect::<Result<_, _>>()?;
+        Ok(Self { plan: factor.plan.clone(), diagonals, level })
+    }
+
+    /// The transform, one level lower.
+    pub(super) fn apply(
+        &self,
+        ev: &Evaluator,
+        ct: &Ciphertext,
+        keys: &EvalKeys,
+    ) -> Result<Ciphertext, Error> {
+        ev.rescale(&self.apply_unscaled(ev, ct, keys)?)
+    }
+
+    /// The transform before its rescale.
+    pub(super) fn apply_unscaled(
+        &self,
+        ev: &Evaluator,
+        ct: &Ciphertext,
+        keys: &EvalKeys,
+    ) -> Result<Ciphertext, Error> {
+        match linear::apply(ev, &[ct], &self.plan, self, keys)?.pop() {
+            Some(output) => Ok(output),
+            None => unreachable!("a factor has one output"),
+        }
+    }
+
+    /// The automorphisms it needs, and the level it needs them at.
+    pub(super) fn wanted(&self, n: usize) -> impl Iterator<Item = (GaloisElement, Level)> {
+        let level = self.level;
+        self.plan.galois_elements(n).into_iter().map(move |element| (element, level))
+    }
+
+    /// Bytes of the diagonals.
+    pub(super) fn bytes(&self) -> usize {
+        self.diagonals.iter().map(|diagonal| diagonal.bytes()).sum()
+    }
+}
