@@ -3,6 +3,8 @@
 //! `cargo run --release -p peregrine-ckks --example bootstrap -- [--preset n16|n15] [--threads T] [--runs R] [--slots S] [--single]
 //! [--ratio BITS] [--boost BITS] [--degree D] [--angles R] [--json]`
 
+#![allow(clippy::print_stdout)]
+
 use std::time::Instant;
 
 use peregrine_ckks::bootstrap::{BootstrapKeys, BootstrapParams, BootstrapSpec, Bootstrapper};
