@@ -2,6 +2,7 @@
 
 pub mod automorphism;
 pub mod bconv;
+mod block;
 pub mod poly;
 mod pool;
 pub mod sampler;

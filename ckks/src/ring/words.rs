@@ -1,35 +1,30 @@
-//! A block of words that starts on a cache line.
+//! The words of a polynomial, in recycled storage.
 
 use std::ops::{Deref, DerefMut};
 
+use super::block::Block;
 use super::pool;
-
-const LINE_BYTES: usize = 64;
-const LINE_WORDS: usize = LINE_BYTES / size_of::<u64>();
 
 /// A fixed number of words, aligned to a cache line so that vector loads never straddle two.
 #[derive(Debug)]
 pub(super) struct Words {
-    storage: Vec<u64>,
-    start: usize,
+    /// None only while it is dropped.
+    block: Option<Block>,
     len: usize,
 }
 
 impl Words {
     pub(super) fn zeroed(len: usize) -> Words {
-        match pool::take(len + LINE_WORDS - 1) {
-            Some(mut storage) => {
-                storage.fill(0);
-                Words::within(storage, len)
-            }
-            None => Words::within(vec![0; len + LINE_WORDS - 1], len),
-        }
+        let recycled = pool::take(len).map(|mut block| {
+            block.words_mut()[..len].fill(0);
+            block
+        });
+        Words { block: Some(recycled.unwrap_or_else(|| Block::zeroed(len))), len }
     }
 
     /// Words of unspecified content, for callers that write all of them.
     pub(super) fn unspecified(len: usize) -> Words {
-        let storage = pool::take(len + LINE_WORDS - 1);
-        Words::within(storage.unwrap_or_else(|| vec![0; len + LINE_WORDS - 1]), len)
+        Words { block: Some(pool::take(len).unwrap_or_else(|| Block::zeroed(len))), len }
     }
 
     /// A copy of `words`.
@@ -38,36 +33,25 @@ impl Words {
         copy.copy_from_slice(words);
         copy
     }
-
-    /// Aligns `len` words in storage that has room for it and is never resized again.
-    fn within(storage: Vec<u64>, len: usize) -> Words {
-        let start = line_start(&storage);
-        Words { storage, start, len }
-    }
 }
 
 impl Drop for Words {
     fn drop(&mut self) {
-        pool::give(std::mem::take(&mut self.storage));
+        self.block.take().into_iter().for_each(pool::give);
     }
-}
-
-/// Words before the first cache line.
-fn line_start(storage: &[u64]) -> usize {
-    (storage.as_ptr() as usize).wrapping_neg() % LINE_BYTES / size_of::<u64>()
 }
 
 impl Deref for Words {
     type Target = [u64];
 
     fn deref(&self) -> &[u64] {
-        &self.storage[self.start..self.start + self.len]
+        self.block.as_ref().map_or(&[], |block| &block.words()[..self.len])
     }
 }
 
 impl DerefMut for Words {
     fn deref_mut(&mut self) -> &mut [u64] {
-        &mut self.storage[self.start..self.start + self.len]
+        self.block.as_mut().map_or(&mut [], |block| &mut block.words_mut()[..self.len])
     }
 }
 
@@ -83,12 +67,12 @@ mod tests {
 
     #[test]
     fn blocks_and_their_clones_are_aligned() {
-        for len in [0, 1, 7, 64, 1000] {
+        for len in [0, 1, 7, 64, 1000, 1 << 18] {
             let mut words = Words::zeroed(len);
             words.fill(7);
             let copy = words.clone();
-            assert_eq!(copy.as_ptr() as usize % LINE_BYTES, 0);
-            assert_eq!(words.as_ptr() as usize % LINE_BYTES, 0);
+            assert_eq!(copy.as_ptr() as usize % 64, 0);
+            assert_eq!(words.as_ptr() as usize % 64, 0);
             assert_eq!(&copy[..], vec![7; len]);
         }
     }
