@@ -1,4 +1,4 @@
-//! Leveled RNS-CKKS: approximate arithmetic on encrypted real vectors.
+//! RNS-CKKS with bootstrapping: approximate arithmetic on encrypted real vectors.
 //!
 //! The scheme is CKKS (eprint 2016/421) in its full-RNS variant (eprint 2018/931) with hybrid key switching (eprint
 //! 2019/688) over `Z[X]/(X^N + 1)`, `N = 2^12..2^17`, with primes below `2^50` and a uniform ternary secret.
