@@ -6,6 +6,9 @@
 //! channel digits that fill the gaps of the slot grid (g < 1). The slots of a ciphertext repeat with `period`: a tensor
 //! smaller than the ciphertext is replicated over it for free, and its plaintexts live in a subring.
 //!
+//! Where neither a power of two fits a map nor a map a ciphertext, maps are blocks: a ciphertext holds a number of them that
+//! need not be a power of two, one after the other, and [`Place::Block`] digits count blocks across ciphertexts.
+//!
 //! Radices need not divide extents: the product of an axis' radices may exceed the extent, the excess is padding.
 //! Padding slots hold unspecified values; linear maps never read them.
 
@@ -21,6 +24,24 @@ pub enum Place {
     Slot(u32),
     /// Multiplied by this stride and added to the ciphertext index.
     Cipher(u32),
+    /// Multiplied by this stride and added to the block index; see [`Blocks`].
+    Block(u32),
+}
+
+/// How blocks fall on ciphertexts: block b is in ciphertext `b / per_cipher`, from slot `b % per_cipher * slots` on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Blocks {
+    /// Slots of a block.
+    pub slots: u32,
+    /// Blocks of a ciphertext.
+    pub per_cipher: u32,
+}
+
+impl Default for Blocks {
+    /// Of a layout without blocks.
+    fn default() -> Self {
+        Self { slots: 1, per_cipher: 1 }
+    }
 }
 
 /// One mixed-radix digit of a coordinate.
@@ -76,13 +97,35 @@ impl Axis {
     pub const ALL: [Self; 3] = [Self::C, Self::Y, Self::X];
 }
 
-/// Slot and ciphertext contribution of one coordinate, or the position of an element.
+/// The position of an element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Position {
     /// Ciphertext index.
     pub cipher: u32,
     /// Slot index, below the period.
     pub slot: u32,
+}
+
+/// What one coordinate adds to ciphertext, block and slot index of its elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Contribution {
+    /// To the ciphertext index.
+    pub cipher: u32,
+    /// To the block index.
+    pub block: u32,
+    /// To the slot index.
+    pub slot: u32,
+}
+
+impl std::ops::Add for Contribution {
+    type Output = Self;
+    fn add(self, other: Self) -> Self {
+        Self {
+            cipher: self.cipher + other.cipher,
+            block: self.block + other.block,
+            slot: self.slot + other.slot,
+        }
+    }
 }
 
 /// Why a layout is refused.
@@ -115,10 +158,13 @@ pub enum LayoutError {
         /// One more than the largest index the smaller strides reach.
         reach: u64,
     },
+    /// Digits of blocks beside digits of ciphertexts, or blocks of no slots.
+    #[error("layout has block digits beside ciphertext digits, or blocks of no slots")]
+    Mixed,
     /// The digits reach past the period or the number of ciphertexts.
     #[error("layout reaches {what} {reach}, of {limit}")]
     TooLarge {
-        /// `slot` or `ciphertext`.
+        /// `slot`, `block` or `ciphertext`.
         what: &'static str,
         /// One more than the largest index.
         reach: u64,
@@ -138,6 +184,8 @@ pub struct Layout {
     pub period: Slots,
     /// Number of ciphertexts.
     pub ciphertexts: u32,
+    /// Blocks, if digits count them.
+    pub blocks: Blocks,
 }
 
 impl Layout {
@@ -161,20 +209,40 @@ impl Layout {
                 return Err(LayoutError::Uncovered { axis, covered, extent: self.extent(axis) });
             }
         }
-        self.check_nesting("slot", self.period.get(), |p| match p {
+        let Blocks { slots, per_cipher } = self.blocks;
+        let block_slots = if per_cipher > 1 { slots } else { self.period.get() };
+        let (blocks, in_blocks) = (
+            u64::from(per_cipher) * u64::from(self.ciphertexts),
+            u64::from(per_cipher) * u64::from(block_slots),
+        );
+        if slots == 0 || per_cipher == 0 || self.has_blocks() && self.digits.iter().flatten().any(is_cipher) {
+            return Err(LayoutError::Mixed);
+        }
+        if in_blocks > u64::from(self.period.get()) {
+            return Err(LayoutError::TooLarge { what: "slot", reach: in_blocks, limit: self.period.get() });
+        }
+        self.check_nesting("slot", u64::from(block_slots), |p| match p {
             Place::Slot(stride) => Some(stride),
-            Place::Cipher(_) => None,
+            Place::Cipher(_) | Place::Block(_) => None,
         })?;
-        self.check_nesting("ciphertext", self.ciphertexts, |p| match p {
+        self.check_nesting("ciphertext", u64::from(self.ciphertexts), |p| match p {
             Place::Cipher(stride) => Some(stride),
-            Place::Slot(_) => None,
+            Place::Slot(_) | Place::Block(_) => None,
+        })?;
+        self.check_nesting("block", blocks, |p| match p {
+            Place::Block(stride) => Some(stride),
+            Place::Slot(_) | Place::Cipher(_) => None,
         })
+    }
+
+    fn has_blocks(&self) -> bool {
+        self.digits.iter().flatten().any(|d| d.radix > 1 && matches!(d.place, Place::Block(_)))
     }
 
     fn check_nesting(
         &self,
         what: &'static str,
-        limit: u32,
+        limit: u64,
         stride_of: impl Fn(Place) -> Option<u32>,
     ) -> Result<(), LayoutError> {
         let mut strided: Vec<(u32, u32)> = self
@@ -192,7 +260,8 @@ impl Layout {
             }
             reach = reach.saturating_add(u64::from(stride).saturating_mul(u64::from(radix) - 1));
         }
-        if reach > u64::from(limit) {
+        if reach > limit {
+            let limit = u32::try_from(limit).unwrap_or(u32::MAX);
             return Err(LayoutError::TooLarge { what, reach, limit });
         }
         Ok(())
@@ -212,31 +281,41 @@ impl Layout {
         }
     }
 
-    /// Contribution of coordinate `index` of `axis` to the position of an element.
-    pub fn contribution(&self, axis: Axis, index: u32) -> Position {
+    /// What coordinate `index` of `axis` adds to the position of an element.
+    pub fn contribution(&self, axis: Axis, index: u32) -> Contribution {
         let mut rest = index;
-        let mut position = Position::default();
+        let mut position = Contribution::default();
         for digit in self.axis_digits(axis) {
             let value = rest % digit.radix;
             rest /= digit.radix;
             match digit.place {
                 Place::Slot(stride) => position.slot += value * stride,
                 Place::Cipher(stride) => position.cipher += value * stride,
+                Place::Block(stride) => position.block += value * stride,
             }
         }
         position
     }
 
+    /// The position that contributions add up to.
+    pub fn place(&self, sum: Contribution) -> Position {
+        let Blocks { slots, per_cipher } = self.blocks;
+        Position {
+            cipher: sum.cipher + sum.block / per_cipher,
+            slot: sum.slot + sum.block % per_cipher * slots,
+        }
+    }
+
     /// Contributions of all coordinates of an axis.
-    pub fn contributions(&self, axis: Axis) -> Vec<Position> {
+    pub fn contributions(&self, axis: Axis) -> Vec<Contribution> {
         (0..self.extent(axis)).map(|i| self.contribution(axis, i)).collect()
     }
 
     /// Position of element (c, y, x).
     pub fn position(&self, c: u32, y: u32, x: u32) -> Position {
-        let parts =
-            [self.contribution(Axis::C, c), self.contribution(Axis::Y, y), self.contribution(Axis::X, x)];
-        Position { cipher: parts.iter().map(|p| p.cipher).sum(), slot: parts.iter().map(|p| p.slot).sum() }
+        let sum =
+            self.contribution(Axis::C, c) + self.contribution(Axis::Y, y) + self.contribution(Axis::X, x);
+        self.place(sum)
     }
 
     /// Writes a row-major CHW tensor into slot vectors, one per ciphertext, each of `period` slots; padding is 0.
@@ -254,13 +333,17 @@ impl Layout {
     }
 
     /// Slot vector of ciphertext `cipher` that holds `values[c]` (or `values[0]` when there is one) at every element of
-    /// channel c, and 0 at padding.
+    /// channel c, `values[element]` when there is one for each element, and 0 at padding.
     pub fn spread_channels(&self, values: &[f64], cipher: u32) -> Vec<f64> {
         let mut slots = vec![0.0; self.period.get() as usize];
         let map = self.shape.h as usize * self.shape.w as usize;
         self.for_each(|index, at| {
             if at.cipher == cipher {
-                slots[at.slot as usize] = if values.len() == 1 { values[0] } else { values[index / map] };
+                slots[at.slot as usize] = match values {
+                    [value] => *value,
+                    _ if values.len() == self.shape.len() => values[index],
+                    _ => values[index / map],
+                };
             }
         });
         slots
@@ -272,11 +355,9 @@ impl Layout {
         let mut index = 0;
         for c in &cs {
             for y in &ys {
+                let row = *c + *y;
                 for x in &xs {
-                    visit(
-                        index,
-                        Position { cipher: c.cipher + y.cipher + x.cipher, slot: c.slot + y.slot + x.slot },
-                    );
+                    visit(index, self.place(row + *x));
                     index += 1;
                 }
             }
@@ -287,6 +368,10 @@ impl Layout {
     pub fn occupancy(&self) -> f64 {
         self.shape.len() as f64 / (f64::from(self.period.get()) * f64::from(self.ciphertexts))
     }
+}
+
+fn is_cipher(digit: &Digit) -> bool {
+    digit.radix > 1 && matches!(digit.place, Place::Cipher(_))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use crate::consts::{ConstPool, ConstTensor};
 use crate::entity::PrimaryMap;
 use crate::fhe::{CipherTy, FheGraph, FheOp, FheTables, MonicPoly, PackedTy, Stage};
 use crate::graph::{Origin, OutputPort};
-use crate::layout::{Chw, Digit, Layout, Place};
+use crate::layout::{Blocks, Chw, Digit, Layout, Place};
 use crate::linear::{BsgsSplit, ConvGeometry, LayoutId, LinearMap, ResolvedMap, plan_call};
 use crate::program::{
     CallTerm, Inst, KeyManifest, LinearCall, Probe, Program, ProgramInput, ProgramOutput, Reg, VectorRecipe,
@@ -32,6 +32,7 @@ pub(crate) fn raster(c: u32, h: u32, w: u32) -> Layout {
         digits: [digit(c, map), digit(h, row), digit(w, 1)],
         period: slots(map * c.next_power_of_two()),
         ciphertexts: 1,
+        blocks: Blocks::default(),
     }
 }
 
@@ -65,11 +66,8 @@ pub(crate) fn program() -> Program {
     let layouts: PrimaryMap<_, _> = [raster(1, 4, 4), raster(2, 4, 4), raster(3, 1, 1)].into_iter().collect();
     let conv = ConvGeometry { kernel: [3, 3], stride: [1, 1], pad: [1, 1], dilation: [1, 1], groups: 1 };
     let whole = ConvGeometry::whole_map(Chw { c: 2, h: 4, w: 4 });
-    let map = |input, output, geometry, weights| LinearMap {
-        input: LayoutId(input),
-        output: LayoutId(output),
-        geometry,
-        weights: crate::ConstId(weights),
+    let map = |input, output, geometry, weights| {
+        LinearMap::new(LayoutId(input), LayoutId(output), geometry, crate::ConstId(weights))
     };
     let call = |m, modulus| LinearCall {
         terms: vec![CallTerm { map: crate::linear::LinearMapId(m), operand: 0 }],
@@ -138,11 +136,7 @@ pub(crate) fn manifest(program: &Program, levels: &[Level], relin: Option<Level>
     let mut galois = BTreeMap::new();
     for (call, &level) in program.calls.values().zip(levels) {
         let terms: Vec<(ResolvedMap<'_>, u32)> = (call.terms.iter())
-            .map(|term| {
-                let map = &program.maps[term.map];
-                let (input, output) = (&program.layouts[map.input], &program.layouts[map.output]);
-                (ResolvedMap { input, output, geometry: map.geometry }, term.operand)
-            })
+            .map(|term| (program.maps[term.map].resolve(&program.layouts), term.operand))
             .collect();
         for element in plan_call(&terms, call.split, slots(n as u32 / 2)).plan.galois_elements(n) {
             let highest = galois.entry(element).or_insert(level);

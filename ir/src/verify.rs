@@ -162,7 +162,7 @@ pub(crate) fn check_layout(layout: &Layout, slots: u32) -> Result<(), Problem> {
     Ok(())
 }
 
-/// A map's ids are live and its geometry, weights and layouts agree. The layouts themselves are valid.
+/// A map's ids are live and its geometry, separable maps, weights and layouts agree. The layouts themselves are valid.
 pub(crate) fn check_map(
     map: &LinearMap,
     layouts: &PrimaryMap<LayoutId, Layout>,
@@ -171,7 +171,7 @@ pub(crate) fn check_map(
     let find = |id| layouts.get(id).ok_or(Problem::Unknown(Entity::Layout(id)));
     let (input, output) = (find(map.input)?, find(map.output)?);
     let weights = consts.get(map.weights).ok_or(Problem::Unknown(Entity::Const(map.weights)))?;
-    let expected = map.geometry.check(input.shape, output.shape)?;
+    let expected = map.between(input, output).check()?;
     if weights.shape != expected {
         let found = weights.shape.clone();
         return Err(Problem::ConstShape { constant: map.weights, expected, found });

@@ -7,6 +7,7 @@ use peregrine_ir::program::{self, Program};
 use peregrine_ir::tensor::{Tensor, TensorGraph, TensorOp};
 use thiserror::Error;
 
+use crate::fhe::assign::{LayoutReport, LayoutSearch};
 use crate::fhe::cost::{Machine, Prediction, predict};
 use crate::fhe::level::Precision;
 use crate::fhe::{LowerError, emit, level, pack, params};
@@ -39,6 +40,15 @@ pub const DEGREES_TRIED: [u32; 3] = [8, 4, 2];
 /// Largest ring that [`Fit::Deepest`] accepts for more than the least degree: one step more doubles time and memory.
 pub const DEEPEST_LOG_N: u32 = 16;
 
+/// How layouts are chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layouts {
+    /// One grid for all values.
+    Greedy,
+    /// By predicted time, over the whole graph.
+    Search,
+}
+
 /// What the pipeline is asked for.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -48,6 +58,8 @@ pub struct Options {
     pub precision: Option<Precision>,
     /// Kernel times for the cost model.
     pub machine: Machine,
+    /// How layouts are chosen.
+    pub layout: Layouts,
     /// When passes are verified.
     pub verification: Verification,
 }
@@ -82,6 +94,8 @@ pub struct Compiled {
     pub program: Program,
     /// Predicted time and memory.
     pub prediction: Prediction,
+    /// How layouts were chosen.
+    pub layouts: LayoutReport,
     /// Times of the passes.
     pub records: Vec<PassRecord>,
 }
@@ -128,6 +142,7 @@ impl Default for Options {
             fit: Fit::Deepest,
             precision: None,
             machine: Machine::default(),
+            layout: Layouts::Search,
             verification: Verification::EachPass,
         }
     }
@@ -181,6 +196,7 @@ pub fn compile(
         params: lowered.params,
         program: lowered.program,
         prediction: lowered.prediction,
+        layouts: lowered.layouts,
         records,
     })
 }
@@ -232,7 +248,8 @@ fn deepest_degree(graph: &TensorGraph, options: &Options) -> Result<u32, Pipelin
         for node in trial.nodes.values_mut().filter(|n| matches!(n.op, TensorOp::Activation(_))) {
             node.op = TensorOp::Poly { coefficients };
         }
-        let packed = pack::pack(&trial, &ranges, 1 << (DEEPEST_LOG_N - 1))?;
+        let slots = 1 << (DEEPEST_LOG_N - 1);
+        let packed = pack::pack(&trial, &ranges, slots, &LayoutSearch::Greedy)?.graph;
         let chain = level::assign(&packed, options.scales(degree))?.tables.chain_bits;
         if !params::candidates(&chain, DEEPEST_LOG_N).is_empty() {
             return Ok(degree);
@@ -246,6 +263,7 @@ struct Lowered {
     params: Params,
     program: Program,
     prediction: Prediction,
+    layouts: LayoutReport,
 }
 
 /// Packs, levels and emits for the smallest secure ring that holds the model.
@@ -260,18 +278,27 @@ fn lower(
     let mut chain = Vec::new();
     let precision = options.scales(largest_degree(graph));
     for log_n in params::LOG_N {
-        let packed = pack::pack(graph, ranges, 1 << (log_n - 1))?;
-        let leveled = level::assign(&packed, precision)?;
-        chain = leveled.tables.chain_bits.clone();
+        // Levels do not depend on layouts, so that layouts are searched for in the ring that holds them only.
+        let slots = 1 << (log_n - 1);
+        let greedy = pack::pack(graph, ranges, slots, &LayoutSearch::Greedy)?;
+        chain = level::assign(&greedy.graph, precision)?.tables.chain_bits;
         let candidates = params::candidates(&chain, log_n);
         if candidates.is_empty() {
             continue;
         }
+        let packed = match options.layout {
+            Layouts::Greedy => greedy,
+            Layouts::Search => {
+                pack::pack(graph, ranges, slots, &LayoutSearch::Search(options.machine.clone()))?
+            }
+        };
+        let (packed, layouts) = (packed.graph, packed.layouts);
+        let leveled = level::assign(&packed, precision)?;
         invalid("fhe graph", "pack", fhe::verify(&packed))?;
         observe("pack", Snapshot::Fhe(&packed));
         invalid("fhe graph", "assign-levels", fhe::verify(&leveled))?;
         observe("assign-levels", Snapshot::Fhe(&leveled));
-        let lowered = best_program(leveled, candidates, &shapes, options)?;
+        let lowered = Lowered { layouts, ..best_program(leveled, candidates, &shapes, options)? };
         invalid("program", "emit", program::verify(&lowered.program))?;
         observe("emit", Snapshot::Program(&lowered.program));
         return Ok(lowered);
@@ -302,7 +329,7 @@ fn best_program(
     }
     let (_, params, program, prediction) =
         best.ok_or_else(|| LowerError::bug("no parameters to choose from"))?;
-    Ok(Lowered { fhe: leveled, params, program, prediction })
+    Ok(Lowered { fhe: leveled, params, program, prediction, layouts: LayoutReport::default() })
 }
 
 fn invalid<E: std::error::Error + Send + Sync + 'static>(

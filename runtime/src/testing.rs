@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use peregrine_ckks::params::{ParamsLiteral, PrimeSpec};
 use peregrine_ckks::units::{Level, Scale, Slots};
 use peregrine_ir::client::{ClientPart, ClientTensor, ImageOrder, ImageSpec, PixelFormat, RangeRecord};
-use peregrine_ir::layout::{Chw, Digit, Layout, Place};
-use peregrine_ir::linear::{BsgsSplit, ConvGeometry, LayoutId, LinearMap, ResolvedMap, plan_call};
+use peregrine_ir::layout::{Blocks, Chw, Digit, Layout, Place};
+use peregrine_ir::linear::{BsgsSplit, ConvGeometry, LayoutId, LinearMap, plan_call};
 use peregrine_ir::program::{
     CallId, CallTerm, Inst, KeyManifest, LinearCall, Probe, Program, ProgramInput, ProgramOutput, Reg,
     VectorId, VectorRecipe,
@@ -32,6 +32,7 @@ fn layout(c: u32, map: u32, strides: [u32; 3], period: u32) -> Layout {
         digits,
         period: Slots::new(period).expect("a power of two"),
         ciphertexts: 1,
+        blocks: Blocks::default(),
     }
 }
 
@@ -108,8 +109,8 @@ pub fn program() -> Program {
             .into_iter()
             .collect(),
         maps: [
-            LinearMap { input, output: hidden, geometry: conv, weights: ConstId(1) },
-            LinearMap { input: hidden, output: LayoutId(2), geometry: whole, weights: ConstId(3) },
+            LinearMap::new(input, hidden, conv, ConstId(1)),
+            LinearMap::new(hidden, LayoutId(2), whole, ConstId(3)),
         ]
         .into_iter()
         .collect(),
@@ -161,9 +162,7 @@ fn manifest(program: &Program) -> KeyManifest {
     let mut galois = BTreeMap::new();
     let params = program.params.clone().check().expect("a secure literal");
     for (call, level) in program.calls.values().zip([Level(2), Level(1)]) {
-        let map = program.maps[call.terms[0].map];
-        let (input, output) = (&program.layouts[map.input], &program.layouts[map.output]);
-        let resolved = ResolvedMap { input, output, geometry: map.geometry };
+        let resolved = program.maps[call.terms[0].map].resolve(&program.layouts);
         let plan = plan_call(&[(resolved, 0)], call.split, params.max_slots());
         for element in plan.plan.galois_elements(params.n()) {
             let highest = galois.entry(element).or_insert(level);

@@ -1,13 +1,15 @@
 //! From the schema's messages to a program. Only what the types need is checked here; the rest is the verifier's.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use prost::Message;
 use thiserror::Error;
 
 use super::proto;
+use crate::axis::{AxisError, AxisMap, AxisRun, Separable};
 use crate::consts::{ConstData, ConstId, ConstPool, ConstTensor};
-use crate::layout::{Chw, Digit, Layout, Place};
+use crate::layout::{Blocks, Chw, Digit, Layout, Place};
 use crate::linear::{BsgsSplit, ConvGeometry, LayoutId, LinearMap, LinearMapId};
 use crate::program::{
     CallId, CallTerm, Inst, KeyManifest, LinearCall, Probe, Program, ProgramInput, ProgramOutput, Reg,
@@ -60,6 +62,14 @@ pub enum DecodeError {
         /// Found.
         found: u64,
     },
+    /// A map of one coordinate that is no valid one.
+    #[error("linear map {index}: {source}")]
+    Axis {
+        /// Number of the linear map.
+        index: usize,
+        /// What is wrong.
+        source: AxisError,
+    },
     /// A Galois element that occurs twice, or not in ascending order.
     #[error("Galois key {0} is out of order or occurs twice")]
     KeyOrder(u32),
@@ -102,6 +112,7 @@ pub(super) fn program(bytes: &[u8], constants: &[u8]) -> Result<Program, DecodeE
     let params = ParamsLiteral { log_n: params.log_n, q: exact(params.q), p: exact(params.p) };
     let slots = 1u64.checked_shl(params.log_n.saturating_sub(1)).and_then(|slots| u32::try_from(slots).ok());
     let slots = slots.and_then(|slots| Slots::new(slots).ok());
+    check_separable_entries(&program.maps)?;
     Ok(Program {
         name: program.name,
         params,
@@ -201,6 +212,7 @@ fn layout(at: At, layout: proto::Layout) -> Result<Layout, DecodeError> {
             let place = match digit.place.ok_or_else(|| at.missing("digit place"))? {
                 proto::digit::Place::SlotStride(stride) => Place::Slot(stride),
                 proto::digit::Place::CipherStride(stride) => Place::Cipher(stride),
+                proto::digit::Place::BlockStride(stride) => Place::Block(stride),
             };
             Ok(Digit { radix: digit.radix, place })
         };
@@ -211,7 +223,39 @@ fn layout(at: At, layout: proto::Layout) -> Result<Layout, DecodeError> {
         digits: [digits(layout.c)?, digits(layout.y)?, digits(layout.x)?],
         period: Slots::new(layout.period).map_err(|_| at.range("period", u64::from(layout.period)))?,
         ciphertexts: layout.ciphertexts,
+        blocks: Blocks { slots: layout.block_slots, per_cipher: layout.blocks_per_cipher },
     })
+}
+
+/// Most entries of all separable maps of a file: what they unfold to, not what they are stored as.
+const MAX_SEPARABLE_ENTRIES: u64 = 1 << 22;
+
+fn check_separable_entries(maps: &[proto::LinearMap]) -> Result<(), DecodeError> {
+    let around = maps.iter().flat_map(|map| map.before.iter().chain(&map.after));
+    let axes = around.flat_map(|map| [&map.c, &map.y, &map.x]).flatten();
+    let total: u64 = axes.flat_map(|axis| &axis.runs).map(|run| u64::from(run.count)).sum();
+    if total <= MAX_SEPARABLE_ENTRIES {
+        return Ok(());
+    }
+    Err(At { part: "linear map", index: 0 }.range("entries of all separable maps", total))
+}
+
+fn separable(at: At, map: proto::Separable) -> Result<Arc<Separable>, DecodeError> {
+    let axis = |map: Option<proto::AxisMap>| {
+        let map = map.ok_or_else(|| at.missing("axis map"))?;
+        let run = |run: &proto::AxisRun| AxisRun {
+            output: run.output,
+            output_step: run.output_step,
+            input: run.input,
+            input_step: run.input_step,
+            count: run.count,
+            factor: run.factor,
+        };
+        let runs: Vec<AxisRun> = map.runs.iter().map(run).collect();
+        AxisMap::from_runs(map.input, map.output, &runs)
+            .map_err(|source| DecodeError::Axis { index: at.index, source })
+    };
+    Ok(Arc::new(Separable { maps: [axis(map.c)?, axis(map.y)?, axis(map.x)?] }))
 }
 
 fn map(at: At, map: proto::LinearMap) -> Result<LinearMap, DecodeError> {
@@ -224,7 +268,9 @@ fn map(at: At, map: proto::LinearMap) -> Result<LinearMap, DecodeError> {
         groups: map.groups,
     };
     let (input, output) = (LayoutId(map.input), LayoutId(map.output));
-    Ok(LinearMap { input, output, geometry, weights: ConstId(map.weights) })
+    let [before, after] =
+        [map.before, map.after].map(|around| around.map(|map| separable(at, map)).transpose());
+    Ok(LinearMap { input, output, geometry, weights: ConstId(map.weights), before: before?, after: after? })
 }
 
 fn call(call: proto::LinearCall) -> LinearCall {

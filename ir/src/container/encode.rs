@@ -2,6 +2,7 @@
 
 use super::decode::DecodeError;
 use super::proto;
+use crate::axis::{AxisMap, AxisRun, Separable};
 use crate::consts::{ConstData, ConstPool, ConstTensor};
 use crate::entity::EntityId;
 use crate::layout::{Axis, Digit, Layout, Place};
@@ -92,6 +93,8 @@ fn layout(layout: &Layout) -> proto::Layout {
         x: digits(Axis::X),
         period: layout.period.get(),
         ciphertexts: layout.ciphertexts,
+        block_slots: layout.blocks.slots,
+        blocks_per_cipher: layout.blocks.per_cipher,
     }
 }
 
@@ -99,8 +102,26 @@ fn digit(digit: &Digit) -> proto::Digit {
     let place = match digit.place {
         Place::Slot(stride) => proto::digit::Place::SlotStride(stride),
         Place::Cipher(stride) => proto::digit::Place::CipherStride(stride),
+        Place::Block(stride) => proto::digit::Place::BlockStride(stride),
     };
     proto::Digit { radix: digit.radix, place: Some(place) }
+}
+
+fn separable(map: &Separable) -> proto::Separable {
+    let [c, y, x] = &map.maps;
+    proto::Separable { c: Some(axis_map(c)), y: Some(axis_map(y)), x: Some(axis_map(x)) }
+}
+
+fn axis_map(map: &AxisMap) -> proto::AxisMap {
+    let run = |run: &AxisRun| proto::AxisRun {
+        output: run.output,
+        output_step: run.output_step,
+        input: run.input,
+        input_step: run.input_step,
+        count: run.count,
+        factor: run.factor,
+    };
+    proto::AxisMap { input: map.input(), output: map.output(), runs: map.runs().iter().map(run).collect() }
 }
 
 fn map(map: &LinearMap) -> proto::LinearMap {
@@ -114,6 +135,8 @@ fn map(map: &LinearMap) -> proto::LinearMap {
         pad: g.pad.to_vec(),
         dilation: g.dilation.to_vec(),
         groups: g.groups,
+        before: map.before.as_deref().map(separable),
+        after: map.after.as_deref().map(separable),
     }
 }
 

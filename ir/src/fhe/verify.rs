@@ -7,8 +7,8 @@
 //! 3. layouts are valid and fit N/2 slots; linear maps connect existing layouts and have weights of the right shape;
 //! 4. operand counts; the layouts of operands and result are those of the operation: maps join them, `poly`, `add` and
 //!    `drop` keep them;
-//! 5. each unit has one usable number per channel; `add` and `drop` keep it; biases and polynomial coefficients have one row
-//!    per channel; degrees are 2..=8;
+//! 5. each unit has one usable number per channel; `add` and `drop` keep it; biases have one number per channel
+//!    or element, polynomial coefficients one row per channel; degrees are 2..=8;
 //! 6. at [`Stage::Packed`] no value has a level and scale; at [`Stage::Leveled`] each has, the level is in the chain, the
 //!    scale is at least 2^10 and leaves one bit of the modulus of its level;
 //! 7. leveled operations keep the books exactly: a linear op takes operands of one level l and gives l - 1, with weights of
@@ -231,7 +231,11 @@ impl NodeCheck<'_> {
         match bias {
             Some(bias) => {
                 let channels = self.channels(&self.node.ty)? as usize;
-                const_shape(&self.graph.tables.consts, bias, &[channels])
+                let elements = self.graph.tables.layouts[self.node.ty.layout].shape.len();
+                let consts = &self.graph.tables.consts;
+                const_shape(consts, bias, &[channels]).or_else(|e| {
+                    if elements == channels { Err(e) } else { const_shape(consts, bias, &[elements]) }
+                })
             }
             None => Ok(()),
         }

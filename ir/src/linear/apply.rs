@@ -62,26 +62,31 @@ impl Step<'_> {
     fn inner_sum(&self, index: usize, giant: &GiantStep) -> Vec<f64> {
         let call = self.call;
         let mut sum = vec![0.0; self.length];
+        let mut diagonal = Vec::new();
         let mut variance = vec![0.0; if self.noise.is_some() { self.length } else { 0 }];
         for term in &giant.terms {
             let planned = call.diagonals[term.diagonal.0 as usize];
-            let weights = self.weights[planned.term as usize];
-            let Some(diagonal) = call.maps[planned.term as usize].expand(planned.key, weights, planned.giant)
-            else {
-                continue;
-            };
+            let (map, weights) = (&call.maps[planned.term as usize], self.weights[planned.term as usize]);
+            diagonal.clear();
+            diagonal.resize(map.period() as usize, 0.0);
+            map.expand_into(planned.key, weights, planned.giant, &mut diagonal);
             let input = self.inputs[term.input as usize];
             let baby = call.plan.babies[term.input as usize][term.baby as usize].get() as usize;
-            let (in_mask, diagonal_mask) = (input.len() - 1, diagonal.len() - 1);
-            for (s, sum) in sum.iter_mut().enumerate() {
-                *sum += diagonal[s & diagonal_mask] * input[(s + baby) & in_mask];
+            for run in runs(self.length, diagonal.len(), input.len(), baby) {
+                let products = diagonal[run.diagonal..].iter().zip(&input[run.input..]);
+                let sums = &mut sum[run.at..run.at + run.len];
+                sums.iter_mut().zip(products).for_each(|(sum, (d, x))| *sum += d * x);
             }
             let Some(noise) = self.noise else { continue };
             let of_weights = noise.weights[planned.term as usize];
             let of_input = if baby == 0 { 0.0 } else { noise.rotated[term.input as usize] };
-            for (s, variance) in variance.iter_mut().enumerate() {
-                let (weight, slot) = (diagonal[s & diagonal_mask], input[(s + baby) & in_mask]);
-                *variance += of_weights * slot * slot + of_input * weight * weight;
+            for run in runs(self.length, diagonal.len(), input.len(), baby) {
+                let factors = diagonal[run.diagonal..].iter().zip(&input[run.input..]);
+                let variances = &mut variance[run.at..run.at + run.len];
+                variances
+                    .iter_mut()
+                    .zip(factors)
+                    .for_each(|(v, (d, x))| *v += of_weights * x * x + of_input * d * d);
             }
         }
         if let Some(noise) = self.noise {
@@ -89,6 +94,24 @@ impl Step<'_> {
         }
         sum
     }
+}
+
+/// Consecutive slots: `len` from slot `at` on, which meet the diagonal and the rotated input from these entries on.
+struct Run {
+    at: usize,
+    diagonal: usize,
+    input: usize,
+    len: usize,
+}
+
+/// The slots `0..length` in runs without a wrap-around; all lengths are powers of two.
+fn runs(length: usize, diagonal: usize, input: usize, baby: usize) -> impl Iterator<Item = Run> {
+    let run = move |at: usize| {
+        let (d, i) = (at & (diagonal - 1), (at + baby) & (input - 1));
+        let len = (length - at).min(diagonal - d).min(input - i);
+        (at < length).then_some(Run { at, diagonal: d, input: i, len })
+    };
+    std::iter::successors(run(0), move |last| run(last.at + last.len))
 }
 
 fn fold(stage: &Stage, outputs: &mut [Vec<f64>]) {
@@ -102,8 +125,7 @@ fn fold(stage: &Stage, outputs: &mut [Vec<f64>]) {
 
 /// `output[i] += slots[i + rotation]`, cyclic in the power-of-two length.
 fn add_rotated(output: &mut [f64], slots: &[f64], rotation: usize) {
-    let mask = slots.len() - 1;
-    for (i, out) in output.iter_mut().enumerate() {
-        *out += slots[(i + rotation) & mask];
-    }
+    let (wrapped, first) = slots.split_at(rotation & (slots.len() - 1));
+    let rotated = first.iter().chain(wrapped);
+    output.iter_mut().zip(rotated).for_each(|(out, slot)| *out += slot);
 }

@@ -8,28 +8,37 @@
 //! diagonal method of Halevi-Shoup and Gazelle, for both directions).
 //!
 //! The offset of a pair is the sum of a channel, a row and a column part, so pairs are grouped per axis and diagonals
-//! are triples of groups.
+//! are triples of groups. Where layouts have blocks, the channel part depends on the blocks that row and column start from
+//! ([`Blocks`](crate::layout::Blocks)), so channel pairs are grouped once for each such start.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-use super::{ConvGeometry, ResolvedMap};
-use crate::layout::{Axis, Position};
+use super::ResolvedMap;
+use super::pairs::{Pair, pairs};
+use crate::layout::{Axis, Contribution, Layout};
 
-/// One axis' pairs that share an offset and a pair of ciphertext contributions.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Pairs of one axis that share an offset and what they add to ciphertext and block indices.
+#[derive(Clone, Debug)]
 struct Group {
     offset: i64,
-    cipher_in: u32,
-    cipher_out: u32,
-    pairs: Vec<Pair>,
+    output: Contribution,
+    input: Contribution,
+    entries: Vec<Entry>,
 }
 
-/// A pair of coordinates of one axis; `tap` is the kernel coordinate (0 for channels).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Pair {
-    out: u32,
-    input: u32,
+/// A pair as expansion needs it: where it writes in the diagonal, what it reads of the weights.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    slot: u32,
     tap: u32,
+    factor: f32,
+}
+
+/// A combination of groups on one diagonal: start of blocks, groups of channel, row, column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Member {
+    start: u32,
+    groups: [u32; 3],
 }
 
 /// Names one generalized diagonal of a map.
@@ -46,11 +55,15 @@ pub struct DiagonalKey {
 /// The non-zero generalized diagonals of one linear map.
 #[derive(Clone, Debug)]
 pub struct Diagonals {
-    axes: [Vec<Group>; 3],
-    table: BTreeMap<DiagonalKey, Vec<[u32; 3]>>,
-    positions_out: [Vec<Position>; 3],
-    positions_in: [Vec<Position>; 3],
-    geometry: ConvGeometry,
+    /// Channel groups for each start of blocks.
+    channels: Vec<Vec<Group>>,
+    /// Row and column groups.
+    maps: [Vec<Group>; 2],
+    keys: Vec<DiagonalKey>,
+    /// Members of diagonal i are those from `first[i]` to `first[i + 1]`.
+    first: Vec<u32>,
+    members: Vec<Member>,
+    kernel: [usize; 2],
     period_in: u32,
     period_out: u32,
 }
@@ -58,38 +71,73 @@ pub struct Diagonals {
 impl Diagonals {
     /// Enumerates the diagonals of a map.
     ///
-    /// The map is one that [`ConvGeometry::check`] accepts, between layouts that [`Layout::check`](crate::layout::Layout::check) accepts.
+    /// The map is one that [`ResolvedMap::check`] accepts, between layouts that [`Layout::check`] accepts.
     pub fn of(map: ResolvedMap<'_>) -> Self {
-        let positions_in = Axis::ALL.map(|a| map.input.contributions(a));
-        let positions_out = Axis::ALL.map(|a| map.output.contributions(a));
-        let axes = grouped(map, &positions_in, &positions_out);
         let (period_in, period_out) = (map.input.period.get(), map.output.period.get());
-        let table = combine(&axes, period_in.min(period_out));
-        Self { axes, table, positions_out, positions_in, geometry: map.geometry, period_in, period_out }
+        let modulus = i64::from(period_in.min(period_out));
+        let grouping = Grouping { map, at_output: period_in <= period_out };
+        let maps = [Axis::Y, Axis::X].map(|axis| grouping.spatial(axis));
+        let mut channels = Channels::new(&grouping);
+        let mut table: Vec<(DiagonalKey, Member)> = Vec::new();
+        for (iy, y) in (0u32..).zip(&maps[0]) {
+            for (ix, x) in (0u32..).zip(&maps[1]) {
+                let offset = y.offset + x.offset;
+                let (output, input) = (y.output + x.output, y.input + x.input);
+                let start = channels.start(output.block, input.block);
+                for (ic, c) in (0u32..).zip(&channels.groups[start]) {
+                    let key = DiagonalKey {
+                        cipher_out: c.output.cipher + whole(map.output, output),
+                        cipher_in: c.input.cipher + whole(map.input, input),
+                        rotation: (c.offset + offset).rem_euclid(modulus) as u32,
+                    };
+                    table.push((key, Member { start: start as u32, groups: [ic, iy, ix] }));
+                }
+            }
+        }
+        table.sort_unstable();
+        let (mut keys, mut first) = (Vec::new(), Vec::new());
+        for (i, (key, _)) in (0u32..).zip(&table) {
+            if keys.last() != Some(key) {
+                keys.push(*key);
+                first.push(i);
+            }
+        }
+        first.push(table.len() as u32);
+        let members = table.into_iter().map(|(_, member)| member).collect();
+        let kernel = map.geometry.kernel.map(|k| k as usize);
+        let channels = channels.groups;
+        Self { channels, maps, keys, first, members, kernel, period_in, period_out }
     }
 
     /// Number of groups that the enumeration combines: an upper bound of [`Self::len`], found without combining them.
     pub fn groups(map: ResolvedMap<'_>) -> u64 {
-        let positions_in = Axis::ALL.map(|a| map.input.contributions(a));
-        let positions_out = Axis::ALL.map(|a| map.output.contributions(a));
-        grouped(map, &positions_in, &positions_out)
-            .iter()
-            .fold(1u64, |product, groups| product.saturating_mul(groups.len() as u64))
+        let grouping = Grouping { map, at_output: true };
+        let [y, x] = [Axis::Y, Axis::X].map(|axis| grouping.spatial(axis));
+        let starts = |groups: &[Group]| -> u64 {
+            let of = |g: &Group| (g.output.block, g.input.block);
+            groups.iter().map(of).collect::<std::collections::BTreeSet<_>>().len() as u64
+        };
+        let mut channels = Channels::new(&grouping);
+        let largest = channels.start(0, 0);
+        // A start can part the groups of another one in two at each end.
+        let parts = if starts(&y) * starts(&x) > 1 { 4 } else { 1 };
+        let channels = channels.groups[largest].len() as u64 * parts;
+        channels.saturating_mul(y.len() as u64).saturating_mul(x.len() as u64)
     }
 
     /// Keys in order.
     pub fn keys(&self) -> impl Iterator<Item = DiagonalKey> {
-        self.table.keys().copied()
+        self.keys.iter().copied()
     }
 
     /// Number of diagonals.
     pub fn len(&self) -> usize {
-        self.table.len()
+        self.keys.len()
     }
 
     /// Whether the map is zero.
     pub fn is_empty(&self) -> bool {
-        self.table.is_empty()
+        self.keys.is_empty()
     }
 
     /// Period of the diagonals: the larger of the two layouts' periods.
@@ -113,46 +161,42 @@ impl Diagonals {
     ///
     /// Returns `None` when the key is not one of [`Self::keys`].
     pub fn expand(&self, key: DiagonalKey, weights: &[f32], giant: u32) -> Option<Vec<f64>> {
-        let triples = self.table.get(&key)?;
-        let period = self.period();
-        let mut slots = vec![0.0f64; period as usize];
-        let [kh, kw] = self.geometry.kernel.map(|k| k as usize);
-        for triple in triples {
-            let [gc, gy, gx] = [0, 1, 2].map(|a| &self.axes[a][triple[a] as usize]);
-            for c in &gc.pairs {
-                let row = c.tap as usize * kh * kw;
-                for y in &gy.pairs {
-                    let tap_row = row + y.tap as usize * kw;
-                    for x in &gx.pairs {
-                        let weight = weights[tap_row + x.tap as usize];
-                        let slot = self.slot_of(key.rotation, [c, y, x]);
-                        slots[((slot + giant) % period) as usize] += f64::from(weight);
+        let mut slots = vec![0.0f64; self.period() as usize];
+        self.expand_into(key, weights, giant, &mut slots).then_some(slots)
+    }
+
+    /// Adds what [`Self::expand`] gives to `slots`, which has as many entries as the period; whether the key is known.
+    pub fn expand_into(&self, key: DiagonalKey, weights: &[f32], giant: u32, slots: &mut [f64]) -> bool {
+        let Ok(index) = self.keys.binary_search(&key) else { return false };
+        // If the operand has the larger period its own slots say where a weight goes, r before them.
+        let by_output = self.period_in <= self.period_out;
+        let shift = if by_output { giant } else { giant.wrapping_sub(key.rotation) };
+        let mask = slots.len() - 1;
+        let [kh, kw] = self.kernel;
+        let members = &self.members[self.first[index] as usize..self.first[index + 1] as usize];
+        for Member { start, groups: [c, y, x] } in members {
+            let (ys, xs) = (&self.maps[0][*y as usize].entries, &self.maps[1][*x as usize].entries);
+            for c in &self.channels[*start as usize][*c as usize].entries {
+                let base = c.slot.wrapping_add(shift);
+                let taps = c.tap as usize * kh * kw;
+                for y in ys {
+                    let base = base.wrapping_add(y.slot) as usize;
+                    let taps = &weights[taps + y.tap as usize * kw..][..kw];
+                    let factor = f64::from(c.factor) * f64::from(y.factor);
+                    for x in xs {
+                        let weight = f64::from(taps[x.tap as usize]) * (factor * f64::from(x.factor));
+                        slots[base.wrapping_add(x.slot as usize) & mask] += weight;
                     }
                 }
             }
         }
-        Some(slots)
-    }
-
-    fn slot_of(&self, rotation: u32, pairs: [&Pair; 3]) -> u32 {
-        let sum = |positions: &[Vec<Position>; 3], index: [u32; 3]| -> u32 {
-            (0..3).map(|a| positions[a][index[a] as usize].slot).sum()
-        };
-        if self.period_in <= self.period_out {
-            sum(&self.positions_out, pairs.map(|p| p.out))
-        } else {
-            let slot_in = sum(&self.positions_in, pairs.map(|p| p.input));
-            (slot_in + self.period_in - rotation) % self.period_in
-        }
+        true
     }
 }
 
-fn grouped(map: ResolvedMap<'_>, ins: &[Vec<Position>; 3], outs: &[Vec<Position>; 3]) -> [Vec<Group>; 3] {
-    [
-        group(&channel_pairs(map), &ins[0], &outs[0]),
-        group(&spatial_pairs(map, Axis::Y), &ins[1], &outs[1]),
-        group(&spatial_pairs(map, Axis::X), &ins[2], &outs[2]),
-    ]
+/// Ciphertexts that contributions of row and column add up to, apart from the blocks that a start keeps.
+fn whole(layout: &Layout, sum: Contribution) -> u32 {
+    sum.cipher + sum.block / layout.blocks.per_cipher
 }
 
 /// Rotations that sum the copies when a result of period `to` is computed at period `from`; empty if `from <= to`.
@@ -160,63 +204,77 @@ pub(super) fn fold_rotations(from: u32, to: u32) -> Vec<u32> {
     std::iter::successors(Some(to), |r| Some(r * 2)).take_while(|&r| r < from).collect()
 }
 
-/// Channel pairs; `tap` is the row `co * (c_in/groups) + ci_in_group` of the weight tensor.
-fn channel_pairs(map: ResolvedMap<'_>) -> Vec<Pair> {
-    let groups = map.geometry.groups.max(1);
-    let (in_per, out_per) = (map.input.shape.c / groups, map.output.shape.c / groups);
-    let mut pairs = Vec::new();
-    for out in 0..map.output.shape.c {
-        for k in 0..in_per {
-            pairs.push(Pair { out, input: (out / out_per) * in_per + k, tap: out * in_per + k });
-        }
-    }
-    pairs
+/// Groups pairs by what they add to a diagonal's key.
+#[derive(Clone, Copy)]
+struct Grouping<'a> {
+    map: ResolvedMap<'a>,
+    /// Whether entries keep the slots of the output, or those of the input.
+    at_output: bool,
 }
 
-fn spatial_pairs(map: ResolvedMap<'_>, axis: Axis) -> Vec<Pair> {
-    let g = map.geometry;
-    let at = usize::from(axis == Axis::X);
-    let (extent_in, extent_out) = (map.input.extent(axis), map.output.extent(axis));
-    let mut pairs = Vec::new();
-    for out in 0..extent_out {
-        for tap in 0..g.kernel[at] {
-            let reach = i64::from(out) * i64::from(g.stride[at]) + i64::from(tap) * i64::from(g.dilation[at]);
-            let input = reach - i64::from(g.pad[at]);
-            if (0..i64::from(extent_in)).contains(&input) {
-                pairs.push(Pair { out, input: input as u32, tap });
-            }
-        }
+impl Grouping<'_> {
+    fn spatial(&self, axis: Axis) -> Vec<Group> {
+        let (ins, outs) = (self.map.input.contributions(axis), self.map.output.contributions(axis));
+        let placed = pairs(&self.map, axis).into_iter().map(|pair| {
+            let (input, output) = (ins[pair.input as usize], outs[pair.out as usize]);
+            (pair, input, output)
+        });
+        self.group(placed)
     }
-    pairs
+
+    fn group(&self, placed: impl Iterator<Item = (Pair, Contribution, Contribution)>) -> Vec<Group> {
+        let mut index: HashMap<(u64, u64, i64), usize> = HashMap::new();
+        let mut groups: Vec<Group> = Vec::new();
+        let ends = |c: Contribution| u64::from(c.cipher) << 32 | u64::from(c.block);
+        for (pair, input, output) in placed {
+            let offset = i64::from(input.slot) - i64::from(output.slot);
+            let at = *index.entry((ends(output), ends(input), offset)).or_insert_with(|| {
+                let without = |c: Contribution| Contribution { slot: 0, ..c };
+                let (output, input) = (without(output), without(input));
+                groups.push(Group { offset, output, input, entries: Vec::new() });
+                groups.len() - 1
+            });
+            let slot = if self.at_output { output.slot } else { input.slot };
+            groups[at].entries.push(Entry { slot, tap: pair.tap, factor: pair.factor });
+        }
+        groups.sort_unstable_by_key(|g| (ends(g.output), ends(g.input), g.offset));
+        groups
+    }
 }
 
-fn group(pairs: &[Pair], ins: &[Position], outs: &[Position]) -> Vec<Group> {
-    let mut by_offset: BTreeMap<(u32, u32, i64), Vec<Pair>> = BTreeMap::new();
-    for &pair in pairs {
-        let (i, o) = (ins[pair.input as usize], outs[pair.out as usize]);
-        let offset = i64::from(i.slot) - i64::from(o.slot);
-        by_offset.entry((o.cipher, i.cipher, offset)).or_default().push(pair);
-    }
-    by_offset
-        .into_iter()
-        .map(|((cipher_out, cipher_in, offset), pairs)| Group { offset, cipher_in, cipher_out, pairs })
-        .collect()
+/// Channel groups for each start of blocks that row and column groups ask for.
+struct Channels<'a> {
+    grouping: Grouping<'a>,
+    pairs: Vec<(Pair, Contribution, Contribution)>,
+    starts: BTreeMap<(u32, u32), usize>,
+    groups: Vec<Vec<Group>>,
 }
 
-fn combine(axes: &[Vec<Group>; 3], modulus: u32) -> BTreeMap<DiagonalKey, Vec<[u32; 3]>> {
-    let mut table: BTreeMap<DiagonalKey, Vec<[u32; 3]>> = BTreeMap::new();
-    for (ic, c) in axes[0].iter().enumerate() {
-        for (iy, y) in axes[1].iter().enumerate() {
-            for (ix, x) in axes[2].iter().enumerate() {
-                let offset = (c.offset + y.offset + x.offset).rem_euclid(i64::from(modulus));
-                let key = DiagonalKey {
-                    cipher_out: c.cipher_out + y.cipher_out + x.cipher_out,
-                    cipher_in: c.cipher_in + y.cipher_in + x.cipher_in,
-                    rotation: offset as u32,
-                };
-                table.entry(key).or_default().push([ic as u32, iy as u32, ix as u32]);
-            }
-        }
+impl<'a> Channels<'a> {
+    fn new(grouping: &Grouping<'a>) -> Self {
+        let map = grouping.map;
+        let (ins, outs) = (map.input.contributions(Axis::C), map.output.contributions(Axis::C));
+        let place = |pair: Pair| (pair, ins[pair.input as usize], outs[pair.out as usize]);
+        let pairs = pairs(&map, Axis::C).into_iter().map(place).collect();
+        Self { grouping: *grouping, pairs, starts: BTreeMap::new(), groups: Vec::new() }
     }
-    table
+
+    /// Index of the groups that row and column blocks `output` and `input` lead to.
+    fn start(&mut self, output: u32, input: u32) -> usize {
+        let map = self.grouping.map;
+        let start = (output % map.output.blocks.per_cipher, input % map.input.blocks.per_cipher);
+        if let Some(&known) = self.starts.get(&start) {
+            return known;
+        }
+        let placed = |layout: &Layout, own: Contribution, block: u32| {
+            let at = layout.place(Contribution { block: own.block + block, ..own });
+            Contribution { cipher: at.cipher, block: 0, slot: at.slot }
+        };
+        let pairs = self.pairs.iter().map(|&(pair, input, output)| {
+            (pair, placed(map.input, input, start.1), placed(map.output, output, start.0))
+        });
+        self.groups.push(self.grouping.group(pairs));
+        self.starts.insert(start, self.groups.len() - 1);
+        self.groups.len() - 1
+    }
 }

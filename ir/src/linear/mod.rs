@@ -1,12 +1,14 @@
 //! Linear maps between two layouts, as recipes, and their generalized diagonals.
 //!
-//! A [`LinearMap`] is a convolution-shaped map given by weights and two layouts; average pooling, global pooling, fully
-//! connected layers and identity skips are convolutions too. Its non-zero generalized diagonals are enumerated
-//! structurally (kernel tap x channel-digit offset, [`Diagonals`]), never by scanning a dense matrix, and expanded one
-//! by one on demand.
+//! A [`LinearMap`] is a convolution between two layouts, with a separable map before and after it. Pooling, fully connected
+//! layers and identity skips are convolutions too; slices, padding, concatenation, shuffles, resizing and zero insertion are
+//! separable maps, so whatever surrounds a convolution becomes part of it. On each axis the composition is a list of
+//! (output, input, kernel tap, factor), so the non-zero generalized diagonals are enumerated structurally (kernel tap x
+//! channel-digit offset, [`Diagonals`]), never by scanning a dense matrix, and expanded one by one on demand.
 
 mod apply;
 mod diagonals;
+mod pairs;
 mod plan;
 #[cfg(test)]
 mod tests;
@@ -15,10 +17,14 @@ pub use apply::{AddErrors, CallNoise, apply_clear};
 pub use diagonals::{DiagonalKey, Diagonals};
 pub use plan::{BsgsSplit, CallPlan, PlannedDiagonal, plan_call};
 
+use std::sync::Arc;
+
 use thiserror::Error;
 
+use crate::axis::Separable;
 use crate::consts::ConstId;
-use crate::layout::{Chw, Layout};
+use crate::entity::PrimaryMap;
+use crate::layout::{Axis, Chw, Layout};
 
 /// Most (output, kernel tap) pairs of one axis, and most channel pairs.
 pub const MAX_PAIRS: u64 = 1 << 24;
@@ -38,6 +44,14 @@ pub enum MapError {
         input: u32,
         /// Output channels.
         output: u32,
+    },
+    /// A separable map of other extents than the layout beside it.
+    #[error("separable map of extents {found} beside a layout of {expected}")]
+    Separable {
+        /// Of the map.
+        found: Chw,
+        /// Of the layout.
+        expected: Chw,
     },
     /// The map is too large to plan.
     #[error("linear map pairs {pairs} coordinates of one axis, the limit is {MAX_PAIRS}")]
@@ -105,17 +119,42 @@ impl ConvGeometry {
     }
 }
 
-/// A linear map between two layouts; weights are `[c_out, c_in / groups, kernel rows, kernel columns]`, row-major.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// A linear map between two layouts: a separable map, a convolution, a separable map.
+///
+/// Each separable map is the identity if absent. Weights are those of the convolution, `[c_out, c_in / groups, kernel rows,
+/// kernel columns]`, row-major; its extents are those that `before` gives and `after` takes.
+#[derive(Clone, Debug, PartialEq)]
 pub struct LinearMap {
     /// Layout of the operand.
     pub input: LayoutId,
     /// Layout of the result.
     pub output: LayoutId,
-    /// Geometry.
+    /// Geometry of the convolution.
     pub geometry: ConvGeometry,
     /// Weights.
     pub weights: ConstId,
+    /// Applied to the operand.
+    pub before: Option<Arc<Separable>>,
+    /// Applied to the result of the convolution.
+    pub after: Option<Arc<Separable>>,
+}
+
+impl LinearMap {
+    /// A convolution without separable maps around it.
+    pub fn new(input: LayoutId, output: LayoutId, geometry: ConvGeometry, weights: ConstId) -> Self {
+        Self { input, output, geometry, weights, before: None, after: None }
+    }
+
+    /// The map with its layouts looked up; they exist.
+    pub fn resolve<'a>(&'a self, layouts: &'a PrimaryMap<LayoutId, Layout>) -> ResolvedMap<'a> {
+        self.between(&layouts[self.input], &layouts[self.output])
+    }
+
+    /// The map with its layouts.
+    pub fn between<'a>(&'a self, input: &'a Layout, output: &'a Layout) -> ResolvedMap<'a> {
+        let (before, after) = (self.before.as_deref(), self.after.as_deref());
+        ResolvedMap { input, output, geometry: self.geometry, before, after }
+    }
 }
 
 /// A linear map with its tables looked up.
@@ -125,15 +164,62 @@ pub struct ResolvedMap<'a> {
     pub input: &'a Layout,
     /// Layout of the result.
     pub output: &'a Layout,
-    /// Geometry.
+    /// Geometry of the convolution.
     pub geometry: ConvGeometry,
+    /// Applied to the operand.
+    pub before: Option<&'a Separable>,
+    /// Applied to the result of the convolution.
+    pub after: Option<&'a Separable>,
 }
 
-impl ResolvedMap<'_> {
-    /// Pairs of coordinates that the enumeration of the diagonals goes through, summed over the axes.
-    pub fn pairs(&self) -> u64 {
-        let (input, output, g) = (self.input.shape, self.output.shape, self.geometry);
+impl<'a> ResolvedMap<'a> {
+    /// A convolution without separable maps around it.
+    pub fn convolution(input: &'a Layout, output: &'a Layout, geometry: ConvGeometry) -> Self {
+        Self { input, output, geometry, before: None, after: None }
+    }
+
+    /// Extents of the operand of the convolution.
+    pub fn inner_input(&self) -> Chw {
+        self.before.map_or(self.input.shape, |map| extents(map.output()))
+    }
+
+    /// Extents of the result of the convolution.
+    pub fn inner_output(&self) -> Chw {
+        self.after.map_or(self.output.shape, |map| extents(map.input()))
+    }
+
+    /// Checks that the parts fit each other and the layouts; gives the shape of the weights.
+    ///
+    /// # Errors
+    /// [`MapError`] names the first rule that is broken.
+    pub fn check(&self) -> Result<Vec<usize>, MapError> {
+        if let Some(map) = self.before.filter(|map| extents(map.input()) != self.input.shape) {
+            return Err(MapError::Separable { found: extents(map.input()), expected: self.input.shape });
+        }
+        if let Some(map) = self.after.filter(|map| extents(map.output()) != self.output.shape) {
+            return Err(MapError::Separable { found: extents(map.output()), expected: self.output.shape });
+        }
+        let shape = self.geometry.check(self.inner_input(), self.inner_output())?;
+        let pairs = self.pairs();
+        if pairs > MAX_PAIRS { Err(MapError::TooLarge { pairs }) } else { Ok(shape) }
+    }
+
+    /// Pairs of coordinates of the convolution alone, summed over the axes: what [`Self::pairs`] goes through.
+    pub fn convolution_pairs(&self) -> u64 {
+        let (input, output, g) = (self.inner_input(), self.inner_output(), self.geometry);
         let channels = u64::from(output.c) * u64::from(input.c / g.groups.max(1));
         channels + u64::from(output.h) * u64::from(g.kernel[0]) + u64::from(output.w) * u64::from(g.kernel[1])
     }
+
+    /// Pairs of coordinates that the enumeration of the diagonals goes through, summed over the axes.
+    pub fn pairs(&self) -> u64 {
+        if self.before.is_none() && self.after.is_none() {
+            return self.convolution_pairs();
+        }
+        Axis::ALL.into_iter().map(|axis| pairs::count(self, axis)).fold(0, u64::saturating_add)
+    }
+}
+
+fn extents([c, h, w]: [u32; 3]) -> Chw {
+    Chw { c, h, w }
 }

@@ -4,7 +4,8 @@ use peregrine_ckks::units::Slots;
 use proptest::prelude::*;
 
 use super::*;
-use crate::layout::{Axis, Digit, Place};
+use crate::axis::{AxisEntry, AxisMap};
+use crate::layout::{Axis, Blocks, Digit, Place};
 use crate::samples::numbers;
 
 const MAX_SLOTS: u32 = 1 << 16;
@@ -34,6 +35,23 @@ fn indices(shape: Chw) -> impl Iterator<Item = (u32, u32, u32)> {
     (0..c).flat_map(move |c| (0..h).flat_map(move |y| (0..w).map(move |x| (c, y, x))))
 }
 
+/// A separable map of a tensor.
+fn separate(map: Option<&Separable>, x: Vec<f64>) -> Vec<f64> {
+    let Some(map) = map else { return x };
+    let ([_, h, w], [oc, oh, ow]) = (map.input(), map.output());
+    let mut y = vec![0.0; (oc * oh * ow) as usize];
+    for c in map.maps[0].entries() {
+        for r in map.maps[1].entries() {
+            for k in map.maps[2].entries() {
+                let factor = f64::from(c.factor) * f64::from(r.factor) * f64::from(k.factor);
+                y[((c.output * oh + r.output) * ow + k.output) as usize] +=
+                    factor * x[((c.input * h + r.input) * w + k.input) as usize];
+            }
+        }
+    }
+    y
+}
+
 /// How a random layout is drawn.
 #[derive(Clone, Debug)]
 struct LayoutSeed {
@@ -47,6 +65,8 @@ struct LayoutSeed {
     slack: u32,
     /// Whether strides are rounded to powers of two.
     round: u8,
+    /// Blocks of a ciphertext, for the digits that pick no slot.
+    per_cipher: u32,
 }
 
 fn layout_seed() -> impl Strategy<Value = LayoutSeed> {
@@ -54,13 +74,17 @@ fn layout_seed() -> impl Strategy<Value = LayoutSeed> {
     let low = [1u32..4, 1u32..4, 1u32..4];
     // Ciphertext digits in one case of four.
     let cipher = prop_oneof![3 => Just(0u8), 1 => any::<u8>()];
-    (order, low, cipher, 0u32..3, any::<u8>()).prop_map(|(order, low, cipher, slack, round)| LayoutSeed {
-        order,
-        low,
-        cipher,
-        slack,
-        round,
-    })
+    let per_cipher = prop_oneof![2 => Just(1u32), 1 => 2u32..6];
+    (order, low, cipher, 0u32..3, any::<u8>(), per_cipher).prop_map(
+        |(order, low, cipher, slack, round, per_cipher)| LayoutSeed {
+            order,
+            low,
+            cipher,
+            slack,
+            round,
+            per_cipher,
+        },
+    )
 }
 
 fn build_layout(shape: Chw, seed: &LayoutSeed) -> Layout {
@@ -72,8 +96,8 @@ fn build_layout(shape: Chw, seed: &LayoutSeed) -> Layout {
         let (axis, high) = (index % 3, index / 3);
         let low = seed.low[axis].min(extents[axis]);
         let radix = if high == 1 { extents[axis].div_ceil(low) } else { low };
-        let place = if seed.cipher >> index & 1 == 1 && cipher * radix <= 4 {
-            let place = Place::Cipher(cipher);
+        let place = if seed.cipher >> index & 1 == 1 && cipher * radix <= 4 * seed.per_cipher {
+            let place = if seed.per_cipher > 1 { Place::Block(cipher) } else { Place::Cipher(cipher) };
             cipher *= radix;
             place
         } else {
@@ -90,13 +114,17 @@ fn build_layout(shape: Chw, seed: &LayoutSeed) -> Layout {
         *digits = placed.into_iter().flatten().collect();
     }
     // Large layouts get no slack: the periods stay small and the test quick.
-    let period = slot.next_power_of_two() << if slot < 512 { seed.slack } else { 0 };
-    Layout { shape, digits, period: Slots::new(period).unwrap(), ciphertexts: cipher }
+    let blocks = Blocks { slots: slot, per_cipher: if cipher > 1 { seed.per_cipher } else { 1 } };
+    let reach = slot * blocks.per_cipher;
+    let period = Slots::new(reach.next_power_of_two() << if reach < 512 { seed.slack } else { 0 }).unwrap();
+    Layout { shape, digits, period, ciphertexts: cipher.div_ceil(blocks.per_cipher), blocks }
 }
 
 #[derive(Clone, Debug)]
 struct Case {
     geometry: ConvGeometry,
+    before: Option<Separable>,
+    after: Option<Separable>,
     input: Layout,
     output: Layout,
     split: u32,
@@ -125,21 +153,73 @@ fn output_shape(g: &ConvGeometry, input: Chw, channels: u32, extra: u32) -> Chw 
     Chw { c: channels, h: extent(input.h, 0), w: extent(input.w, 1) }
 }
 
+/// A map of one axis to or from `inner` coordinates: windows, repetitions, insertions, mixtures.
+fn axis_map(inner: u32, outer: u32, kind: u8, to_inner: bool, seed: u32) -> AxisMap {
+    let (input, output) = if to_inner { (outer, inner) } else { (inner, outer) };
+    let last = (input - 1).min(1 + seed % 3);
+    match kind {
+        0 => AxisMap::window(input, output, i64::from(seed % 5) - 2, 1 - 2 * i64::from(seed % 2)),
+        1 => AxisMap::gather(input, &(0..output).map(|i| i * seed % (last + 1)).collect::<Vec<_>>()),
+        2 => AxisMap::spread(input, output, i64::from(seed % 2), 1 + i64::from(seed % 3)),
+        _ => {
+            let factors = numbers(6, seed);
+            let entry = |(i, &factor): (usize, &f32)| AxisEntry {
+                output: (i as u32 * 7 + seed) % output,
+                input: (i as u32 * 5 + seed / 3) % input,
+                factor,
+            };
+            let entries: Vec<AxisEntry> = factors.iter().enumerate().map(entry).collect();
+            AxisMap::from_entries(input, output, &entries)
+        }
+    }
+    .unwrap()
+}
+
+/// A separable map beside a convolution, in one case of three, and the extents beyond it.
+fn around(
+    inner: Chw,
+    to_inner: bool,
+    (present, kinds, seed): (bool, [u8; 3], u32),
+) -> (Chw, Option<Separable>) {
+    if !present {
+        return (inner, None);
+    }
+    let extents = [inner.c, inner.h, inner.w];
+    let maps = [0, 1, 2].map(|a| {
+        let outer = 1 + (extents[a] + (seed >> (4 * a)) % 5).saturating_sub(2);
+        axis_map(extents[a], outer, kinds[a], to_inner, seed >> a)
+    });
+    let map = Separable { maps };
+    let [c, h, w] = if to_inner { map.input() } else { map.output() };
+    (Chw { c, h, w }, Some(map))
+}
+
 fn case() -> impl Strategy<Value = Case> {
     let shape = (1u32..5, 1u32..7, 1u32..7).prop_map(|(c, h, w)| Chw { c, h, w });
     let drawn = shape.prop_flat_map(|shape| (Just(shape), geometry(shape), 0u32..3));
-    (drawn, layout_seed(), layout_seed(), 1u32..20, any::<u32>()).prop_map(
-        |((shape, (geometry, channels), extra), input, output, split, seed)| {
+    let around_seed = || (prop::bool::weighted(0.3), [0u8..4, 0u8..4, 0u8..4], any::<u32>());
+    let ends = (around_seed(), around_seed());
+    (drawn, layout_seed(), layout_seed(), 1u32..20, any::<u32>(), ends).prop_map(
+        |((shape, (geometry, channels), extra), input, output, split, seed, ends)| {
             let extra = if geometry.kernel == [shape.h, shape.w] { 0 } else { extra };
             let result = output_shape(&geometry, shape, channels, extra);
+            let (shape, before) = around(shape, true, ends.0);
+            let (result, after) = around(result, false, ends.1);
             let (input, output) = (build_layout(shape, &input), build_layout(result, &output));
-            Case { geometry, input, output, split, seed }
+            Case { geometry, before, after, input, output, split, seed }
         },
     )
 }
 
+impl Case {
+    fn map(&self) -> ResolvedMap<'_> {
+        let (before, after) = (self.before.as_ref(), self.after.as_ref());
+        ResolvedMap { input: &self.input, output: &self.output, geometry: self.geometry, before, after }
+    }
+}
+
 fn weights_of(map: &ResolvedMap<'_>, seed: u32) -> Vec<f32> {
-    let shape = map.geometry.check(map.input.shape, map.output.shape).unwrap();
+    let shape = map.check().unwrap();
     numbers(shape.iter().product(), seed)
 }
 
@@ -180,11 +260,15 @@ fn check_call(terms: &[(ResolvedMap<'_>, u32)], split: u32, seed: u32) -> Result
         (0u32..).zip(terms).map(|(i, (map, _))| weights_of(map, seed ^ i << 8)).collect();
     let mut expected = vec![0.0; output.shape.len()];
     for ((map, operand), weights) in terms.iter().zip(&weights) {
-        let x = &tensors[*operand as usize];
-        let y = convolve(&map.geometry, map.input.shape, output.shape, weights, x);
+        let x = separate(map.before, tensors[*operand as usize].clone());
+        let y = convolve(&map.geometry, map.inner_input(), map.inner_output(), weights, &x);
+        let y = separate(map.after, y);
         expected.iter_mut().zip(y).for_each(|(sum, y)| *sum += y);
     }
     let call = plan_call(terms, BsgsSplit { modulus: split }, Slots::new(MAX_SLOTS).unwrap());
+    if call.diagonals.is_empty() {
+        return assert_close(&expected, &vec![0.0; expected.len()]);
+    }
     let weights: Vec<&[f32]> = weights.iter().map(Vec::as_slice).collect();
     let inputs: Vec<&[f64]> = slots.iter().map(Vec::as_slice).collect();
     prop_assert_eq!(call.plan.inputs as usize, inputs.len());
@@ -219,8 +303,7 @@ proptest! {
     fn one_map_is_the_convolution(case in case()) {
         prop_assert_eq!(case.input.check(), Ok(()));
         prop_assert_eq!(case.output.check(), Ok(()));
-        let map = ResolvedMap { input: &case.input, output: &case.output, geometry: case.geometry };
-        check_call(&[(map, 0)], case.split, case.seed)?;
+        check_call(&[(case.map(), 0)], case.split, case.seed)?;
     }
 }
 
@@ -233,8 +316,8 @@ proptest! {
         let other = build_layout(case.output.shape, &skip);
         prop_assert_eq!(other.check(), Ok(()));
         let scaling = ConvGeometry::channel_scaling(case.output.shape.c);
-        let first = ResolvedMap { input: &case.input, output: &case.output, geometry: case.geometry };
-        let second = ResolvedMap { input: &other, output: &case.output, geometry: scaling };
+        let first = case.map();
+        let second = ResolvedMap::convolution(&other, &case.output, scaling);
         let shared = (first, 0);
         let terms = if share { vec![(first, 0), (second, 1), shared] } else { vec![(first, 0), (second, 1)] };
         check_call(&terms, case.split, case.seed)?;
@@ -248,7 +331,7 @@ fn a_call_of_all_period_relations_folds_each_stage_once() {
     let with = |p| Layout { period: period(p), ..small.clone() };
     let (less, equal, more, most) = (with(8), with(16), with(64), with(256));
     let scaling = ConvGeometry::channel_scaling(2);
-    let map = |input| ResolvedMap { input, output: &equal, geometry: scaling };
+    let map = |input| ResolvedMap::convolution(input, &equal, scaling);
     let terms = [(map(&less), 0), (map(&most), 1), (map(&equal), 2), (map(&more), 3)];
     check_call(&terms, 4, 9).unwrap();
     let call = plan_call(&terms, BsgsSplit { modulus: 4 }, period(MAX_SLOTS));
@@ -261,7 +344,7 @@ fn a_call_of_all_period_relations_folds_each_stage_once() {
 fn diagonals_of_a_raster_convolution_are_its_taps() {
     let map = crate::samples::raster(1, 8, 8);
     let geometry = ConvGeometry { kernel: [3, 3], stride: [1, 1], pad: [1, 1], dilation: [1, 1], groups: 1 };
-    let diagonals = Diagonals::of(ResolvedMap { input: &map, output: &map, geometry });
+    let diagonals = Diagonals::of(ResolvedMap::convolution(&map, &map, geometry));
     let rotations: Vec<u32> = diagonals.keys().map(|key| key.rotation).collect();
     assert_eq!(rotations, [0, 1, 7, 8, 9, 55, 56, 57, 63]);
     let unknown = DiagonalKey { cipher_out: 0, cipher_in: 0, rotation: 2 };
@@ -285,6 +368,35 @@ fn geometry_is_checked_against_extents() {
     assert_eq!(groups.check(input, output), Err(MapError::Groups { groups: 4, input: 4, output: 6 }));
     let huge = ConvGeometry { kernel: [1 << 30, 1], ..good };
     assert!(matches!(huge.check(input, output), Err(MapError::TooLarge { .. })));
+}
+
+#[test]
+fn separable_maps_are_checked_against_layouts() {
+    let (input, output) = (crate::samples::raster(4, 5, 5), crate::samples::raster(4, 3, 5));
+    let scaling = ConvGeometry::channel_scaling(4);
+    let crop = |rows, h| Separable {
+        maps: [AxisMap::identity(4), AxisMap::window(h, rows, 1, 1).unwrap(), AxisMap::identity(5)],
+    };
+    let (good, long, short) = (crop(3, 5), crop(3, 6), crop(2, 5));
+    let plain = ResolvedMap::convolution(&input, &output, scaling);
+    assert_eq!(ResolvedMap { before: Some(&good), ..plain }.check(), Ok(vec![4, 1, 1, 1]));
+    let wrong = |map: ResolvedMap<'_>| assert!(matches!(map.check(), Err(MapError::Separable { .. })));
+    wrong(ResolvedMap { before: Some(&long), ..plain });
+    wrong(ResolvedMap { after: Some(&short), ..plain });
+    // Every channel into every channel, twice.
+    let mix = |n: u32| {
+        let all = (0..i64::from(n)).flat_map(|o| (0..i64::from(n)).map(move |i| (o, i, 1.0)));
+        let [rows, columns] = [AxisMap::identity(1), AxisMap::identity(1)];
+        Separable { maps: [AxisMap::collect(n, n, all).unwrap(), rows, columns] }
+    };
+    let (wide, mix) = (crate::samples::raster(260, 1, 1), mix(260));
+    let dense = ConvGeometry { groups: 1, ..scaling };
+    let twice = ResolvedMap {
+        before: Some(&mix),
+        after: Some(&mix),
+        ..ResolvedMap::convolution(&wide, &wide, dense)
+    };
+    assert!(matches!(twice.check(), Err(MapError::TooLarge { .. })));
 }
 
 #[test]

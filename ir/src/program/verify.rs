@@ -4,7 +4,7 @@
 //! Rules:
 //! 1. the parameters are secure and state every prime; tables are within the limits below;
 //! 2. constants hold as many numbers as their shapes say, all finite; layouts are valid and fit N/2 slots; maps connect
-//!    existing layouts and have weights of the right shape; plaintext vectors have one value or one per channel;
+//!    existing layouts and have weights of the right shape; plaintext vectors have one value, or one per channel or element;
 //! 3. a linear call has a term; its operands are numbered 0, 1, ... without gaps, all maps of an operand have one input
 //!    layout, all maps one output layout, each ciphertext of which some weight reaches; planning all calls stays within
 //!    [`MAX_PROGRAM_PAIRS`] and [`MAX_DIAGONAL_GROUPS`];
@@ -187,7 +187,7 @@ fn check_placed(program: &Program, values: ConstId, layout: LayoutId, cipher: u3
     }
     let constant = program.consts.get(values).ok_or(Problem::Unknown(Entity::Const(values)))?;
     let channels = layout.shape.c as usize;
-    if constant.shape == [channels] || constant.shape == [1] {
+    if constant.shape == [channels] || constant.shape == [1] || constant.shape == [layout.shape.len()] {
         return Ok(());
     }
     Err(Problem::ConstShape { constant: values, expected: vec![channels], found: constant.shape.clone() })
@@ -214,17 +214,21 @@ struct Work {
 
 impl Work {
     fn add(&mut self, map: ResolvedMap<'_>) -> Result<(), Problem> {
-        self.pairs = self.pairs.saturating_add(map.pairs());
-        let (found, limit) = (self.pairs, MAX_PROGRAM_PAIRS);
-        if found > limit {
-            return Err(Problem::TooMany { what: Counted::Pairs, found, limit });
-        }
+        // What counting the pairs goes through, before what it finds.
+        self.add_pairs(map.convolution_pairs())?;
+        self.add_pairs(map.pairs())?;
         self.groups = self.groups.saturating_add(Diagonals::groups(map));
         let (found, limit) = (self.groups, MAX_DIAGONAL_GROUPS);
         if found > limit {
             return Err(Problem::TooMany { what: Counted::Diagonals, found, limit });
         }
         Ok(())
+    }
+
+    fn add_pairs(&mut self, pairs: u64) -> Result<(), Problem> {
+        self.pairs = self.pairs.saturating_add(pairs);
+        let (found, limit) = (self.pairs, MAX_PROGRAM_PAIRS);
+        if found > limit { Err(Problem::TooMany { what: Counted::Pairs, found, limit }) } else { Ok(()) }
     }
 }
 
@@ -248,8 +252,7 @@ fn check_call(
         if expected != map.output {
             return Err(Problem::LayoutMismatch { what: Entity::Map(term.map), expected, found: map.output });
         }
-        let (input, output) = (&program.layouts[map.input], &program.layouts[map.output]);
-        let resolved = ResolvedMap { input, output, geometry: map.geometry };
+        let resolved = map.resolve(&program.layouts);
         work.add(resolved)?;
         terms.push((resolved, term.operand));
     }

@@ -8,7 +8,7 @@ use super::cursor::{Cursor, Expected, Join, TextError, TextProblem};
 use crate::axis::{AxisMap, AxisRun, Separable};
 use crate::consts::{ConstData, ConstId, ConstPool, ConstTensor};
 use crate::entity::{EntityId, PrimaryMap};
-use crate::layout::{Chw, Digit, Layout, Place};
+use crate::layout::{Blocks, Chw, Digit, Layout, Place};
 use crate::linear::{ConvGeometry, LayoutId, LinearMap, LinearMapId};
 
 type Result<T> = std::result::Result<T, TextError>;
@@ -95,7 +95,11 @@ pub(super) fn print_layouts(out: &mut String, layouts: &PrimaryMap<LayoutId, Lay
             let text = if digits.is_empty() { "-".to_owned() } else { digits.join(",") };
             let _ = write!(out, " {axis}={text}");
         }
-        let _ = writeln!(out, " period={} cts={}", layout.period, layout.ciphertexts);
+        let _ = write!(out, " period={} cts={}", layout.period, layout.ciphertexts);
+        if layout.blocks != Blocks::default() {
+            let _ = write!(out, " blocks={}x{}", layout.blocks.per_cipher, layout.blocks.slots);
+        }
+        out.push('\n');
     }
 }
 
@@ -103,6 +107,7 @@ fn digit_text(digit: &Digit) -> String {
     match digit.place {
         Place::Slot(stride) => format!("{}@s{stride}", digit.radix),
         Place::Cipher(stride) => format!("{}@t{stride}", digit.radix),
+        Place::Block(stride) => format!("{}@b{stride}", digit.radix),
     }
 }
 
@@ -120,7 +125,14 @@ pub(super) fn parse_layout(line: &mut Cursor<'_>, layouts: &mut PrimaryMap<Layou
     line.key("period")?;
     let period = slots(line)?;
     line.key("cts")?;
-    layouts.push(Layout { shape: Chw { c, h, w }, digits, period, ciphertexts: line.integer()? });
+    let ciphertexts = line.integer()?;
+    let mut blocks = Blocks::default();
+    if line.eat("blocks") {
+        line.literal("=")?;
+        let [per_cipher, slots] = line.fixed_extents()?;
+        blocks = Blocks { slots, per_cipher };
+    }
+    layouts.push(Layout { shape: Chw { c, h, w }, digits, period, ciphertexts, blocks });
     Ok(())
 }
 
@@ -138,6 +150,7 @@ fn parse_digit(line: &mut Cursor<'_>) -> Result<Digit> {
     let place = match stride.split_at_checked(1) {
         Some(("s", stride)) => Place::Slot(number(stride)?),
         Some(("t", stride)) => Place::Cipher(number(stride)?),
+        Some(("b", stride)) => Place::Block(number(stride)?),
         _ => return Err(before.expected(Expected::Digit)),
     };
     Ok(Digit { radix, place })
@@ -147,7 +160,7 @@ pub(super) fn print_maps(out: &mut String, maps: &PrimaryMap<LinearMapId, Linear
     for (id, map) in maps.iter() {
         let g = map.geometry;
         let pair = |[a, b]: [u32; 2]| format!("{a}x{b}");
-        let _ = writeln!(
+        let _ = write!(
             out,
             "  {id} = map {} -> {} {} kernel={} stride={} pad={} dilation={} groups={}",
             map.input,
@@ -159,6 +172,12 @@ pub(super) fn print_maps(out: &mut String, maps: &PrimaryMap<LinearMapId, Linear
             pair(g.dilation),
             g.groups
         );
+        for (key, around) in [("before", &map.before), ("after", &map.after)] {
+            if let Some(around) = around {
+                let _ = write!(out, " {key} {}", separable_text(around));
+            }
+        }
+        out.push('\n');
     }
 }
 
@@ -177,7 +196,9 @@ pub(super) fn parse_map(line: &mut Cursor<'_>, maps: &mut PrimaryMap<LinearMapId
     line.key("groups")?;
     let [kernel, stride, pad, dilation] = pairs;
     let geometry = ConvGeometry { kernel, stride, pad, dilation, groups: line.integer()? };
-    maps.push(LinearMap { input, output, geometry, weights });
+    let before = if line.eat("before") { Some(parse_separable(line)?.into()) } else { None };
+    let after = if line.eat("after") { Some(parse_separable(line)?.into()) } else { None };
+    maps.push(LinearMap { input, output, geometry, weights, before, after });
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use crate::axis::{AxisEntry, AxisMap, Separable};
 use crate::consts::{ConstId, ConstPool, ConstTensor};
 use crate::fhe::{CipherTy, FheGraph, FheOp, FheTables, MonicPoly, PackedTy, Stage as FheStage};
 use crate::graph::{Origin, OutputPort, ValueId};
-use crate::layout::{Chw, Digit, Layout, Place};
+use crate::layout::{Blocks, Chw, Digit, Layout, Place};
 use crate::linear::{BsgsSplit, ConvGeometry, LayoutId, LinearMap, LinearMapId};
 use crate::program::{
     CallId, CallTerm, Inst, KeyManifest, LinearCall, Probe, Program, ProgramInput, ProgramOutput, Reg,
@@ -179,24 +179,31 @@ fn scale() -> impl Strategy<Value = Scale> {
 }
 
 fn layout() -> impl Strategy<Value = Layout> {
-    let digit = (0u32..99, any::<bool>(), 0u32..9999).prop_map(|(radix, slot, stride)| {
-        let place = if slot { Place::Slot(stride) } else { Place::Cipher(stride) };
+    let digit = (0u32..99, 0u8..3, 0u32..9999).prop_map(|(radix, kind, stride)| {
+        let place = match kind {
+            0 => Place::Slot(stride),
+            1 => Place::Cipher(stride),
+            _ => Place::Block(stride),
+        };
         Digit { radix, place }
     });
     let digits = move || prop::collection::vec(digit.clone(), 0..3);
     (([0u32..99, 0u32..99, 0u32..99]), [digits(), digits(), digits()], 0u32..17, 0u32..99).prop_map(
         |([c, h, w], digits, log, ciphertexts)| {
             let period = Slots::new(1 << log).unwrap();
-            Layout { shape: Chw { c, h, w }, digits, period, ciphertexts }
+            let blocks = Blocks { slots: 1 + log * 100, per_cipher: 1 + ciphertexts % 3 };
+            Layout { shape: Chw { c, h, w }, digits, period, ciphertexts, blocks }
         },
     )
 }
 
 fn map() -> impl Strategy<Value = LinearMap> {
-    ((id(9), id(9), const_id()), pair(), pair(), pair(), pair(), id(9)).prop_map(
-        |((input, output, weights), kernel, stride, pad, dilation, groups)| {
+    let around = || prop::option::of(separable().prop_map(std::sync::Arc::new));
+    ((id(9), id(9), const_id()), pair(), pair(), pair(), pair(), id(9), (around(), around())).prop_map(
+        |((input, output, weights), kernel, stride, pad, dilation, groups, (before, after))| {
             let geometry = ConvGeometry { kernel, stride, pad, dilation, groups };
-            LinearMap { input: LayoutId(input), output: LayoutId(output), geometry, weights }
+            let (input, output) = (LayoutId(input), LayoutId(output));
+            LinearMap { input, output, geometry, weights, before, after }
         },
     )
 }

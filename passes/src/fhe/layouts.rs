@@ -1,154 +1,165 @@
-//! Generalized interleaved packing: a layout for every value of a tensor graph.
+//! Generalized interleaved packing: the layouts that a value can have.
 //!
-//! All maps of a network share one slot grid, as large as its largest map. A value whose map is smaller by `gap` (the product of
-//! the strides before it) keeps its pixels `gap` apart and fills the gaps with its low channel digits (g < 1). A map larger
-//! than the ciphertext spreads its low row and column digits over ciphertexts (g > 1). Values without spatial extent are dense
-//! in the channel. So a strided convolution moves no pixel: its diagonals depend on kernel taps and channel digits only.
+//! All maps of a network lie on one pixel grid, as large as its largest map. A value whose pixels are `gap` grid pixels apart
+//! (the product of the strides before it, over that of the resizes) fills the gaps with its low channel digits (g < 1).
+//! A [`Family`] thins the grid by a factor: low digits of row and column then count blocks of slots instead of pixels (g > 1),
+//! which makes maps fit ciphertexts that no power of two fits. So a strided convolution moves no pixel: its diagonals
+//! depend on kernel taps and channel digits only.
 
-use peregrine_ir::layout::{Chw, Digit, Layout, Place};
+use std::fmt;
+
+use peregrine_ir::layout::{Blocks, Chw, Digit, Layout, Place};
 use peregrine_ir::tensor::{TensorGraph, TensorOp};
-use peregrine_ir::{EntityId, Slots, ValueId};
+use peregrine_ir::{AxisMap, EntityId, Slots};
 
 use super::LowerError;
 
 /// Most pixels of a network's slot grid: far above any ring, small enough for slot arithmetic in 32 bits.
 const MAX_GRID: u64 = 1 << 28;
+/// Finest grid: grid pixels per pixel of the input.
+const MAX_FINENESS: u32 = 64;
 
-/// Distance of neighbouring pixels of a value on the network's slot grid.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Spread {
-    /// Rows and columns are this far apart.
-    Gap([u32; 2]),
-    /// One pixel only: channels are dense.
+/// Extents of a value and the distance of its neighbouring pixels on the grid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Spread {
+    /// Extents.
+    pub shape: Chw,
+    /// Grid pixels between rows and between columns.
+    pub gap: [u32; 2],
+}
+
+/// How values are laid out on the grid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Family {
+    /// The grid thinned by `factor` in rows and columns.
+    Grid {
+        /// A power of two.
+        factor: u32,
+        /// Slots of a block.
+        block: BlockSize,
+        /// Order of the blocks.
+        order: BlockOrder,
+    },
+    /// One pixel only: channel after channel.
     Dense,
 }
 
-/// The layouts of all values of a graph, found from extents and strides alone.
-#[derive(Debug)]
-pub struct LayoutPlan {
-    spreads: Vec<Spread>,
-    shapes: Vec<Chw>,
-    grid: [u32; 2],
-    slots: u32,
+/// Slots of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum BlockSize {
+    /// The least power of two: channel offsets wrap around the period, which halves the diagonals.
+    PowerOfTwo,
+    /// What the thinned grid takes: more blocks fit a ciphertext.
+    Tight,
 }
 
-impl LayoutPlan {
-    /// Plans layouts for ciphertexts of `slots` slots.
-    ///
-    /// # Errors
-    /// A value that is no `[1, C, H, W]` or `[1, F]` tensor.
-    pub fn of(graph: &TensorGraph, slots: u32) -> Result<Self, LowerError> {
-        let mut spreads: Vec<Spread> = Vec::with_capacity(graph.nodes.len());
-        let mut shapes = Vec::with_capacity(graph.nodes.len());
-        for (_, node) in graph.nodes.iter() {
-            let shape = chw(&node.ty.shape).ok_or_else(|| LowerError::Unsupported {
-                layer: node.origin.as_str().to_owned(),
-                what: format!("a tensor of shape {:?} cannot be packed", node.ty.shape),
-                way_out: "export the model with batch 1 and image tensors [1, C, H, W]".to_owned(),
-            })?;
-            let of_arg = |i: usize| node.args.get(i).map(|a| spreads[a.index()]);
-            let spread = match &node.op {
-                TensorOp::Input { .. } => Spread::Gap([1, 1]),
-                TensorOp::Conv(conv) => match of_arg(0) {
-                    Some(Spread::Gap([y, x])) => {
-                        Spread::Gap([y.saturating_mul(conv.stride[0]), x.saturating_mul(conv.stride[1])])
-                    }
-                    _ => Spread::Dense,
-                },
-                _ => of_arg(0).unwrap_or(Spread::Gap([1, 1])),
-            };
-            spreads.push(if shape.h == 1 && shape.w == 1 { Spread::Dense } else { spread });
-            shapes.push(shape);
-        }
-        let grid = grid_of(&spreads, &shapes);
-        if u64::from(grid[0]) * u64::from(grid[1]) > MAX_GRID {
-            return Err(LowerError::Unsupported {
-                layer: graph.name.clone(),
-                what: format!("its maps span a grid of {}x{} pixels", grid[0], grid[1]),
-                way_out: format!("use a smaller input or smaller strides: {MAX_GRID} pixels are the limit"),
-            });
-        }
-        Ok(Self { spreads, shapes, grid, slots })
-    }
+/// Which blocks share a ciphertext.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum BlockOrder {
+    /// Blocks of one row and column digit, several channels.
+    Channels,
+    /// All blocks in one row, without a gap at the end of a ciphertext.
+    Joint,
+}
 
-    /// Layout of `value`.
-    ///
-    /// # Errors
-    /// A map that would have to be split over ciphertexts by a stride that is no power of two.
-    pub fn layout(&self, value: ValueId, layer: &str) -> Result<Layout, LowerError> {
-        let shape = self.shapes[value.index()];
-        let layout = match self.spreads[value.index()] {
-            Spread::Dense => self.dense(shape),
-            Spread::Gap(gap) => {
-                let factor = self.split_factor();
-                if factor == 1 {
-                    self.gapped(shape, gap, self.grid)
-                } else {
-                    self.interleaved(shape, gap, factor, layer)?
-                }
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Grid { factor, block, order } => {
+                let block = match block {
+                    BlockSize::PowerOfTwo => "pow2",
+                    BlockSize::Tight => "tight",
+                };
+                let order = match order {
+                    BlockOrder::Channels => "channels",
+                    BlockOrder::Joint => "joint",
+                };
+                write!(f, "grid/{factor} {block} {order}")
             }
+            Self::Dense => f.write_str("dense"),
+        }
+    }
+}
+
+/// The spreads of all values of a graph, found from extents, strides and separable maps.
+///
+/// # Errors
+/// A value that is no `[1, C, H, W]` or `[1, F]` tensor, or a grid that is too large.
+pub fn spreads(graph: &TensorGraph) -> Result<Vec<Spread>, LowerError> {
+    let mut pitches: Vec<[Ratio; 2]> = Vec::with_capacity(graph.nodes.len());
+    let mut shapes = Vec::with_capacity(graph.nodes.len());
+    for (_, node) in graph.nodes.iter() {
+        let shape = chw(&node.ty.shape).ok_or_else(|| LowerError::Unsupported {
+            layer: node.origin.as_str().to_owned(),
+            what: format!("a tensor of shape {:?} cannot be packed", node.ty.shape),
+            way_out: "export the model with batch 1 and image tensors [1, C, H, W]".to_owned(),
+        })?;
+        let of_arg = node.args.first().map_or([Ratio::ONE; 2], |a| pitches[a.index()]);
+        let pitch = match &node.op {
+            TensorOp::Conv(conv) => [0, 1].map(|a| of_arg[a].times(conv.stride[a], 1)),
+            TensorOp::Separable(map) => [0, 1].map(|a| {
+                let (up, down) = step(&map.maps[a + 1]);
+                of_arg[a].times(up, down)
+            }),
+            _ => of_arg,
         };
-        layout.check().map_err(|e| LowerError::bug(format!("{layer}: {e}")))?;
-        Ok(layout)
+        pitches.push(pitch);
+        shapes.push(shape);
     }
+    // Rows and columns that are one pixel wide need no fine grid.
+    let finest = |axis: usize| {
+        let wide = pitches.iter().zip(&shapes).filter(|(_, s)| [s.h, s.w][axis] > 1);
+        wide.map(|(p, _)| p[axis].down).fold(1, |a, b| lcm(a, b).min(MAX_FINENESS))
+    };
+    let fineness = [finest(0), finest(1)];
+    let spread = |(pitch, &shape): (&[Ratio; 2], &Chw)| {
+        let gap = [0, 1].map(|a| (pitch[a].up.saturating_mul(fineness[a]) / pitch[a].down).max(1));
+        Spread { shape, gap }
+    };
+    let spreads: Vec<Spread> = pitches.iter().zip(&shapes).map(spread).collect();
+    let [rows, columns] = grid_of(&spreads);
+    if rows * columns > MAX_GRID {
+        return Err(LowerError::Unsupported {
+            layer: graph.name.clone(),
+            what: format!("its maps span a grid of {rows}x{columns} pixels"),
+            way_out: format!("use a smaller input or smaller strides: {MAX_GRID} pixels are the limit"),
+        });
+    }
+    Ok(spreads)
+}
 
-    /// Smallest power of two g such that a map of the grid, thinned by g in rows and columns, fits the slots.
-    fn split_factor(&self) -> u32 {
-        let fits = |g: u32| block_of(self.grid.map(|e| e.div_ceil(g))) <= self.slots;
-        std::iter::successors(Some(1u32), |g| Some(g * 2)).find(|&g| fits(g)).unwrap_or(1)
-    }
+/// A reduced fraction.
+#[derive(Clone, Copy)]
+struct Ratio {
+    up: u32,
+    down: u32,
+}
 
-    fn dense(&self, shape: Chw) -> Layout {
-        let channels = channel_digits(shape.c, 1, self.slots, 1);
-        let ones = vec![Digit { radix: 1, place: Place::Slot(1) }];
-        self.finish(shape, [channels.0, ones.clone(), ones], channels.1, channels.2)
-    }
+impl Ratio {
+    const ONE: Self = Self { up: 1, down: 1 };
 
-    fn gapped(&self, shape: Chw, gap: [u32; 2], grid: [u32; 2]) -> Layout {
-        let (row, block) = (grid[1], block_of(grid));
-        let mut channel = Vec::new();
-        for (radix, stride) in [(gap[1], 1), (gap[0], row)] {
-            if radix > 1 {
-                channel.push(Digit { radix, place: Place::Slot(stride) });
-            }
-        }
-        let (blocks, period, ciphertexts) =
-            channel_digits(shape.c.div_ceil(gap[0] * gap[1]), block, self.slots, 1);
-        channel.extend(blocks);
-        let y = vec![Digit { radix: shape.h, place: Place::Slot(row * gap[0]) }];
-        let x = vec![Digit { radix: shape.w, place: Place::Slot(gap[1]) }];
-        self.finish(shape, [channel, y, x], period, ciphertexts)
+    fn times(self, up: u32, down: u32) -> Self {
+        let (up, down) = (self.up.saturating_mul(up.max(1)), self.down.saturating_mul(down.max(1)));
+        let divisor = gcd(up, down);
+        Self { up: up / divisor, down: (down / divisor).min(MAX_FINENESS) }
     }
+}
 
-    fn interleaved(&self, shape: Chw, gap: [u32; 2], factor: u32, layer: &str) -> Result<Layout, LowerError> {
-        let grid = self.grid.map(|e| e.div_ceil(factor));
-        if gap.iter().all(|&g| g % factor == 0) {
-            return Ok(self.gapped(shape, gap.map(|g| g / factor), grid));
-        }
-        if gap[0] != gap[1] || !factor.is_multiple_of(gap[0]) {
-            return Err(LowerError::Unsupported {
-                layer: layer.to_owned(),
-                what: format!("a map {shape} at stride {}x{} does not fit one ciphertext", gap[0], gap[1]),
-                way_out: "use equal power-of-two strides in rows and columns, or a smaller input".to_owned(),
-            });
-        }
-        let ratio = factor / gap[0];
-        let (row, block) = (grid[1], block_of(grid));
-        let split = |extent: u32, cipher: u32, slot: u32| {
-            vec![
-                Digit { radix: ratio, place: Place::Cipher(cipher) },
-                Digit { radix: extent.div_ceil(ratio), place: Place::Slot(slot) },
-            ]
-        };
-        let (channel, period, ciphertexts) = channel_digits(shape.c, block, self.slots, ratio * ratio);
-        let digits = [channel, split(shape.h, ratio, row), split(shape.w, 1, 1)];
-        Ok(self.finish(shape, digits, period, ciphertexts))
+/// Input pixels per output pixel of a map of rows or columns, by its longest run.
+fn step(map: &AxisMap) -> (u32, u32) {
+    let longest = map.runs().iter().filter(|r| r.output_step != 0 && r.input_step != 0);
+    match longest.max_by_key(|r| r.count) {
+        Some(run) => (run.input_step.unsigned_abs(), run.output_step.unsigned_abs()),
+        None => (map.input().div_ceil(map.output()), map.output().div_ceil(map.input())),
     }
+}
 
-    fn finish(&self, shape: Chw, digits: [Vec<Digit>; 3], period: u32, ciphertexts: u32) -> Layout {
-        let period = Slots::new(period).expect("periods are products of powers of two");
-        Layout { shape, digits, period, ciphertexts }
-    }
+fn gcd(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+fn lcm(a: u32, b: u32) -> u32 {
+    (a / gcd(a, b)).saturating_mul(b)
 }
 
 /// `[1, C, H, W]` or `[1, F]` as channels, rows, columns.
@@ -161,34 +172,270 @@ pub fn chw(shape: &[usize]) -> Option<Chw> {
     }
 }
 
-fn grid_of(spreads: &[Spread], shapes: &[Chw]) -> [u32; 2] {
+/// Rows and columns of the grid: values of one pixel do not widen it.
+fn grid_of(spreads: &[Spread]) -> [u64; 2] {
     let mut grid = [1, 1];
-    for (spread, shape) in spreads.iter().zip(shapes) {
-        if let Spread::Gap([y, x]) = spread {
-            grid = [grid[0].max(shape.h.saturating_mul(*y)), grid[1].max(shape.w.saturating_mul(*x))];
-        }
+    for Spread { shape, gap } in spreads.iter().filter(|s| s.shape.h > 1 || s.shape.w > 1) {
+        grid[0] = grid[0].max(u64::from(shape.h) * u64::from(gap[0]));
+        grid[1] = grid[1].max(u64::from(shape.w) * u64::from(gap[1]));
     }
     grid
 }
 
-/// Slots that one thinned map takes: a power of two, so that channel offsets wrap around the period.
-fn block_of(grid: [u32; 2]) -> u32 {
-    (grid[0] * grid[1]).next_power_of_two()
+/// A grid for ciphertexts of a number of slots.
+#[derive(Clone, Debug)]
+pub struct Grid {
+    spreads: Vec<Spread>,
+    slots: u32,
 }
 
-/// Digits for `count` channel blocks of `block` slots: slots first, then ciphertexts at `cipher_stride`.
-/// Also the period and the number of ciphertexts.
-fn channel_digits(count: u32, block: u32, slots: u32, cipher_stride: u32) -> (Vec<Digit>, u32, u32) {
-    let per_cipher = slots / block;
-    if count <= per_cipher {
-        let digit = Digit { radix: count, place: Place::Slot(block) };
-        let period = if cipher_stride == 1 { count.next_power_of_two() * block } else { slots };
-        return (vec![digit], period, cipher_stride);
+/// The thinned grid of one family: columns of a row, slots of a block.
+#[derive(Clone, Copy)]
+struct Thinned {
+    factor: u32,
+    columns: u32,
+    block: u32,
+}
+
+impl Grid {
+    /// The grid that the values of `spreads` lie on.
+    pub fn new(spreads: &[Spread], slots: u32) -> Self {
+        Self { spreads: spreads.to_vec(), slots }
     }
-    let ciphers = count.div_ceil(per_cipher);
-    let digits = vec![
-        Digit { radix: per_cipher, place: Place::Slot(block) },
-        Digit { radix: ciphers, place: Place::Cipher(cipher_stride) },
-    ];
-    (digits, slots, ciphers * cipher_stride)
+
+    /// Slots of a ciphertext.
+    pub fn slots(&self) -> u32 {
+        self.slots
+    }
+
+    /// The families whose blocks fit a ciphertext: least thinned first, at most three factors.
+    pub fn families(&self) -> Vec<Family> {
+        let fits = |factor: u32, block: BlockSize| self.thinned(factor, block).is_some();
+        let first = (0..14).map(|log| 1 << log).find(|&factor| fits(factor, BlockSize::PowerOfTwo));
+        let Some(first) = first else { return Vec::new() };
+        let mut families = Vec::new();
+        for factor in [first, first * 2, first * 4] {
+            for block in [BlockSize::PowerOfTwo, BlockSize::Tight] {
+                for order in [BlockOrder::Channels, BlockOrder::Joint] {
+                    if fits(factor, block) && (factor == first || self.split(factor)) {
+                        families.push(Family::Grid { factor, block, order });
+                    }
+                }
+            }
+        }
+        families
+    }
+
+    /// Whether thinning by `factor` still splits a map: beyond that families repeat.
+    fn split(&self, factor: u32) -> bool {
+        self.spreads
+            .iter()
+            .any(|s| s.gap.iter().any(|&gap| gap < factor) && (s.shape.h > factor || s.shape.w > factor))
+    }
+
+    fn thinned(&self, factor: u32, block: BlockSize) -> Option<Thinned> {
+        let mut extents = [1u64, 1];
+        for Spread { shape, gap } in self.spreads.iter().filter(|s| s.shape.h > 1 || s.shape.w > 1) {
+            for (axis, extent) in [shape.h, shape.w].into_iter().enumerate() {
+                let (radix, inner) = thin(gap[axis], factor);
+                extents[axis] = extents[axis].max(u64::from(extent.div_ceil(radix)) * u64::from(inner));
+            }
+        }
+        let pixels = extents[0] * extents[1];
+        let block = match block {
+            BlockSize::PowerOfTwo => pixels.next_power_of_two(),
+            BlockSize::Tight => pixels,
+        };
+        let fits = block <= u64::from(self.slots);
+        fits.then_some(Thinned { factor, columns: extents[1] as u32, block: block as u32 })
+    }
+
+    /// The layout of a value in a family.
+    ///
+    /// # Errors
+    /// A bug: a family that [`Self::families`] does not list.
+    pub fn layout(&self, spread: Spread, family: Family) -> Result<Layout, LowerError> {
+        let layout = match family {
+            Family::Dense if spread.shape.h == 1 && spread.shape.w == 1 => self.dense(spread.shape),
+            Family::Dense => return Err(LowerError::bug("a dense layout of more than one pixel")),
+            Family::Grid { factor, block, order } => {
+                let thinned = self
+                    .thinned(factor, block)
+                    .ok_or_else(|| LowerError::bug(format!("{family} does not fit a ciphertext")))?;
+                self.on_grid(spread, thinned, order)
+            }
+        };
+        layout.check().map_err(|e| LowerError::bug(format!("{family} of {}: {e}", spread.shape)))?;
+        Ok(layout)
+    }
+
+    fn dense(&self, shape: Chw) -> Layout {
+        let ones = vec![Digit { radix: 1, place: Place::Slot(1) }];
+        let per_cipher = self.slots;
+        let counted = Counted { count: shape.c, block: 1, per_cipher, parities: 1, slots: self.slots };
+        let (channel, period, ciphertexts) = counted.by_channels();
+        finish(shape, [channel, ones.clone(), ones], period, ciphertexts, Blocks::default())
+    }
+
+    fn on_grid(&self, Spread { shape, gap }: Spread, thinned: Thinned, order: BlockOrder) -> Layout {
+        let [(rows, row_gap), (columns, column_gap)] = gap.map(|gap| thin(gap, thinned.factor));
+        // A value of one pixel has room for channels in its gaps only as far as the block reaches.
+        let row_gap = row_gap.min((thinned.block / thinned.columns).max(1));
+        let column_gap = column_gap.min(thinned.columns);
+        let (rows, columns) = (rows.min(shape.h), columns.min(shape.w));
+        let mut channel = Vec::new();
+        for (radix, stride) in [(column_gap, 1), (row_gap, thinned.columns)] {
+            if radix > 1 {
+                channel.push(Digit { radix, place: Place::Slot(stride) });
+            }
+        }
+        let counted = Counted {
+            count: shape.c.div_ceil(row_gap * column_gap),
+            block: thinned.block,
+            per_cipher: self.slots / thinned.block,
+            parities: rows * columns,
+            slots: self.slots,
+        };
+        let (in_slots, joint) = (counted.all_in_slots(), counted.joint());
+        let digits = |channel: Vec<Digit>, row: Place, column: Place| {
+            let split = |radix: u32, place: Place, extent: u32, stride: u32| {
+                let rest = Digit { radix: extent.div_ceil(radix), place: Place::Slot(stride) };
+                if radix > 1 { vec![Digit { radix, place }, rest] } else { vec![rest] }
+            };
+            let y = split(rows, row, shape.h, thinned.columns * row_gap);
+            [channel, y, split(columns, column, shape.w, column_gap)]
+        };
+        match order {
+            BlockOrder::Channels | BlockOrder::Joint if counted.parities == 1 && counted.is_cyclic() => {
+                let (blocks, period, ciphertexts) = counted.by_channels();
+                channel.extend(blocks);
+                let digits = digits(channel, Place::Cipher(1), Place::Cipher(1));
+                finish(shape, digits, period, ciphertexts, Blocks::default())
+            }
+            BlockOrder::Channels if counted.is_cyclic() => {
+                let (blocks, period, ciphertexts) = counted.by_channels();
+                channel.extend(blocks);
+                let digits = digits(channel, Place::Cipher(columns), Place::Cipher(1));
+                finish(shape, digits, period, ciphertexts, Blocks::default())
+            }
+            BlockOrder::Channels | BlockOrder::Joint => {
+                let place = |stride: u32| match in_slots {
+                    Some(_) => Place::Slot(stride * thinned.block),
+                    None => Place::Block(stride),
+                };
+                // Channels next to each other, or the blocks of a channel.
+                let (of_channel, of_parity) = match order {
+                    BlockOrder::Channels => (1, counted.count),
+                    BlockOrder::Joint => (counted.parities, 1),
+                };
+                channel.push(Digit { radix: counted.count, place: place(of_channel) });
+                let digits = digits(channel, place(of_parity * columns), place(of_parity));
+                match in_slots {
+                    Some(period) => finish(shape, digits, period, 1, Blocks::default()),
+                    None => finish(shape, digits, self.slots, joint.1, joint.0),
+                }
+            }
+        }
+    }
+}
+
+/// Blocks to be placed: `count` of channels for each of `parities` row and column digits.
+#[derive(Clone, Copy)]
+struct Counted {
+    count: u32,
+    block: u32,
+    per_cipher: u32,
+    parities: u32,
+    slots: u32,
+}
+
+impl Counted {
+    /// Whether channel offsets wrap around: blocks are a power of two.
+    fn is_cyclic(&self) -> bool {
+        self.block.is_power_of_two()
+    }
+
+    /// The period when all blocks fit one ciphertext.
+    fn all_in_slots(&self) -> Option<u32> {
+        let blocks = u64::from(self.count) * u64::from(self.parities);
+        let period = (blocks * u64::from(self.block)).next_power_of_two();
+        (blocks <= u64::from(self.per_cipher)).then_some(period.min(u64::from(self.slots)) as u32)
+    }
+
+    /// Blocks one after the other over all ciphertexts.
+    fn joint(&self) -> (Blocks, u32) {
+        let blocks = self.count.saturating_mul(self.parities);
+        (Blocks { slots: self.block, per_cipher: self.per_cipher }, blocks.div_ceil(self.per_cipher))
+    }
+
+    /// Digits for channel blocks: slots first, then ciphertexts beyond the parities. Also the period and the number of
+    /// ciphertexts.
+    fn by_channels(&self) -> (Vec<Digit>, u32, u32) {
+        let Self { count, block, per_cipher, parities, slots } = *self;
+        if count <= per_cipher {
+            let digit = Digit { radix: count, place: Place::Slot(block) };
+            let period = if parities == 1 { count.next_power_of_two() * block } else { slots };
+            return (vec![digit], period, parities);
+        }
+        let ciphers = count.div_ceil(per_cipher);
+        let digits = vec![
+            Digit { radix: per_cipher, place: Place::Slot(block) },
+            Digit { radix: ciphers, place: Place::Cipher(parities) },
+        ];
+        (digits, slots, ciphers * parities)
+    }
+}
+
+/// A gap on a grid thinned by `factor`: radix of the digit that counts blocks, and the gap that is left.
+fn thin(gap: u32, factor: u32) -> (u32, u32) {
+    let common = gcd(gap, factor);
+    (factor / common, gap / common)
+}
+
+fn finish(shape: Chw, digits: [Vec<Digit>; 3], period: u32, ciphertexts: u32, blocks: Blocks) -> Layout {
+    let period = Slots::new(period).expect("periods are powers of two within the slots");
+    Layout { shape, digits, period, ciphertexts, blocks }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spread(c: u32, side: u32, gap: u32) -> Spread {
+        Spread { shape: Chw { c, h: side, w: side }, gap: [gap, gap] }
+    }
+
+    #[test]
+    fn every_family_lays_out_every_value() {
+        let nets: [&[Spread]; 5] = [
+            &[spread(3, 224, 1), spread(32, 112, 2), spread(320, 7, 32), spread(1280, 1, 32)],
+            &[spread(3, 96, 1), spread(8, 32, 3), spread(40, 11, 9), spread(5, 1, 9)],
+            &[spread(1, 33, 1), spread(6, 17, 2), spread(3, 66, 1)],
+            &[spread(3, 320, 1), spread(16, 160, 2), spread(64, 20, 16), spread(16, 40, 8)],
+            &[spread(7, 1, 1), spread(3, 1, 1)],
+        ];
+        for net in nets {
+            for slots in [1 << 12, 1 << 15] {
+                let grid = Grid::new(net, slots);
+                assert!(!grid.families().is_empty());
+                for family in grid.families() {
+                    for &value in net {
+                        let layout = grid.layout(value, family).unwrap();
+                        assert!(layout.period.get() <= slots, "{family} {layout:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn large_maps_fill_nine_slots_of_ten() {
+        for (side, channels) in [(112, 32), (112, 96), (160, 16), (160, 64), (512, 3), (512, 16)] {
+            let value = spread(channels, side, 1);
+            let grid = Grid::new(&[value], 1 << 15);
+            let of = |family| grid.layout(value, family).unwrap().occupancy();
+            let best = grid.families().into_iter().map(of).fold(0.0, f64::max);
+            assert!(best >= 0.9, "{channels}x{side}x{side}: {best}");
+        }
+    }
 }

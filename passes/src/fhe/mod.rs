@@ -2,14 +2,16 @@
 //!
 //! | file | from | to |
 //! |---|---|---|
-//! | [`layouts`] | tensor graph | a layout per value (generalized interleaved packing) |
-//! | [`pack`] | tensor graph + ranges | fhe graph, stage packed |
+//! | [`pack`], [`views`] | tensor graph + ranges | fhe graph, stage packed |
+//! | [`layouts`], [`assign`], `eliminate` | values to be packed | a layout for each (generalized interleaved packing) |
 //! | [`level`] | fhe graph packed | fhe graph leveled, bits of the prime chain |
 //! | [`params`] | prime chain | the smallest secure ring that fits |
 //! | [`split`], `poly_eval`, [`emit`] | fhe graph leveled + parameters | program with key manifest |
 //! | [`cost`] | program | predicted seconds and bytes |
 
+pub mod assign;
 pub mod cost;
+mod eliminate;
 pub mod emit;
 pub mod error;
 pub mod layouts;
@@ -19,6 +21,7 @@ pub mod pack;
 pub mod params;
 mod poly_eval;
 pub mod split;
+pub mod views;
 
 #[cfg(test)]
 mod tests;

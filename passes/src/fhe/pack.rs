@@ -1,104 +1,153 @@
 //! Lowering of a polynomial tensor graph to a packed fhe graph.
 //!
-//! Precondition: only Input, Conv, Poly, Add, and Reshape before outputs; ranges of all values. Postcondition: stage
+//! Precondition: only Input, Conv, Poly, Add, Separable, and Reshape before outputs; ranges of all values. Postcondition: stage
 //! [`Stage::Packed`]; every residual add has become one more term of a `Linear`, every value is in about unit range per
 //! channel (units are folded into the weights that make and use it), every polynomial is monic.
 //!
 //! Convolutions and adds stay pending sums until something needs the value: a polynomial, an output, another
-//! convolution or a second user. So `conv(a) + conv(b)` and `conv(a) + b` cost one level and one rescale.
+//! convolution or a second user. So `conv(a) + conv(b)` and `conv(a) + b` cost one level and one rescale. Separable maps
+//! and sums of them (slices, pads, concatenations, shuffles, resizes) stay views: they become part of every convolution that
+//! reads them and cost nothing themselves. What values are made is decided first, their layouts after that.
 
 use std::sync::Arc;
 
 use peregrine_ir::fhe::{FheGraph, FheOp, FheTables, MonicPoly, PackedTy, Stage};
 use peregrine_ir::layout::Chw;
-use peregrine_ir::linear::{ConvGeometry, LayoutId, LinearMap};
+use peregrine_ir::linear::{ConvGeometry, LinearMap};
 use peregrine_ir::tensor::{Conv, Tensor, TensorGraph, TensorOp};
 use peregrine_ir::{
-    ConstId, ConstPool, ConstTensor, EntityId, Graph, Node, Origin, OutputPort, PrimaryMap, ValueId,
+    AxisError, ConstId, ConstPool, ConstTensor, EntityId, Graph, Node, Origin, OutputPort, PrimaryMap,
+    Separable, ValueId,
 };
 
 use super::LowerError;
-use super::layouts::{LayoutPlan, chw};
+use super::assign::{LayoutReport, LayoutSearch, assign_layouts};
+use super::layouts::{Spread, chw, spreads};
 use super::monic::{Monic, monic, positive};
+use super::views::{Bias, Term, View, extents};
 
 /// Largest degree of a polynomial that the fhe level evaluates.
 pub const MAX_DEGREE: u32 = 8;
+
+/// A convolution of a sum of views reads each of them. Beyond this many channels read per channel of the sum, the sum is made
+/// first, which costs a level.
+const MOST_READS: f64 = 1.3;
 
 /// Packs `graph` into ciphertexts of `slots` slots. `ranges[v][c]` is the largest absolute value of channel c of value v.
 ///
 /// # Errors
 /// Operations that the fhe level has no form for, by ONNX name.
-pub fn pack(graph: &TensorGraph, ranges: &[Vec<f64>], slots: u32) -> Result<FheGraph, LowerError> {
-    let layouts = LayoutPlan::of(graph, slots)?;
-    let mut packer = Packer::new(graph, ranges, layouts, slots)?;
+pub fn pack(
+    graph: &TensorGraph,
+    ranges: &[Vec<f64>],
+    slots: u32,
+    search: &LayoutSearch,
+) -> Result<Packed, LowerError> {
+    let mut packer = Packer::new(graph, ranges)?;
     for (id, node) in graph.nodes.iter() {
         packer.node(id, node)?;
     }
-    packer.finish()
+    packer.finish(slots, search)
+}
+
+/// A packed graph and how its layouts were found.
+#[derive(Clone, Debug)]
+pub struct Packed {
+    /// Stage packed.
+    pub graph: FheGraph,
+    /// The layouts.
+    pub layouts: LayoutReport,
 }
 
 /// A pending sum of linear terms.
 #[derive(Clone, Debug)]
 struct Sum {
     terms: Vec<Term>,
-    bias: Vec<f64>,
+    bias: Bias,
+}
+
+/// What is known of a tensor value.
+#[derive(Clone)]
+enum Repr {
+    /// A packed value.
+    Packed(ValueId),
+    /// A sum of views of packed values: costs nothing yet, however often it is used.
+    Views(Vec<View>),
+    /// A sum that is made when something needs it.
+    Sum(Sum),
+}
+
+/// A packed value to be: everything but its layout.
+#[derive(Clone, Debug)]
+pub(super) struct Planned {
+    pub(super) op: PlannedOp,
+    pub(super) spread: Spread,
+    unit: Vec<f64>,
+    origin: Origin,
 }
 
 #[derive(Clone, Debug)]
-struct Term {
-    source: ValueId,
-    geometry: ConvGeometry,
-    kernel: Arc<Vec<f64>>,
-}
-
-enum Repr {
-    Packed(ValueId),
-    Pending(Sum),
+pub(super) enum PlannedOp {
+    /// An encrypted input.
+    Input {
+        /// ONNX name.
+        name: String,
+    },
+    /// A sum of terms in normal form.
+    Linear {
+        /// The terms.
+        terms: Vec<Term>,
+        /// What is added.
+        bias: Bias,
+    },
+    /// A monic polynomial.
+    Poly {
+        /// Operand.
+        operand: ValueId,
+        /// Degree.
+        degree: u32,
+        /// `[C, degree]` lower coefficients.
+        lower: Vec<f64>,
+    },
 }
 
 struct Packer<'a> {
     graph: &'a TensorGraph,
     ranges: &'a [Vec<f64>],
     users: Vec<Vec<ValueId>>,
-    layouts: LayoutPlan,
+    spreads: Vec<Spread>,
     monics: Vec<Option<Monic>>,
     reprs: Vec<Option<Repr>>,
-    out: FheGraph,
+    plan: PrimaryMap<ValueId, Planned>,
 }
 
 impl<'a> Packer<'a> {
-    fn new(
-        graph: &'a TensorGraph,
-        ranges: &'a [Vec<f64>],
-        layouts: LayoutPlan,
-        slots: u32,
-    ) -> Result<Self, LowerError> {
-        let tables = FheTables {
-            consts: ConstPool::new(),
-            layouts: PrimaryMap::new(),
-            maps: PrimaryMap::new(),
-            slots,
-            chain_bits: Vec::new(),
-            stage: Stage::Packed,
-        };
+    fn new(graph: &'a TensorGraph, ranges: &'a [Vec<f64>]) -> Result<Self, LowerError> {
         let monics = graph
             .nodes
             .iter()
             .map(|(id, node)| monic_of(graph, ranges, id, node))
             .collect::<Result<_, _>>()?;
         let reprs = graph.nodes.ids().map(|_| None).collect();
-        let out = Graph::new(graph.name.clone(), tables);
-        Ok(Self { graph, ranges, users: graph.users(), layouts, monics, reprs, out })
+        let (users, spreads) = (graph.users(), spreads(graph)?);
+        Ok(Self { graph, ranges, users, spreads, monics, reprs, plan: PrimaryMap::new() })
     }
 
     fn node(&mut self, id: ValueId, node: &Node<Tensor>) -> Result<(), LowerError> {
         let repr = match &node.op {
-            TensorOp::Input { name } => Repr::Packed(self.input(id, name, node)?),
-            TensorOp::Conv(conv) => Repr::Pending(self.convolution(conv, node)?),
-            TensorOp::Add => Repr::Pending(self.sum_of(node)?),
+            TensorOp::Input { name } => {
+                let (op, unit) = (PlannedOp::Input { name: name.clone() }, self.unit_for(id));
+                Repr::Packed(self.planned(op, id, unit, node.origin.clone()))
+            }
+            TensorOp::Conv(conv) => Repr::Sum(self.convolution(conv, node)?),
+            TensorOp::Add => self.sum_of(id, node)?,
+            TensorOp::Separable(map) => self.separable(map, node)?,
             TensorOp::Poly { .. } => Repr::Packed(self.polynomial(id, node)?),
+            TensorOp::Reshape { .. } if self.keeps_places(id, node.args[0]) => {
+                self.repr(node.args[0])?.clone()
+            }
             TensorOp::Reshape { .. } if self.users[id.index()].is_empty() => {
-                Repr::Packed(self.packed(node.args[0], node.origin.clone())?)
+                Repr::Packed(self.packed(node.args[0])?)
             }
             other => return Err(unsupported(node, other)),
         };
@@ -106,54 +155,110 @@ impl<'a> Packer<'a> {
         Ok(())
     }
 
-    fn input(&mut self, id: ValueId, name: &str, node: &Node<Tensor>) -> Result<ValueId, LowerError> {
-        let unit: Vec<f64> = self.unit_for(id);
-        let ty = self.packed_ty(id, node.origin.as_str(), unit)?;
-        Ok(self.out.add(FheOp::Input { name: name.to_owned() }, [], ty, node.origin.clone()))
+    fn planned(&mut self, op: PlannedOp, value: ValueId, unit: Vec<f64>, origin: Origin) -> ValueId {
+        let spread = self.spreads[value.index()];
+        self.plan.push(Planned { op, spread, unit, origin })
+    }
+
+    /// Whether a reshape changes no extent; a pending sum then has one user only.
+    fn keeps_places(&self, id: ValueId, arg: ValueId) -> bool {
+        self.spreads[id.index()].shape == self.spreads[arg.index()].shape
+            && (self.users[arg.index()].len() == 1 || !matches!(self.reprs[arg.index()], Some(Repr::Sum(_))))
+    }
+
+    fn repr(&self, value: ValueId) -> Result<&Repr, LowerError> {
+        let repr = self.reprs[value.index()].as_ref();
+        repr.ok_or_else(|| LowerError::bug(format!("{value} is used before it is defined")))
+    }
+
+    /// A value as views; made first if it is a pending sum.
+    fn views(&mut self, value: ValueId) -> Result<Vec<View>, LowerError> {
+        if let Repr::Views(views) = self.repr(value)? {
+            return Ok(views.clone());
+        }
+        let packed = self.packed(value)?;
+        Ok(vec![View::identity(packed, self.spreads[value.index()].shape)])
     }
 
     fn convolution(&mut self, conv: &Conv, node: &Node<Tensor>) -> Result<Sum, LowerError> {
-        let source = self.packed(node.args[0], self.graph.nodes[node.args[0]].origin.clone())?;
+        let arg = node.args[0];
         let weights = &self.graph.tables.consts[conv.weights];
-        let kernel_extents = match *weights.shape.as_slice() {
-            [_, _, kh, kw] => [kh as u32, kw as u32],
-            _ => {
-                return Err(LowerError::bug(format!(
-                    "{}: convolution weights {:?}",
-                    node.origin.as_str(),
-                    weights.shape
-                )));
-            }
+        let &[channels, _, kh, kw] = weights.shape.as_slice() else {
+            let what = format!("{}: convolution weights {:?}", node.origin.as_str(), weights.shape);
+            return Err(LowerError::bug(what));
         };
         let geometry = ConvGeometry {
-            kernel: kernel_extents,
+            kernel: [kh as u32, kw as u32],
             stride: conv.stride,
             pad: [conv.pads[0], conv.pads[1]],
             dilation: conv.dilation,
             groups: conv.groups,
         };
-        let channels = weights.shape[0];
+        let (kernel, after) = (Arc::new(weights.to_f64()), Separable::identity(extents(shape_of(node)?)));
+        let mut views = self.views(arg)?;
+        let read: usize = views.iter().map(View::channels).sum();
+        if read as f64 > MOST_READS * f64::from(self.spreads[arg.index()].shape.c) {
+            let packed = self.packed(arg)?;
+            views = vec![View::identity(packed, self.spreads[arg.index()].shape)];
+        }
+        let term = |view: View| Term {
+            source: view.source,
+            before: view.map,
+            geometry,
+            kernel: kernel.clone(),
+            after: after.clone(),
+        };
         let bias = conv.bias.map_or_else(|| vec![0.0; channels], |b| self.graph.tables.consts[b].to_f64());
-        Ok(Sum { terms: vec![Term { source, geometry, kernel: Arc::new(weights.to_f64()) }], bias })
+        Ok(Sum { terms: views.into_iter().map(term).collect(), bias: Bias::Channels(bias) })
     }
 
-    fn sum_of(&mut self, node: &Node<Tensor>) -> Result<Sum, LowerError> {
-        let channels = shape_of(node)?.c;
-        let mut sum = Sum { terms: Vec::new(), bias: vec![0.0; channels as usize] };
-        for &arg in &node.args {
-            if self.users[arg.index()].len() == 1
-                && !self.graph.is_output(arg)
-                && let Some(Repr::Pending(pending)) = &self.reprs[arg.index()]
-            {
-                sum.terms.extend(pending.terms.iter().cloned());
-                sum.bias.iter_mut().zip(&pending.bias).for_each(|(a, b)| *a += b);
-                continue;
+    /// The pending sum that a value is, if nothing else uses it.
+    fn own_sum(&self, value: ValueId) -> Option<Sum> {
+        match &self.reprs[value.index()] {
+            Some(Repr::Sum(sum)) if self.users[value.index()].len() == 1 && !self.graph.is_output(value) => {
+                Some(sum.clone())
             }
-            let source = self.packed(arg, self.graph.nodes[arg].origin.clone())?;
-            let geometry = ConvGeometry::channel_scaling(channels);
-            sum.terms.push(Term { source, geometry, kernel: Arc::new(vec![1.0; channels as usize]) });
+            _ => None,
         }
-        Ok(sum)
+    }
+
+    fn sum_of(&mut self, id: ValueId, node: &Node<Tensor>) -> Result<Repr, LowerError> {
+        let shape = self.spreads[id.index()].shape;
+        let (mut terms, mut views): (Vec<Term>, Vec<View>) = (Vec::new(), Vec::new());
+        let mut bias = Bias::Channels(vec![0.0; shape.c as usize]);
+        for &arg in &node.args {
+            match self.own_sum(arg) {
+                Some(sum) => {
+                    terms.extend(sum.terms);
+                    bias = bias.plus(&sum.bias, (shape.h * shape.w) as usize);
+                }
+                None => views.extend(self.views(arg)?),
+            }
+        }
+        if terms.is_empty() && bias.is_zero() {
+            return Ok(Repr::Views(views));
+        }
+        terms.extend(views.iter().map(View::term));
+        Ok(Repr::Sum(Sum { terms, bias }))
+    }
+
+    fn separable(&mut self, map: &Separable, node: &Node<Tensor>) -> Result<Repr, LowerError> {
+        let arg = node.args[0];
+        let large = |error: AxisError| too_large(node, &error);
+        if let Some(sum) = self.own_sum(arg) {
+            let terms = sum.terms.iter().map(|term| term.followed_by(map).map_err(large));
+            let terms = terms.collect::<Result<_, _>>()?;
+            return Ok(Repr::Sum(Sum { terms, bias: sum.bias.mapped(map) }));
+        }
+        let mut views = Vec::new();
+        for view in self.views(arg)? {
+            let map = map.after(&view.map).map_err(large)?;
+            // Parts that the map leaves out go, but a view of nothing is still a view.
+            if !map.maps.iter().any(peregrine_ir::AxisMap::is_empty) {
+                views.push(View { source: view.source, map });
+            }
+        }
+        Ok(Repr::Views(views))
     }
 
     fn polynomial(&mut self, id: ValueId, node: &Node<Tensor>) -> Result<ValueId, LowerError> {
@@ -161,41 +266,37 @@ impl<'a> Packer<'a> {
         let m = self.monics[id.index()]
             .clone()
             .ok_or_else(|| LowerError::bug("polynomial without monic form"))?;
-        let mut operand = self.packed(arg, self.graph.nodes[arg].origin.clone())?;
-        let unrescaled = matches!(self.out.nodes[operand].op, FheOp::Poly(_));
-        if unrescaled || self.out.tables.consts[self.out.nodes[operand].ty.unit].to_f64() != m.operand_unit {
-            operand = self.rescaled_copy(arg, operand, &m.operand_unit, node)?;
+        let mut operand = self.packed(arg)?;
+        let planned = &self.plan[operand];
+        if matches!(planned.op, PlannedOp::Poly { .. }) || planned.unit != m.operand_unit {
+            // A copy in another unit: one more linear map.
+            let term = View::identity(operand, self.spreads[arg.index()].shape).term();
+            let bias = Bias::Channels(vec![0.0; m.operand_unit.len()]);
+            let sum = Sum { terms: vec![term], bias };
+            operand = self.linear(arg, &sum, m.operand_unit.clone(), node.origin.clone())?;
         }
-        let shape = vec![m.result_unit.len(), m.degree as usize];
-        let lower = self.out.tables.consts.intern(ConstTensor::f64(shape, m.lower));
-        let ty = self.packed_ty(id, node.origin.as_str(), m.result_unit)?;
-        let op = FheOp::Poly(MonicPoly { degree: m.degree, lower });
-        Ok(self.out.add(op, [operand], ty, node.origin.clone()))
-    }
-
-    /// A copy of a packed value in another unit: one more linear map.
-    fn rescaled_copy(
-        &mut self,
-        value: ValueId,
-        source: ValueId,
-        unit: &[f64],
-        node: &Node<Tensor>,
-    ) -> Result<ValueId, LowerError> {
-        let geometry = ConvGeometry::channel_scaling(unit.len() as u32);
-        let term = Term { source, geometry, kernel: Arc::new(vec![1.0; unit.len()]) };
-        let sum = Sum { terms: vec![term], bias: vec![0.0; unit.len()] };
-        self.linear(value, &sum, unit.to_vec(), node.origin.clone())
+        let op = PlannedOp::Poly { operand, degree: m.degree, lower: m.lower };
+        let planned = self.planned(op, id, m.result_unit, node.origin.clone());
+        // A polynomial keeps its operand's layout.
+        self.plan[planned].spread = self.plan[operand].spread;
+        Ok(planned)
     }
 
     /// The packed form of a value, made now if it is still pending.
-    fn packed(&mut self, value: ValueId, origin: Origin) -> Result<ValueId, LowerError> {
-        let sum = match &self.reprs[value.index()] {
-            Some(Repr::Packed(id)) => return Ok(*id),
-            Some(Repr::Pending(sum)) => sum.clone(),
-            None => return Err(LowerError::bug(format!("{value} is used before it is defined"))),
+    fn packed(&mut self, value: ValueId) -> Result<ValueId, LowerError> {
+        let sum = match self.repr(value)? {
+            Repr::Packed(id) => return Ok(*id),
+            Repr::Views(views) => match views.as_slice() {
+                [view] if view.map.is_identity() => return Ok(view.source),
+                _ => {
+                    let bias = Bias::Channels(vec![0.0; self.spreads[value.index()].shape.c as usize]);
+                    Sum { terms: views.iter().map(View::term).collect(), bias }
+                }
+            },
+            Repr::Sum(sum) => sum.clone(),
         };
         let unit = self.unit_for(value);
-        let id = self.linear(value, &sum, unit, origin)?;
+        let id = self.linear(value, &sum, unit, self.graph.nodes[value].origin.clone())?;
         self.reprs[value.index()] = Some(Repr::Packed(id));
         Ok(id)
     }
@@ -207,29 +308,19 @@ impl<'a> Packer<'a> {
         unit: Vec<f64>,
         origin: Origin,
     ) -> Result<ValueId, LowerError> {
-        let ty = self.packed_ty(value, origin.as_str(), unit.clone())?;
-        let mut maps = Vec::with_capacity(sum.terms.len());
+        let node = &self.graph.nodes[value];
+        let mut terms = Vec::with_capacity(sum.terms.len());
         for term in &sum.terms {
-            let (input, source_unit) = {
-                let source = &self.out.nodes[term.source].ty;
-                (source.layout, self.out.tables.consts[source.unit].to_f64())
-            };
-            let weights = scaled_weights(term, &source_unit, &unit);
-            let weights = self.out.tables.consts.push(weights);
-            let map = LinearMap { input, output: ty.layout, geometry: term.geometry, weights };
-            maps.push(self.out.tables.maps.push(map));
+            terms.extend(term.normal().map_err(|error| too_large(node, &error))?);
         }
-        let bias = self.bias(&sum.bias, &unit);
-        let args: Vec<ValueId> = sum.terms.iter().map(|t| t.source).collect();
-        Ok(self.out.add(FheOp::Linear { maps, bias }, args, ty, origin))
-    }
-
-    fn bias(&mut self, bias: &[f64], unit: &[f64]) -> Option<ConstId> {
-        if bias.iter().all(|&b| b == 0.0) {
-            return None;
+        if terms.is_empty() {
+            return Err(LowerError::Unsupported {
+                layer: node.origin.as_str().to_owned(),
+                what: "a value that depends on no input".to_owned(),
+                way_out: "remove it from the model".to_owned(),
+            });
         }
-        let data: Vec<f64> = bias.iter().zip(unit).map(|(b, u)| b / u).collect();
-        Some(self.out.tables.consts.push(ConstTensor::f64(vec![data.len()], data)))
+        Ok(self.planned(PlannedOp::Linear { terms, bias: sum.bias.clone() }, value, unit, origin))
     }
 
     /// The unit of a value: what its first polynomial asks for, else its range.
@@ -241,38 +332,79 @@ impl<'a> Packer<'a> {
         }
     }
 
-    fn packed_ty(&mut self, value: ValueId, layer: &str, unit: Vec<f64>) -> Result<PackedTy, LowerError> {
-        let layout = self.layouts.layout(value, layer)?;
-        let layout: LayoutId = self.out.tables.layouts.intern(layout);
-        let unit = self.out.tables.consts.intern(ConstTensor::f64(vec![unit.len()], unit));
-        Ok(PackedTy { layout, unit, cipher: None })
-    }
-
-    fn finish(mut self) -> Result<FheGraph, LowerError> {
-        for port in &self.graph.outputs {
-            let origin = self.graph.nodes[port.value].origin.clone();
-            let value = self.packed(port.value, origin)?;
-            self.out.outputs.push(OutputPort { name: port.name.clone(), value });
+    fn finish(mut self, slots: u32, search: &LayoutSearch) -> Result<Packed, LowerError> {
+        let outputs: Vec<OutputPort> = (self.graph.outputs.iter())
+            .map(|port| Ok(OutputPort { name: port.name.clone(), value: self.packed(port.value)? }))
+            .collect::<Result<_, LowerError>>()?;
+        let (layouts, report) = assign_layouts(&self.plan, slots, search)?;
+        let tables = FheTables {
+            consts: ConstPool::new(),
+            layouts: PrimaryMap::new(),
+            maps: PrimaryMap::new(),
+            slots,
+            chain_bits: Vec::new(),
+            stage: Stage::Packed,
+        };
+        let mut out = Graph::new(self.graph.name.clone(), tables);
+        for (id, planned) in self.plan.iter() {
+            let unit = intern(&mut out, &planned.unit);
+            let layout = out.tables.layouts.intern(layouts[id.index()].clone());
+            let ty = PackedTy { layout, unit, cipher: None };
+            emit(&mut out, planned, &self.plan, ty);
         }
-        Ok(self.out)
+        out.outputs = outputs;
+        Ok(Packed { graph: out, layouts: report })
     }
 }
 
-/// Weights in the units of operand and result: `w[co, ci] * unit_in[ci] / unit_out[co]`.
-fn scaled_weights(term: &Term, unit_in: &[f64], unit_out: &[f64]) -> ConstTensor {
-    let groups = term.geometry.groups as usize;
-    let (c_out, in_per, out_per) = (unit_out.len(), unit_in.len() / groups, unit_out.len() / groups);
-    let taps = term.geometry.kernel[0] as usize * term.geometry.kernel[1] as usize;
-    let mut data = Vec::with_capacity(term.kernel.len());
-    for co in 0..c_out {
-        for k in 0..in_per {
-            let factor = unit_in[(co / out_per) * in_per + k] / unit_out[co];
-            let at = (co * in_per + k) * taps;
-            data.extend(term.kernel[at..at + taps].iter().map(|w| (w * factor) as f32));
+fn intern(out: &mut FheGraph, values: &[f64]) -> ConstId {
+    out.tables.consts.intern(ConstTensor::f64(vec![values.len()], values.to_vec()))
+}
+
+/// Adds a planned value to the graph, weights in the units of operand and result.
+fn emit(out: &mut FheGraph, planned: &Planned, plan: &PrimaryMap<ValueId, Planned>, ty: PackedTy) {
+    let origin = planned.origin.clone();
+    match &planned.op {
+        PlannedOp::Input { name } => {
+            out.add(FheOp::Input { name: name.clone() }, [], ty, origin);
+        }
+        PlannedOp::Poly { operand, degree, lower } => {
+            let shape = vec![planned.unit.len(), *degree as usize];
+            let lower = out.tables.consts.intern(ConstTensor::f64(shape, lower.clone()));
+            out.add(FheOp::Poly(MonicPoly { degree: *degree, lower }), [*operand], ty, origin);
+        }
+        PlannedOp::Linear { terms, bias } => {
+            let mut maps = Vec::with_capacity(terms.len());
+            for term in terms {
+                let (shape, data) = term.scaled_weights(&plan[term.source].unit, &planned.unit);
+                let weights = out.tables.consts.push(ConstTensor::f32(shape, data));
+                let input = out.nodes[term.source].ty.layout;
+                let around = |map: &Separable| (!map.is_identity()).then(|| Arc::new(map.clone()));
+                maps.push(out.tables.maps.push(LinearMap {
+                    before: around(&term.before),
+                    after: around(&term.after),
+                    ..LinearMap::new(input, ty.layout, term.geometry, weights)
+                }));
+            }
+            let bias = (!bias.is_zero()).then(|| {
+                let (Bias::Channels(values) | Bias::Elements(values)) = bias;
+                let map = values.len() / planned.unit.len();
+                let data: Vec<f64> =
+                    values.iter().enumerate().map(|(i, b)| b / planned.unit[i / map]).collect();
+                out.tables.consts.push(ConstTensor::f64(vec![data.len()], data))
+            });
+            let args: Vec<ValueId> = terms.iter().map(|t| t.source).collect();
+            out.add(FheOp::Linear { maps, bias }, args, ty, origin);
         }
     }
-    let [kh, kw] = term.geometry.kernel.map(|k| k as usize);
-    ConstTensor::f32(vec![c_out, in_per, kh, kw], data)
+}
+
+fn too_large(node: &Node<Tensor>, error: &AxisError) -> LowerError {
+    LowerError::Unsupported {
+        layer: node.origin.as_str().to_owned(),
+        what: format!("a chain of slices, pads and resizes: {error}"),
+        way_out: "shorten the chain or resize by smaller factors".to_owned(),
+    }
 }
 
 fn monic_of(

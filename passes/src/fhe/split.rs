@@ -27,14 +27,7 @@ pub fn resolve<'a>(
     maps: &'a PrimaryMap<LinearMapId, LinearMap>,
     layouts: &'a PrimaryMap<LayoutId, Layout>,
 ) -> Vec<(ResolvedMap<'a>, u32)> {
-    terms
-        .iter()
-        .map(|term| {
-            let map = &maps[term.map];
-            let (input, output) = (&layouts[map.input], &layouts[map.output]);
-            (ResolvedMap { input, output, geometry: map.geometry }, term.operand)
-        })
-        .collect()
+    terms.iter().map(|term| (maps[term.map].resolve(layouts), term.operand)).collect()
 }
 
 /// The split of least predicted time among powers of two (which contain all block, row and gap strides).

@@ -7,6 +7,8 @@ use peregrine_ir::{ConstPool, ConstTensor, Origin, OutputPort, ValueId};
 use crate::pipeline::{Calibration, Compiled, Options, PipelineError, compile};
 use crate::tensor::interp::{self, Batch};
 
+mod views;
+
 /// A small deterministic generator of numbers in -1..1.
 struct Numbers(u64);
 
@@ -82,14 +84,17 @@ impl Net {
         self.op(TensorOp::Poly { coefficients }, &[x])
     }
 
-    fn compile(mut self, output: ValueId) -> (Compiled, Batch) {
+    fn compile(self, output: ValueId) -> (Compiled, Batch) {
+        self.compile_with(output, &Options::default())
+    }
+
+    fn compile_with(mut self, output: ValueId, options: &Options) -> (Compiled, Batch) {
         self.graph.outputs.push(OutputPort { name: "y".into(), value: output });
         let shape = self.graph.nodes[ValueId(0)].ty.shape.clone();
         let len: usize = shape.iter().product();
         let batch = Batch::new(&shape[1..], self.numbers.take(4 * len)).expect("batch");
-        let options = Options::default();
         let compiled =
-            compile(self.graph, Calibration::StandIn(&batch), &options, &mut |_, _| {}).expect("compiles");
+            compile(self.graph, Calibration::StandIn(&batch), options, &mut |_, _| {}).expect("compiles");
         (compiled, batch)
     }
 }
@@ -247,7 +252,7 @@ fn a_grid_beyond_the_limit_is_refused() {
     let (mut net, x) = Net::new([1, 1, 40_000, 1]);
     let y = net.conv(x, 1, Geometry { kernel: [1, 1], stride: [1, 10_000], pads: [0; 4], groups: 1 });
     net.graph.outputs.push(OutputPort { name: "y".into(), value: y });
-    let error = crate::fhe::layouts::LayoutPlan::of(&net.graph, 1 << 15).err();
+    let error = crate::fhe::layouts::spreads(&net.graph).err();
     assert!(matches!(error, Some(crate::fhe::LowerError::Unsupported { .. })), "{error:?}");
 }
 

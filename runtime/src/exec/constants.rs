@@ -147,8 +147,7 @@ impl LinearSite {
         for term in &call.terms {
             let map = program.maps.get(term.map).ok_or_else(|| format!("there is no map {}", term.map))?;
             let layout = |id| program.layouts.get(id).ok_or_else(|| format!("there is no layout {id}"));
-            let (input, output) = (layout(map.input)?, layout(map.output)?);
-            terms.push((ResolvedMap { input, output, geometry: map.geometry }, term.operand));
+            terms.push((map.between(layout(map.input)?, layout(map.output)?), term.operand));
             let tensor = program
                 .consts
                 .get(map.weights)

@@ -20,7 +20,7 @@ use super::verify::{checked_params, verify_at};
 use super::{CallId, Inst, Probe, Program, Reg, VectorId, VerifyErrors};
 use crate::consts::{ConstData, ConstId};
 use crate::layout::Layout;
-use crate::linear::{CallNoise, CallPlan, LayoutId, ResolvedMap, apply_clear, plan_call};
+use crate::linear::{CallNoise, CallPlan, ResolvedMap, apply_clear, plan_call};
 
 /// Whether a clear run imitates the noise of CKKS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -231,12 +231,7 @@ impl<'a> ClearMachine<'a> {
     fn plan(&self, call: CallId) -> CallPlan {
         let call = &self.program.calls[call];
         let terms: Vec<(ResolvedMap<'_>, u32)> = (call.terms.iter())
-            .map(|term| {
-                let map = &self.program.maps[term.map];
-                let layout = |id: LayoutId| &self.program.layouts[id];
-                let (input, output) = (layout(map.input), layout(map.output));
-                (ResolvedMap { input, output, geometry: map.geometry }, term.operand)
-            })
+            .map(|term| (self.program.maps[term.map].resolve(&self.program.layouts), term.operand))
             .collect();
         plan_call(&terms, call.split, self.params.max_slots())
     }

@@ -1,0 +1,227 @@
+//! Rotations and plaintext products of whole networks with random weights, beside those that the formulas of
+//! generalized interleaved packing's reference implementation give (one network per argument, such as `mobilenetv2:256`).
+//!
+//! `cargo run --release -p peregrine-passes --example counts -- resnet20 mobilenetv2:256 yolov5n:512 [--greedy] [--run]`
+//!
+//! `--run` also computes every layer in the clear, rotation by rotation, and compares with the tensor interpreter.
+#![allow(clippy::print_stdout)]
+
+#[path = "counts/nets.rs"]
+mod nets;
+#[path = "counts/reference.rs"]
+mod reference;
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use peregrine_ir::fhe::{FheGraph, FheOp};
+use peregrine_ir::linear::{Diagonals, ResolvedMap, apply_clear, plan_call};
+use peregrine_ir::tensor::TensorGraph;
+use peregrine_ir::{EntityId, ValueId};
+use peregrine_passes::fhe::assign::{LayoutSearch, typical_parameters};
+use peregrine_passes::fhe::cost::{LinearCounts, Machine};
+use peregrine_passes::fhe::pack::pack;
+use peregrine_passes::fhe::split::{CallCost, choose_split, count};
+use peregrine_passes::tensor::interp::{self, Batch};
+use peregrine_passes::tensor::ranges;
+
+const SLOTS: u32 = 1 << 15;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let flag = |name: &str| arguments.iter().any(|a| a == name);
+    let machine = Machine::default();
+    let search = if flag("--greedy") { LayoutSearch::Greedy } else { LayoutSearch::Search(machine.clone()) };
+    for name in arguments.iter().filter(|a| !a.starts_with("--")) {
+        let Some(graph) = nets::build(name) else {
+            println!("{name}: resnet20, mobilenetv2:SIDE, yolov5n:SIDE or yolov8n:SIDE");
+            continue;
+        };
+        report(name, &graph, &search, &machine, flag("--run"));
+    }
+}
+
+fn report(name: &str, graph: &TensorGraph, search: &LayoutSearch, machine: &Machine, run: bool) {
+    let image = nets::image(graph);
+    let ranges = if run {
+        ranges::measure(graph, &image).expect("ranges")
+    } else {
+        graph.nodes.values().map(|n| vec![1.0; n.ty.shape[1]]).collect()
+    };
+    let start = Instant::now();
+    let packed = pack(graph, &ranges, SLOTS, search).expect("packs");
+    println!("{name}: packed in {:.2} s", start.elapsed().as_secs_f64());
+    for (family, seconds) in &packed.layouts.uniform_seconds {
+        println!("  all {family}: {seconds:.1} s predicted on one core");
+    }
+    println!("  chosen: {:.1} s, gap {:.1} %", packed.layouts.seconds, 100.0 * packed.layouts.gap);
+    for (family, values) in &packed.layouts.families {
+        println!("    {family}: {values} values");
+    }
+    let start = Instant::now();
+    let total = counts(&packed.graph, machine);
+    let rotations = total.babies + total.giants + total.folds;
+    println!("  counted in {:.2} s", start.elapsed().as_secs_f64());
+    occupancy(&packed.graph);
+    let theirs = reference::counts(graph);
+    println!("  rotations {rotations}, plaintext products {}", total.products);
+    println!("  reference formulas: rotations {}, plaintext products {}", theirs.rotations, theirs.products);
+    let ratio = |theirs: u64, ours: u64| theirs as f64 / ours.max(1) as f64;
+    println!(
+        "  ratios {:.2} and {:.2}; {} multiply-accumulates, {} products if every slot were used",
+        ratio(theirs.rotations, rotations),
+        ratio(theirs.products, total.products),
+        theirs.macs,
+        theirs.macs.div_ceil(u64::from(SLOTS)),
+    );
+    if run {
+        let start = Instant::now();
+        let error = run_in_the_clear(graph, &packed.graph, &image);
+        println!(
+            "  in the clear: {:.1} s, largest relative error {error:.1e}",
+            start.elapsed().as_secs_f64()
+        );
+    }
+}
+
+fn terms<'a>(graph: &'a FheGraph, node: ValueId) -> Option<Vec<(ResolvedMap<'a>, u32)>> {
+    let node = &graph.nodes[node];
+    let FheOp::Linear { maps, .. } = &node.op else { return None };
+    let mut operands: Vec<ValueId> = Vec::new();
+    let tables = &graph.tables;
+    let term = |(&map, &arg)| {
+        let operand = operands.iter().position(|&o| o == arg).unwrap_or_else(|| {
+            operands.push(arg);
+            operands.len() - 1
+        });
+        (tables.maps[map].resolve(&tables.layouts), operand as u32)
+    };
+    Some(maps.iter().zip(&node.args).map(term).collect())
+}
+
+fn counts(graph: &FheGraph, machine: &Machine) -> LinearCounts {
+    let (params, level) = typical_parameters(SLOTS).expect("parameters");
+    let cost = CallCost { machine, params: &params, level };
+    let mut total = LinearCounts::default();
+    for id in graph.nodes.ids() {
+        let Some(terms) = terms(graph, id) else { continue };
+        let split = choose_split(&terms, &cost);
+        let maps: Vec<Diagonals> = terms.iter().map(|(map, _)| Diagonals::of(*map)).collect();
+        let counts = count(&terms, &maps, split.modulus);
+        if std::env::var_os("COUNTS_VERBOSE").is_some() {
+            let (node, layout) = (&graph.nodes[id], &graph.tables.layouts[graph.nodes[id].ty.layout]);
+            let (rotations, products) = (counts.babies + counts.giants + counts.folds, counts.products);
+            let cts = layout.ciphertexts;
+            println!(
+                "    {} {}: {cts} cts, {rotations} rotations, {products} products",
+                node.origin.as_str(),
+                layout.shape
+            );
+        }
+        total.babies += counts.babies;
+        total.giants += counts.giants;
+        total.folds += counts.folds;
+        total.products += counts.products;
+    }
+    total
+}
+
+fn occupancy(graph: &FheGraph) {
+    let (mut used, mut held) = (0.0, 0.0);
+    for node in graph.nodes.values().filter(|n| !matches!(n.op, FheOp::Poly(_))) {
+        let layout = &graph.tables.layouts[node.ty.layout];
+        if layout.ciphertexts > 1 {
+            used += layout.shape.len() as f64;
+            held += f64::from(layout.ciphertexts) * f64::from(layout.period.get());
+        }
+    }
+    if held > 0.0 {
+        println!(
+            "  {:.1} % of the slots of values of several ciphertexts hold elements",
+            100.0 * used / held
+        );
+    }
+}
+
+/// Runs the packed graph on slots; the largest error of an output, relative to its largest number.
+fn run_in_the_clear(graph: &TensorGraph, packed: &FheGraph, image: &Batch) -> f64 {
+    let expected = interp::run(graph, image).expect("interpreter");
+    let consts = &packed.tables.consts;
+    let mut values: BTreeMap<ValueId, Vec<Vec<f64>>> = BTreeMap::new();
+    let users = packed.users();
+    for (id, node) in packed.nodes.iter() {
+        let layout = &packed.tables.layouts[node.ty.layout];
+        let unit = consts[node.ty.unit].to_f64();
+        let value = match &node.op {
+            FheOp::Input { .. } => {
+                let map = image.data().len() / unit.len();
+                let tensor: Vec<f64> =
+                    image.data().iter().enumerate().map(|(i, &x)| f64::from(x) / unit[i / map]).collect();
+                layout.pack(&tensor)
+            }
+            FheOp::Linear { maps, bias } => {
+                let terms = terms(packed, id).expect("linear");
+                let call = plan_call(&terms, peregrine_ir::linear::BsgsSplit { modulus: 256 }, slots());
+                let weights: Vec<Vec<f32>> =
+                    maps.iter().map(|&m| consts[packed.tables.maps[m].weights].to_f32()).collect();
+                let weights: Vec<&[f32]> = weights.iter().map(Vec::as_slice).collect();
+                let mut seen = Vec::new();
+                let mut inputs: Vec<&[f64]> = Vec::new();
+                for arg in &node.args {
+                    if !seen.contains(arg) {
+                        seen.push(*arg);
+                        inputs.extend(values[arg].iter().map(Vec::as_slice));
+                    }
+                }
+                let mut results = apply_clear(&call, &weights, &inputs, None);
+                for (cipher, result) in (0u32..).zip(&mut results) {
+                    result.truncate(layout.period.get() as usize);
+                    if let Some(bias) = bias {
+                        let addend = layout.spread_channels(&consts[*bias].to_f64(), cipher);
+                        result.iter_mut().zip(addend).for_each(|(x, b)| *x += b);
+                    }
+                }
+                results
+            }
+            FheOp::Poly(poly) => {
+                let lower = consts[poly.lower].to_f64();
+                let degree = poly.degree as usize;
+                let columns: Vec<Vec<f64>> =
+                    (0..degree).map(|k| lower.iter().skip(k).step_by(degree).copied().collect()).collect();
+                let operand = &values[&node.args[0]];
+                (0u32..)
+                    .zip(operand)
+                    .map(|(cipher, x)| {
+                        let spread: Vec<Vec<f64>> =
+                            columns.iter().map(|c| layout.spread_channels(c, cipher)).collect();
+                        let at = |s: usize| {
+                            (0..degree).map(|k| spread[k][s] * x[s].powi(k as i32)).sum::<f64>()
+                                + x[s].powi(degree as i32)
+                        };
+                        (0..x.len()).map(at).collect()
+                    })
+                    .collect()
+            }
+            FheOp::Add | FheOp::Drop { .. } | FheOp::Bootstrap { .. } => unreachable!("packing makes none"),
+        };
+        values.insert(id, value);
+        let needed = |v: &ValueId| packed.is_output(*v) || users[v.index()].iter().any(|u| *u > id);
+        values.retain(|v, _| needed(v));
+    }
+    let mut worst = 0.0f64;
+    for (port, expected) in packed.outputs.iter().zip(&expected) {
+        let ty = &packed.nodes[port.value].ty;
+        let unit = consts[ty.unit].to_f64();
+        let found = packed.tables.layouts[ty.layout].unpack(&values[&port.value]);
+        let map = found.len() / unit.len();
+        let largest = expected.iter().fold(1e-30f64, |m, x| m.max(f64::from(x.abs())));
+        for (i, (a, b)) in found.iter().zip(expected).enumerate() {
+            worst = worst.max((a * unit[i / map] - f64::from(*b)).abs() / largest);
+        }
+    }
+    worst
+}
+
+fn slots() -> peregrine_ir::Slots {
+    peregrine_ir::Slots::new(SLOTS).expect("a power of two")
+}

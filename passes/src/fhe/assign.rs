@@ -1,0 +1,295 @@
+//! Layout assignment: a family for every packed value, by predicted time.
+//!
+//! The cost is a sum over values (products of polynomials, per ciphertext) and over terms of linear maps (rotations, plaintext
+//! products and keys between two layouts), so the best assignment is found by eliminating values one by one, least connected
+//! first, each into a table over its neighbours. That is exact dynamic programming on every graph whose tables stay small,
+//! the series-parallel ones among them; where a table would grow past the limit a value is fixed to its best uniform family, and
+//! the distance to a lower bound is reported.
+
+use std::collections::BTreeSet;
+
+use peregrine_ckks::params::Params;
+use peregrine_ir::layout::Layout;
+use peregrine_ir::linear::{BsgsSplit, Diagonals, ResolvedMap};
+use peregrine_ir::{EntityId, Level, PrimaryMap, ValueId};
+use rayon::prelude::*;
+
+use super::LowerError;
+use super::cost::Machine;
+use super::eliminate::{Factor, Model};
+use super::layouts::{Family, Grid, Spread};
+use super::pack::{Planned, PlannedOp};
+use super::params;
+use super::split::{CallCost, choose_split, count};
+use super::views::Term;
+
+/// Families that every value may take besides a dense one: the best uniform ones.
+const FAMILIES_KEPT: usize = 3;
+/// A pair of layouts with more combinations of groups than this is not considered.
+const MOST_GROUPS: u64 = 1 << 21;
+/// Seconds of what is never chosen.
+const NEVER: f64 = 1e12;
+/// Seconds that a byte of switching keys is worth, shared by the layers that use the key.
+const SECONDS_PER_KEY_BYTE: f64 = 0.02e-9;
+
+/// How layouts are chosen.
+#[derive(Clone, Debug, PartialEq)]
+pub enum LayoutSearch {
+    /// The least thinned grid with blocks of a power of two, for all values.
+    Greedy,
+    /// Of least predicted time on this machine.
+    Search(Machine),
+}
+
+/// What the search found.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LayoutReport {
+    /// Families in use and the values that have them.
+    pub families: Vec<(String, usize)>,
+    /// Predicted seconds of the uniform assignments, and of the one chosen.
+    pub uniform_seconds: Vec<(String, f64)>,
+    /// Predicted seconds of the assignment chosen.
+    pub seconds: f64,
+    /// Largest share of the predicted seconds by which a better assignment of the families considered could be faster; 0 when the
+    /// search was exact.
+    pub gap: f64,
+}
+
+/// Layouts of planned values.
+///
+/// # Errors
+/// A map that fits no ciphertext, or a bug.
+pub(super) fn assign_layouts(
+    plan: &PrimaryMap<ValueId, Planned>,
+    slots: u32,
+    search: &LayoutSearch,
+) -> Result<(Vec<Layout>, LayoutReport), LowerError> {
+    let spreads: Vec<Spread> = plan.values().map(|p| p.spread).collect();
+    let grid = Grid::new(&spreads, slots);
+    let families = grid.families();
+    let Some(&first) = families.first() else {
+        return Err(LowerError::Unsupported {
+            layer: "the model".to_owned(),
+            what: "its maps fit no ciphertext".to_owned(),
+            way_out: "use a smaller input".to_owned(),
+        });
+    };
+    match search {
+        LayoutSearch::Greedy => {
+            let pixel = |s: &Spread| s.shape.h == 1 && s.shape.w == 1;
+            let chosen: Vec<Family> =
+                spreads.iter().map(|s| if pixel(s) { Family::Dense } else { first }).collect();
+            let report = LayoutReport { families: tally(&chosen), ..LayoutReport::default() };
+            let layouts = spreads.iter().zip(&chosen).map(|(&s, &family)| grid.layout(s, family));
+            Ok((layouts.collect::<Result<_, _>>()?, report))
+        }
+        LayoutSearch::Search(machine) => Search::new(plan, grid, machine)?.run(&families),
+    }
+}
+
+fn tally(chosen: &[Family]) -> Vec<(String, usize)> {
+    let distinct: BTreeSet<&Family> = chosen.iter().collect();
+    let uses = |family: &Family| chosen.iter().filter(|f| *f == family).count();
+    distinct.into_iter().map(|family| (family.to_string(), uses(family))).collect()
+}
+
+struct Search<'a> {
+    plan: &'a PrimaryMap<ValueId, Planned>,
+    grid: Grid,
+    machine: &'a Machine,
+    params: Params,
+    level: Level,
+    /// The variable of each value: polynomials share that of their operand.
+    variables: Vec<usize>,
+    /// The value that each variable stands for.
+    owners: Vec<ValueId>,
+}
+
+/// A term between two layouts: what its cost depends on.
+struct Pair<'a> {
+    term: &'a Term,
+    input: &'a Layout,
+    output: &'a Layout,
+}
+
+impl<'a> Search<'a> {
+    fn new(
+        plan: &'a PrimaryMap<ValueId, Planned>,
+        grid: Grid,
+        machine: &'a Machine,
+    ) -> Result<Self, LowerError> {
+        let (mut variables, mut owners) = (Vec::with_capacity(plan.len()), Vec::new());
+        for (id, planned) in plan.iter() {
+            variables.push(match &planned.op {
+                PlannedOp::Poly { operand, .. } => variables[operand.index()],
+                PlannedOp::Input { .. } | PlannedOp::Linear { .. } => {
+                    owners.push(id);
+                    owners.len() - 1
+                }
+            });
+        }
+        let (params, level) = typical_parameters(grid.slots())?;
+        Ok(Self { plan, grid, machine, params, level, variables, owners })
+    }
+
+    fn run(&self, families: &[Family]) -> Result<(Vec<Layout>, LayoutReport), LowerError> {
+        let mut uniform: Vec<(f64, Family)> = Vec::new();
+        for &family in families {
+            let layouts = self.uniform(family)?;
+            if uniform.iter().all(|(_, known)| self.uniform(*known).ok().as_ref() != Some(&layouts)) {
+                let domains: Vec<Vec<Layout>> = layouts.into_iter().map(|layout| vec![layout]).collect();
+                uniform.push((self.model(&domains).cost(&vec![0; self.owners.len()]), family));
+            }
+        }
+        uniform.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let kept: Vec<Family> = uniform.iter().take(FAMILIES_KEPT).map(|u| u.1).collect();
+        let domains = self.domains(&kept)?;
+        let layouts: Vec<Vec<Layout>> =
+            domains.iter().map(|d| d.iter().map(|(_, layout)| layout.clone()).collect()).collect();
+        let model = self.model(&layouts);
+        let solution = model.solve();
+        let chosen: Vec<Family> = domains.iter().zip(&solution.values).map(|(d, &v)| d[v].0).collect();
+        let seconds = model.cost(&solution.values);
+        let bound = if solution.exact { seconds } else { model.lower_bound() };
+        let report = LayoutReport {
+            families: tally(&chosen),
+            uniform_seconds: uniform.iter().map(|(s, family)| (family.to_string(), *s)).collect(),
+            seconds,
+            gap: ((seconds - bound) / seconds.max(1e-12)).max(0.0),
+        };
+        let of_value = |&variable: &usize| layouts[variable][solution.values[variable]].clone();
+        Ok((self.variables.iter().map(of_value).collect(), report))
+    }
+
+    /// Layouts of all variables in one family; values of one pixel are dense.
+    fn uniform(&self, family: Family) -> Result<Vec<Layout>, LowerError> {
+        let layout = |id: &ValueId| {
+            let spread = self.plan[*id].spread;
+            let pixel = spread.shape.h == 1 && spread.shape.w == 1;
+            self.grid.layout(spread, if pixel { Family::Dense } else { family })
+        };
+        self.owners.iter().map(layout).collect()
+    }
+
+    /// What each variable may be.
+    fn domains(&self, families: &[Family]) -> Result<Vec<Vec<(Family, Layout)>>, LowerError> {
+        let of_variable = |id: &ValueId| {
+            let spread = self.plan[*id].spread;
+            let pixel = spread.shape.h == 1 && spread.shape.w == 1;
+            let mut domain: Vec<(Family, Layout)> = Vec::new();
+            for &family in families.iter().chain(pixel.then_some(&Family::Dense)) {
+                let layout = self.grid.layout(spread, family)?;
+                if domain.iter().all(|(_, known)| *known != layout) {
+                    domain.push((family, layout));
+                }
+            }
+            Ok(domain)
+        };
+        self.owners.iter().map(of_variable).collect()
+    }
+
+    /// The costs of all choices.
+    fn model(&self, domains: &[Vec<Layout>]) -> Model {
+        let mut factors = Vec::new();
+        let mut scopes: Vec<(usize, usize, &Term)> = Vec::new();
+        for (id, planned) in self.plan.iter() {
+            let variable = self.variables[id.index()];
+            match &planned.op {
+                PlannedOp::Input { .. } => {}
+                PlannedOp::Poly { degree, .. } => {
+                    let cost = |layout: &Layout| self.polynomial_seconds(*degree, layout);
+                    factors.push(Factor::unary(variable, domains[variable].iter().map(cost).collect()));
+                }
+                PlannedOp::Linear { terms, .. } => {
+                    scopes.extend(terms.iter().map(|t| (self.variables[t.source.index()], variable, t)));
+                }
+            }
+        }
+        let pairs: Vec<Pair<'_>> = scopes
+            .iter()
+            .flat_map(|&(from, to, term)| {
+                let outputs = &domains[to];
+                domains[from]
+                    .iter()
+                    .flat_map(move |input| outputs.iter().map(move |output| Pair { term, input, output }))
+            })
+            .collect();
+        let mut seconds = self.pair_seconds(&pairs).into_iter();
+        for (from, to, _) in scopes {
+            let count = domains[from].len() * domains[to].len();
+            factors.push(Factor::pair([from, to], domains[to].len(), seconds.by_ref().take(count).collect()));
+        }
+        Model { domains: domains.iter().map(Vec::len).collect(), factors }
+    }
+
+    /// Seconds of each pair; equal ones are counted once.
+    fn pair_seconds(&self, pairs: &[Pair<'_>]) -> Vec<f64> {
+        let mut distinct: Vec<&Pair<'_>> = Vec::new();
+        let index: Vec<usize> = pairs
+            .iter()
+            .map(|pair| {
+                distinct.iter().position(|known| known.same(pair)).unwrap_or_else(|| {
+                    distinct.push(pair);
+                    distinct.len() - 1
+                })
+            })
+            .collect();
+        let seconds: Vec<f64> = distinct.par_iter().map(|pair| self.term_seconds(pair)).collect();
+        index.into_iter().map(|i| seconds[i]).collect()
+    }
+
+    fn term_seconds(&self, pair: &Pair<'_>) -> f64 {
+        let map = pair.map();
+        if Diagonals::groups(map) > MOST_GROUPS {
+            return NEVER;
+        }
+        let cost = CallCost { machine: self.machine, params: &self.params, level: self.level };
+        let terms = [(map, 0)];
+        let BsgsSplit { modulus } = choose_split(&terms, &cost);
+        let diagonals = Diagonals::of(map);
+        let counts = count(&terms, std::slice::from_ref(&diagonals), modulus);
+        let rotations: BTreeSet<u32> = diagonals
+            .keys()
+            .flat_map(|key| [key.rotation % modulus, key.rotation - key.rotation % modulus])
+            .collect();
+        let keys = rotations.len() as f64 * self.params.key_bytes(self.level) as f64;
+        self.machine.linear_seconds(&counts, &self.params, self.level) + SECONDS_PER_KEY_BYTE * keys
+    }
+
+    fn polynomial_seconds(&self, degree: u32, layout: &Layout) -> f64 {
+        let products = f64::from(degree).log2().ceil().mul_add(2.0, -1.0);
+        let one = self.machine.key_switch_seconds(&self.params, self.level);
+        f64::from(layout.ciphertexts) * products * one
+    }
+}
+
+impl Pair<'_> {
+    fn same(&self, other: &Self) -> bool {
+        let (a, b) = (self.term, other.term);
+        self.input == other.input
+            && self.output == other.output
+            && a.geometry == b.geometry
+            && a.before == b.before
+            && a.after == b.after
+    }
+
+    fn map(&self) -> ResolvedMap<'_> {
+        let Term { before, geometry, after, .. } = self.term;
+        let (before, after) =
+            ((!before.is_identity()).then_some(before), (!after.is_identity()).then_some(after));
+        ResolvedMap { input: self.input, output: self.output, geometry: *geometry, before, after }
+    }
+}
+
+/// A chain of half the largest modulus of the ring, in the middle of which most operations run.
+///
+/// # Errors
+/// A bug: every ring holds a chain of one prime.
+pub fn typical_parameters(slots: u32) -> Result<(Params, Level), LowerError> {
+    let log_n = slots.ilog2() + 1;
+    let literals = (1..=24).rev().map(|count| params::candidates(&vec![50; count], log_n));
+    let literal = literals.filter_map(|c| c.into_iter().take(4).next_back()).next();
+    let params = params::check(literal.ok_or_else(|| LowerError::bug("a ring without a prime"))?)?;
+    let level = Level(params.max_level().0 / 2);
+    Ok((params, level))
+}
