@@ -259,6 +259,17 @@ pub(super) fn sub_mul_scalar_assign(q: &Modulus, a: &mut [u64], b: &[u64], w: Sh
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(super) fn mul_scalar_add_assign(q: &Modulus, out: &mut [u64], a: &[u64], w: ShoupFactor) {
+    let prime = Prime::new(q);
+    let (value, quotient) = (splat(w.value), splat(w.quotient));
+    let ((out, out_tail), (a, a_tail)) = (out.as_chunks_mut(), a.as_chunks());
+    for (out, a) in out.iter_mut().zip(a) {
+        store(out, prime.once(_mm512_add_epi64(load(out), prime.mul_factor(load(a), value, quotient))));
+    }
+    scalar::mul_scalar_add_assign(q, out_tail, a_tail, w);
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 pub(super) fn dot_add(q: &Modulus, out: &mut [u64], terms: &[(&[u64], &[u64])]) {
     let prime = Prime::new(q);
     let whole = out.len() / LINE * LINE;

@@ -181,6 +181,12 @@ impl Kernels {
         dispatch!(self, sub_mul_scalar_assign(q, a, b, w))
     }
 
+    /// `out += a * w`.
+    pub fn mul_scalar_add_assign(self, q: &Modulus, out: &mut [u64], a: &[u64], w: ShoupFactor) {
+        assert_eq!(out.len(), a.len());
+        dispatch!(self, mul_scalar_add_assign(q, out, a, w))
+    }
+
     /// `out += a * b`.
     pub fn mul_add_assign(self, q: &Modulus, out: &mut [u64], a: &[u64], b: &[u64]) {
         self.dot_add(q, out, &[(a, b)]);

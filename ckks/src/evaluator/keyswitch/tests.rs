@@ -182,6 +182,25 @@ fn digits_are_raised_to_their_centred_integers() {
 }
 
 #[test]
+fn division_by_p_and_the_top_prime_rounds_once() {
+    for kernels in Kernels::available() {
+        let ctx = context(kernels);
+        for q_limbs in 2..=5 {
+            let divisor = product(ctx.params().p()) * BigInt::from(ctx.params().q()[q_limbs - 1]);
+            let mut source = Source(q_limbs as u64);
+            let parts = [source.poly(&ctx, q_limbs, 2), source.poly(&ctx, q_limbs, 2)];
+            let divided =
+                mod_down(&ctx, parts.iter().map(split).collect(), Divisor::SpecialAndTop, |_, _, _| ());
+            for (part, result) in parts.iter().zip(&divided) {
+                assert_eq!(result.q_limbs(), q_limbs - 1);
+                let expected: Vec<_> = lift_qp(&ctx, part).iter().map(|x| divide(x, &divisor)).collect();
+                assert_congruent(&ctx, result, &expected);
+            }
+        }
+    }
+}
+
+#[test]
 fn division_by_p_rounds_to_nearest() {
     for kernels in Kernels::available() {
         let ctx = context(kernels);
@@ -189,7 +208,7 @@ fn division_by_p_rounds_to_nearest() {
         for q_limbs in 1..=5 {
             let mut source = Source(q_limbs as u64);
             let parts = [source.poly(&ctx, q_limbs, 2), source.poly(&ctx, q_limbs, 2)];
-            let results = mod_down(&ctx, parts.iter().map(split).collect(), |_, _, _| ());
+            let results = mod_down(&ctx, parts.iter().map(split).collect(), Divisor::Special, |_, _, _| ());
             for (part, result) in parts.iter().zip(&results) {
                 let expected: Vec<_> = lift_qp(&ctx, part).iter().map(|x| divide(x, &special)).collect();
                 assert_congruent(&ctx, result, &expected);
