@@ -18,6 +18,7 @@ pub mod interface;
 pub mod loader;
 pub mod local;
 pub mod output;
+pub mod plan;
 pub mod progress;
 pub mod ranges;
 pub mod report;

@@ -1,0 +1,81 @@
+//! The main job: one input through one model.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+use peregrine_runtime::bytes::ByteSize;
+use peregrine_runtime::client::Normalisation;
+use peregrine_runtime::local::{LocalOptions, run_local};
+use peregrine_runtime::output;
+use peregrine_runtime::report::ProfileDetail;
+
+use super::{BackendFlag, Format, print};
+
+/// Flags of the main job.
+#[derive(Debug, Args)]
+pub struct Flags {
+    /// The compiled model (.fhe), as written by peregrinec.
+    model: PathBuf,
+    /// Input: a picture (PNG, JPEG, BMP) or an .npy array (float32/float64: the model's input; uint8: pixels). Without it
+    /// the sample in the artefact, else a synthetic test pattern.
+    #[arg(long, value_name = "IMAGE|NPY")]
+    input: Option<PathBuf>,
+    /// What runs the program.
+    #[arg(long, value_enum, default_value_t = BackendFlag::Ckks)]
+    backend: BackendFlag,
+    /// Class names, one a line; overrides the names in the artefact.
+    #[arg(long, value_name = "FILE")]
+    labels: Option<PathBuf>,
+    /// Print one JSON object and nothing else.
+    #[arg(long)]
+    json: bool,
+    /// Time by layer besides time by operation.
+    #[arg(long)]
+    profile: bool,
+    /// Memory that keys, constants and ciphertexts may take, as 8GiB; default: what is available.
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<ByteSize>,
+    /// Threads; default: one per core.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+    /// Per-channel mean subtracted from pixel / 255, as 0.49,0.48,0.45; overrides the model's.
+    #[arg(long, value_name = "M,...", value_delimiter = ',', allow_hyphen_values = true)]
+    mean: Option<Vec<f32>>,
+    /// Per-channel standard deviation that pixel / 255 - mean is divided by; overrides the model's.
+    #[arg(long, value_name = "S,...", value_delimiter = ',', allow_hyphen_values = true)]
+    std: Option<Vec<f32>>,
+    /// Seed of the noisy backend.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+}
+
+impl Flags {
+    /// The run that the flags ask for.
+    pub(super) fn options(&self) -> LocalOptions {
+        LocalOptions {
+            input: self.input.clone(),
+            backend: self.backend.backend(self.seed),
+            labels: self.labels.clone(),
+            normalisation: Normalisation { mean: self.mean.clone(), std: self.std.clone() },
+            memory: self.memory,
+            threads: self.threads.map(usize::from),
+            detail: if self.profile { ProfileDetail::OpsAndLayers } else { ProfileDetail::Ops },
+        }
+    }
+}
+
+/// Runs and prints.
+pub(super) fn execute(flags: &Flags) -> anyhow::Result<()> {
+    let format = Format::of_flag(flags.json);
+    let report = run_local(&flags.model, &flags.options(), &*format.progress())?;
+    for warning in &report.warnings {
+        // A closed standard error must not change the outcome.
+        let _ = writeln!(std::io::stderr(), "warning: {warning}");
+    }
+    print(&match format {
+        Format::Json => output::json(&report).context("cannot write the report as JSON")? + "\n",
+        Format::Text => output::text(&report),
+    })
+}
