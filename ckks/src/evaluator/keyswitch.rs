@@ -118,14 +118,13 @@ struct Decomposed<'a> {
 
 impl<'a> Decomposed<'a> {
     fn new(ctx: &'a Context, source: &'a RnsPoly<Ntt>) -> Self {
-        let (n, kernels, converters) = (ctx.n(), ctx.kernels(), ctx.converters());
+        let (n, converters) = (ctx.n(), ctx.converters());
         let ranges: Vec<_> = converters.digit_ranges(source.q_limbs()).collect();
         let mut scaled: RnsPoly<Coeff> = RnsPoly::unspecified(n, source.q_limbs(), 0);
         scaled.par_limbs_mut().enumerate().for_each(|(i, limb)| {
             limb.copy_from_slice(source.limb(i));
-            ctx.q_tables()[i].inverse_unscaled(limb);
             let range = &ranges[i / converters.alpha()];
-            converters.digit(range).scale_over_n(kernels, i - range.start, limb);
+            ctx.q_tables()[i].inverse_times(limb, converters.digit(range).scale_over_n(i - range.start));
         });
         let mut quotients: RnsPoly<Coeff> = RnsPoly::unspecified(n, ranges.len(), 0);
         for (j, range) in ranges.iter().enumerate() {
@@ -153,7 +152,8 @@ impl<'a> Decomposed<'a> {
         }
         for (buffers, &m) in buffers.chunks_exact_mut(digits).zip(group) {
             let raised = buffers.iter_mut().zip(&self.ranges).filter(|(_, range)| !range.contains(&m));
-            raised.for_each(|(buffer, _)| ctx.table(q_limbs, m).forward(buffer));
+            let mut raised: SmallVec<[&mut [u64]; 16]> = raised.map(|(buffer, _)| &mut **buffer).collect();
+            ctx.table(q_limbs, m).forward_all(&mut raised);
         }
     }
 

@@ -48,8 +48,7 @@ impl<'a> Division<'a> {
             p.limbs_mut().zip(self.ctx.p_tables()).chain(top).enumerate()
         });
         removed.collect::<Vec<_>>().into_par_iter().for_each(|(k, (limb, table))| {
-            table.inverse_unscaled(limb);
-            self.converter.scale_over_n(self.ctx.kernels(), k, limb);
+            table.inverse_times(limb, self.converter.scale_over_n(k));
         });
     }
 
@@ -69,9 +68,10 @@ impl<'a> Division<'a> {
                 self.converter.convert(kernels, removed, targets);
             }
             for (place, (i, limbs)) in group.into_iter().enumerate() {
-                for (part, limb) in limbs.into_iter().enumerate() {
-                    let remainder = &mut *buffers[part * GROUP + place];
-                    ctx.q_tables()[i].forward(remainder);
+                let remainders = buffers.iter_mut().skip(place).step_by(GROUP).map(|limb| &mut **limb);
+                let mut remainders: SmallVec<[&mut [u64]; 2]> = remainders.collect();
+                ctx.q_tables()[i].forward_all(&mut remainders);
+                for (part, (limb, remainder)) in limbs.into_iter().zip(remainders).enumerate() {
                     kernels.sub_mul_scalar_assign(&ctx.q_moduli()[i], limb, remainder, self.inverses[i]);
                     finish(part, i, limb);
                 }

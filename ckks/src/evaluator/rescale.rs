@@ -36,7 +36,7 @@ impl Evaluator {
         let (kernels, top) = (ctx.kernels(), level.0 as usize);
         let mut quotient = poly.clone();
         let (low, remainder) = quotient.words_mut().split_at_mut(top * ctx.n());
-        ctx.q_tables()[top].inverse(remainder, kernels);
+        ctx.q_tables()[top].inverse(remainder);
         let factors = ctx.rescale_factors(level);
         low.par_chunks_exact_mut(ctx.n()).enumerate().for_each(|(i, limb)| {
             with_scratch(ctx.n(), 1, |scratch| {

@@ -35,13 +35,13 @@ struct Prime {
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn splat(x: u64) -> __m512i {
+pub(super) fn splat(x: u64) -> __m512i {
     _mm512_set1_epi64(x as i64)
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn load(x: &[u64; LINE]) -> __m512i {
+pub(super) fn load(x: &[u64; LINE]) -> __m512i {
     // SAFETY: the reference covers 64 readable bytes and the load has no alignment demand.
     unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
 }
@@ -62,7 +62,7 @@ fn load_i32(x: &[i32; LINE]) -> __m512i {
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn store(x: &mut [u64; LINE], value: __m512i) {
+pub(super) fn store(x: &mut [u64; LINE], value: __m512i) {
     // SAFETY: the reference covers 64 writable bytes and the store has no alignment demand.
     unsafe { _mm512_storeu_si512(x.as_mut_ptr().cast(), value) }
 }

@@ -66,10 +66,10 @@ impl BaseConverter {
         kernels.mul_scalar_assign(&self.from[i], limb, self.scales[i]);
     }
 
-    /// First step for input limb `i` that holds `n` times the coefficients
-    /// (see [`crate::ntt::NttTable::inverse_unscaled`]).
-    pub fn scale_over_n(&self, kernels: Kernels, i: usize, limb: &mut [u64]) {
-        kernels.mul_scalar_assign(&self.from[i], limb, self.scales_over_n[i]);
+    /// The factor of the first step for input limb `i` over `n`, which an inverse transform can apply (see
+    /// [`crate::ntt::NttTable::inverse_times`]).
+    pub fn scale_over_n(&self, i: usize) -> ShoupFactor {
+        self.scales_over_n[i]
     }
 
     /// Second step: the quotients `v` of all coefficients, from the limbs `y_i`.
