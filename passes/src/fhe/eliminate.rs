@@ -82,7 +82,7 @@ impl Model {
             let entries: usize = scope.iter().map(|&v| domains[v]).product();
             if entries.saturating_mul(domains[variable]) > MOST_ENTRIES {
                 exact = false;
-                let fixed = most_connected(&left, &factors);
+                let fixed = most_connected(&left, &factors, &domains);
                 shift[fixed] = self.alone(fixed);
                 factors = factors.into_iter().map(|f| restrict(f, &domains, fixed, shift[fixed])).collect();
                 domains[fixed] = 1;
@@ -162,9 +162,10 @@ fn least_connected(left: &BTreeSet<usize>, factors: &[Factor], domains: &[usize]
     candidates.min_by_key(size).unwrap_or_default()
 }
 
-fn most_connected(left: &BTreeSet<usize>, factors: &[Factor]) -> usize {
+/// The variable, of those with a choice, that most others depend on.
+fn most_connected(left: &BTreeSet<usize>, factors: &[Factor], domains: &[usize]) -> usize {
     let degree = |&&v: &&usize| neighbours(v, factors).len();
-    left.iter().max_by_key(degree).copied().unwrap_or_default()
+    left.iter().filter(|&&v| domains[v] > 1).max_by_key(degree).copied().unwrap_or_default()
 }
 
 /// The factor with one variable fixed to a value; its domain shrinks to one.

@@ -88,14 +88,17 @@ impl Net {
         self.compile_with(output, &Options::default())
     }
 
-    fn compile_with(mut self, output: ValueId, options: &Options) -> (Compiled, Batch) {
+    fn compile_with(self, output: ValueId, options: &Options) -> (Compiled, Batch) {
+        self.try_compile(output, options).expect("compiles")
+    }
+
+    fn try_compile(mut self, output: ValueId, options: &Options) -> Result<(Compiled, Batch), PipelineError> {
         self.graph.outputs.push(OutputPort { name: "y".into(), value: output });
         let shape = self.graph.nodes[ValueId(0)].ty.shape.clone();
         let len: usize = shape.iter().product();
         let batch = Batch::new(&shape[1..], self.numbers.take(4 * len)).expect("batch");
-        let compiled =
-            compile(self.graph, Calibration::StandIn(&batch), options, &mut |_, _| {}).expect("compiles");
-        (compiled, batch)
+        let compiled = compile(self.graph, Calibration::StandIn(&batch), options, &mut |_, _| {})?;
+        Ok((compiled, batch))
     }
 }
 

@@ -292,8 +292,14 @@ proptest! {
         let last = values[values.len() - 1];
         let y = net.conv(last, 2, Geometry::POINT);
         let layout = if search { Layouts::Search } else { Layouts::Greedy };
-        let (compiled, batch) = net.compile_with(y, &both(layout));
-        let error = error(&compiled, &batch, Noise::None);
-        prop_assert!(error < 1e-4 || error.is_nan(), "error {}", error);
+        match net.try_compile(y, &both(layout)) {
+            Ok((compiled, batch)) => {
+                let error = error(&compiled, &batch, Noise::None);
+                prop_assert!(error < 1e-4, "error {}", error);
+            }
+            // Windows of padding leave nothing of the input.
+            Err(PipelineError::Lower(error)) => prop_assert!(error.to_string().contains("no input"), "{}", error),
+            Err(error) => prop_assert!(false, "{}", error),
+        }
     }
 }
