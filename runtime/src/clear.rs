@@ -17,7 +17,40 @@ pub struct ClearRun {
     pub violations: Vec<RangeViolation>,
 }
 
-/// Runs a program in the clear and compares the values that enter activations with the calibrated ranges.
+/// A program that is verified once and run in the clear on many inputs.
+pub struct Runner<'a> {
+    program: &'a Program,
+    interface: &'a Interface,
+    machine: ClearMachine<'a>,
+}
+
+impl<'a> Runner<'a> {
+    /// A runner of a program.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Clear`] when the program is invalid.
+    pub fn new(program: &'a Program, interface: &'a Interface, noise: Noise) -> Result<Self, RuntimeError> {
+        let machine = ClearMachine::at(program, interface.params.clone(), noise)?;
+        Ok(Self { program, interface, machine })
+    }
+
+    /// Runs one input and compares the values that enter activations with the calibrated ranges.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Clear`].
+    pub fn run(&self, inputs: &[NamedTensor], ranges: &[RangeRecord]) -> Result<ClearRun, RuntimeError> {
+        let ports = &self.interface.inputs;
+        let packed: Vec<Vec<Vec<f64>>> =
+            ports.iter().zip(inputs).map(|(port, tensor)| port.pack(&tensor.data)).collect();
+        let mut check = RangeCheck::new(self.program, ranges);
+        let slots = self.machine.run(&packed, &mut |probed| check.observe(probed.probe, &probed.values))?;
+        let outputs =
+            self.interface.outputs.iter().zip(&slots).map(|(port, slots)| port.unpack(slots)).collect();
+        Ok(ClearRun { outputs, violations: check.into_violations() })
+    }
+}
+
+/// Runs a program in the clear once; see [`Runner`].
 ///
 /// # Errors
 /// [`RuntimeError::Clear`].
@@ -28,12 +61,5 @@ pub fn run(
     inputs: &[NamedTensor],
     ranges: &[RangeRecord],
 ) -> Result<ClearRun, RuntimeError> {
-    let packed: Vec<Vec<Vec<f64>>> =
-        interface.inputs.iter().zip(inputs).map(|(port, tensor)| port.pack(&tensor.data)).collect();
-    let mut check = RangeCheck::new(program, ranges);
-    let slots = ClearMachine::at(program, interface.params.clone(), noise)?.run(&packed, &mut |probed| {
-        check.observe(probed.probe, &probed.values);
-    })?;
-    let outputs = interface.outputs.iter().zip(&slots).map(|(port, slots)| port.unpack(slots)).collect();
-    Ok(ClearRun { outputs, violations: check.into_violations() })
+    Runner::new(program, interface, noise)?.run(inputs, ranges)
 }

@@ -13,6 +13,7 @@ pub mod bytes;
 pub mod clear;
 pub mod client;
 pub mod error;
+pub mod eval;
 pub mod exec;
 pub mod interface;
 pub mod loader;
@@ -22,6 +23,7 @@ pub mod plan;
 pub mod progress;
 pub mod ranges;
 pub mod report;
+pub mod session;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use peregrine_ckks::context::Context;
 use peregrine_ckks::keys::EvalKeys;
+use peregrine_data::DataError;
 use peregrine_ir::client::{ClientPart, RangeRecord};
 use peregrine_ir::program::Noise;
 use serde_json::Value;
@@ -218,7 +219,9 @@ fn wrong_arrays_are_refused() {
     let batch = refusal("x.npy", &|p| write_npy(p, "<f4", &[2, 1, 8, 8], &f32_bytes(&[0.0; 128])));
     assert!(batch.contains("2x1x8x8"), "{batch}");
     let kind = refusal("x.npy", &|p| write_npy(p, "<i4", &[8, 8], &[0; 256]));
-    assert!(kind.contains("element type `<i4`"), "{kind}");
+    assert!(kind.contains("it holds integers"), "{kind}");
+    let complex = refusal("x.npy", &|p| write_npy(p, "<c8", &[8, 4], &[0; 256]));
+    assert!(complex.contains("element type `<c8`"), "{complex}");
     let short = refusal("x.npy", &|p| write_npy(p, "<f4", &[1 << 40, 8, 8], &[0; 256]));
     assert!(short.contains("the file holds 256 bytes"), "{short}");
     let nan = refusal("x.npy", &|p| write_npy(p, "<f4", &[8, 8], &f32_bytes(&[f32::NAN; 64])));
@@ -241,7 +244,7 @@ fn pictures_are_resized_and_normalised() {
     assert_eq!(large.outputs, ones.outputs);
     assert!(large.warnings[0].contains("resized from 20x20 to 8x8"), "{:?}", large.warnings);
     let broken = run_file("p.png", |p| std::fs::write(p, b"\x89PNG\r\n\x1a\nnothing").expect("saved"));
-    assert!(matches!(broken, Err(RuntimeError::Client(ClientError::Picture { .. }))));
+    assert!(matches!(broken, Err(RuntimeError::Client(ClientError::Data(DataError::Picture { .. })))));
 }
 
 #[test]

@@ -95,7 +95,7 @@ fn matching<'a>(inputs: &[String], names: impl Iterator<Item = &'a str> + Clone)
 }
 
 #[cfg(test)]
-pub(super) mod testing {
+pub(crate) mod testing {
     //! ONNX models of one node.
 
     use prost::Message;
