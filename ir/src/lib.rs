@@ -9,6 +9,7 @@
 //! This crate holds data and its meaning only: no ONNX, no cryptography, no files but the container.
 #![deny(unsafe_code)]
 
+pub mod axis;
 pub mod client;
 pub mod consts;
 pub mod container;
@@ -24,6 +25,7 @@ pub mod tensor;
 pub mod text;
 pub mod verify;
 
+pub use axis::{AxisEntry, AxisError, AxisMap, AxisRun, Separable};
 pub use consts::{ConstData, ConstId, ConstPool, ConstTensor};
 pub use entity::{EntityId, PrimaryMap};
 pub use graph::{Dialect, Graph, Node, Origin, OutputPort, ValueId};

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use peregrine_ckks::params::{Params, ParamsLiteral, PrimeSpec};
 use peregrine_ckks::units::{Level, Scale, Slots};
 
+use crate::axis::{AxisMap, Separable};
 use crate::consts::{ConstPool, ConstTensor};
 use crate::entity::PrimaryMap;
 use crate::fhe::{CipherTy, FheGraph, FheOp, FheTables, MonicPoly, PackedTy, Stage};
@@ -229,6 +230,11 @@ pub(crate) fn tensor() -> TensorGraph {
     add(TensorOp::GlobalAveragePool, &[13], &[1, 4, 1, 1]);
     add(TensorOp::Reshape { shape: vec![1, 4] }, &[14], &[1, 4]);
     let last = add(TensorOp::FullyConnected { weights: c(3), bias: Some(c(4)) }, &[15], &[1, 10]);
+    let halves = Separable {
+        maps: [AxisMap::gather(4, &[0, 2, 1, 3]), AxisMap::window(4, 2, 0, 2), AxisMap::spread(4, 7, 0, 2)]
+            .map(Result::unwrap),
+    };
+    add(TensorOp::Separable(halves), &[12], &[1, 4, 2, 7]);
     graph.outputs.push(OutputPort { name: "logits".into(), value: last });
     graph
 }

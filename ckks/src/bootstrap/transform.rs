@@ -46,7 +46,7 @@ impl EncodedFactor {
         ct: &Ciphertext,
         keys: &EvalKeys,
     ) -> Result<Ciphertext, Error> {
-        ev.rescale(&self.apply_unscaled(ev, ct, keys)?)
+        only(linear::apply_rescaled(ev, &[ct], &self.plan, self, keys)?)
     }
 
     /// The transform before its rescale.
@@ -56,10 +56,7 @@ impl EncodedFactor {
         ct: &Ciphertext,
         keys: &EvalKeys,
     ) -> Result<Ciphertext, Error> {
-        match linear::apply(ev, &[ct], &self.plan, self, keys)?.pop() {
-            Some(output) => Ok(output),
-            None => unreachable!("a factor has one output"),
-        }
+        only(linear::apply(ev, &[ct], &self.plan, self, keys)?)
     }
 
     /// The automorphisms it needs, and the level it needs them at.
@@ -71,5 +68,12 @@ impl EncodedFactor {
     /// Bytes of the diagonals.
     pub(super) fn bytes(&self) -> usize {
         self.diagonals.iter().map(|diagonal| diagonal.bytes()).sum()
+    }
+}
+
+fn only(mut outputs: Vec<Ciphertext>) -> Result<Ciphertext, Error> {
+    match outputs.pop() {
+        Some(output) => Ok(output),
+        None => unreachable!("a factor has one output"),
     }
 }

@@ -179,6 +179,16 @@ impl<D: Domain> RnsPoly<D> {
         RnsPoly { n: self.n, q_limbs, p_limbs: 0, words, domain: PhantomData }
     }
 
+    /// Forgets all limbs but the first `q_limbs`, without a copy.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    pub(crate) fn truncate(&mut self, q_limbs: usize) {
+        assert!(q_limbs <= self.q_limbs, "cannot take {q_limbs} of {} limbs", self.q_limbs);
+        self.words.truncate(q_limbs * self.n);
+        (self.q_limbs, self.p_limbs) = (q_limbs, 0);
+    }
+
     /// Reinterprets the words after an in-place transform of every limb.
     pub(crate) fn into_domain<E: Domain>(self) -> RnsPoly<E> {
         let RnsPoly { n, q_limbs, p_limbs, words, .. } = self;

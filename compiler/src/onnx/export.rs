@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use peregrine_ir::tensor::{Activation, Conv, Pool, PoolKind, TensorGraph, TensorOp};
-use peregrine_ir::{ConstId, ValueId};
+use peregrine_ir::{AxisMap, ConstId, Separable, ValueId};
 use prost::Message;
 use thiserror::Error;
 use tract_onnx::pb::attribute_proto::AttributeType;
@@ -241,13 +241,76 @@ impl<'g> Writer<'g> {
                 let pads = self.initializer(format!("peregrine/{id}/pads"), &Constant::ints(vec![8], &pads));
                 self.op(id, "Pad", &[args[0], &pads], &out, vec![]);
             }
+            TensorOp::Separable(map) => self.separable(id, map, args[0], &out),
             TensorOp::Reshape { shape } => {
                 let target: Vec<i64> = shape.iter().map(|&d| d as i64).collect();
-                let target = self.initializer(
-                    format!("peregrine/{id}/shape"),
-                    &Constant::ints(vec![target.len()], &target),
-                );
-                self.op(id, "Reshape", &[args[0], &target], &out, vec![]);
+                self.reshape(id, args[0], &out, &target);
+            }
+        }
+    }
+
+    /// A map of each coordinate: a `Gather` where it selects, else a product with a matrix.
+    fn separable(&mut self, id: ValueId, map: &Separable, x: &str, out: &str) {
+        let axes: Vec<usize> = (0..3).filter(|&axis| !map.maps[axis].is_identity()).collect();
+        if axes.is_empty() {
+            return self.op(id, "Identity", &[x], out, vec![]);
+        }
+        let mut current = x.to_owned();
+        let mut extents = map.input().map(|e| e as usize);
+        for (i, &axis) in axes.iter().enumerate() {
+            let last = i + 1 == axes.len();
+            let result = if last { out.to_owned() } else { format!("{out}/axis{axis}") };
+            let axis_map = &map.maps[axis];
+            extents[axis] = axis_map.output() as usize;
+            match axis_map.selection() {
+                Some(indices) => {
+                    let indices: Vec<i64> = indices.into_iter().map(i64::from).collect();
+                    let name = format!("peregrine/{id}/indices{axis}");
+                    let indices = self.initializer(name, &Constant::ints(vec![indices.len()], &indices));
+                    let attributes = vec![int("axis", axis as i64 + 1)];
+                    self.op(id, "Gather", &[&current, &indices], &result, attributes);
+                }
+                None => self.axis_product(id, axis, axis_map, extents, [&current, &result]),
+            }
+            current = result;
+        }
+    }
+
+    fn reshape(&mut self, id: ValueId, x: &str, out: &str, shape: &[i64]) {
+        let name = format!("peregrine/{id}/shape{}", shape.len());
+        let shape = self.initializer(name, &Constant::ints(vec![shape.len()], shape));
+        self.op(id, "Reshape", &[x, &shape], out, vec![]);
+    }
+
+    /// Multiplies coordinate `axis` by the dense matrix of `map`; `extents` are those of the result.
+    fn axis_product(
+        &mut self,
+        id: ValueId,
+        axis: usize,
+        map: &AxisMap,
+        extents: [usize; 3],
+        [x, out]: [&str; 2],
+    ) {
+        let (rows, columns) = (map.output() as usize, map.input() as usize);
+        let by_columns = axis == 2;
+        let shape = if by_columns { vec![columns, rows] } else { vec![rows, columns] };
+        let mut matrix = vec![0.0; rows * columns];
+        for entry in map.entries() {
+            let (row, column) = (entry.output as usize, entry.input as usize);
+            matrix[if by_columns { column * rows + row } else { row * columns + column }] = entry.factor;
+        }
+        let matrix = self.numbers(format!("peregrine/{id}/matrix{axis}"), shape, &matrix);
+        match axis {
+            2 => self.op(id, "MatMul", &[x, &matrix], out, vec![]),
+            1 => self.op(id, "MatMul", &[&matrix, x], out, vec![]),
+            _ => {
+                let (flat, product) = (format!("{out}/flat"), format!("{out}/product"));
+                let [c, h, w] = extents.map(|e| e as i64);
+                let features = self.graph.nodes[id].ty.shape.len() == 2;
+                let shape: &[i64] = if features { &[1, c] } else { &[1, c, h, w] };
+                self.reshape(id, x, &flat, &[1, columns as i64, h * w]);
+                self.op(id, "MatMul", &[&matrix, &flat], &product, vec![]);
+                self.reshape(id, &product, out, shape);
             }
         }
     }

@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use super::{Activation, Conv, Pool, PoolKind, TensorOp, TensorTy};
+use crate::axis::Separable;
 use crate::consts::{ConstId, ConstPool, ConstTensor};
 
 /// Largest number of elements of a tensor.
@@ -106,6 +107,14 @@ pub enum TypeError {
         /// To.
         to: TensorTy,
     },
+    /// A separable map of other extents than its operand's.
+    #[error("separable map of {expected:?} channels, rows and columns on an operand of shape {found}")]
+    Separable {
+        /// Extents that the map reads.
+        expected: [u32; 3],
+        /// Operand.
+        found: TensorTy,
+    },
     /// An attribute of an activation is not a number, or its bounds are exchanged.
     #[error("{op} has unusable bounds or slopes")]
     Activation {
@@ -165,6 +174,7 @@ pub fn infer(op: &TensorOp, args: &[&TensorTy], consts: &ConstPool) -> Result<Te
             }
             to
         }
+        TensorOp::Separable(map) => infer_separable(map, args[0])?,
     };
     check_shape(&result)?;
     Ok(result)
@@ -332,6 +342,16 @@ fn infer_poly(op: &TensorOp, id: ConstId, arg: &TensorTy, consts: &ConstPool) ->
             expected: format!("[{channels} or 1, degree + 1]"),
             found: found.clone(),
         }),
+    }
+}
+
+fn infer_separable(map: &Separable, arg: &TensorTy) -> Result<TensorTy, TypeError> {
+    let (expected, output) = (map.input(), map.output().map(|extent| extent as usize));
+    let fits = |extents: [usize; 3]| extents == expected.map(|extent| extent as usize);
+    match (&arg.shape[..], output) {
+        (&[1, c, h, w], [oc, oh, ow]) if fits([c, h, w]) => Ok(TensorTy::map(oc, oh, ow)),
+        (&[1, features], [out, 1, 1]) if fits([features, 1, 1]) => Ok(TensorTy { shape: vec![1, out] }),
+        _ => Err(TypeError::Separable { expected, found: arg.clone() }),
     }
 }
 

@@ -23,7 +23,8 @@ use crate::graph::{Dialect, Graph};
 pub enum Stage {
     /// As translated from ONNX.
     Imported,
-    /// Only Input, Conv, FullyConnected, Activation, Poly, Add, pools and flattening Reshape; no batch norms, no Pad nodes.
+    /// Only Input, Conv, FullyConnected, Activation, Poly, Add, pools, separable maps and flattening Reshape; no batch norms,
+    /// no Pad nodes.
     Canonical,
     /// Canonical, and every non-linearity is a Poly.
     Polynomial,

@@ -1,5 +1,6 @@
 //! The closed set of tensor operations.
 
+use crate::axis::Separable;
 use crate::consts::ConstId;
 
 /// Attributes of a convolution. Weights are `[c_out, c_in / groups, kh, kw]`, the bias `[c_out]`.
@@ -135,6 +136,9 @@ pub enum TensorOp {
         /// New shape.
         shape: Vec<usize>,
     },
+    /// A sparse linear map of each coordinate of a `[1, C, H, W]` tensor, or of the features of a `[1, F]` tensor (then
+    /// those of row and column are `1 -> 1`).
+    Separable(Separable),
 }
 
 impl Activation {
@@ -172,6 +176,7 @@ impl TensorOp {
             Self::GlobalAveragePool => "global_average_pool",
             Self::Pad { .. } => "pad",
             Self::Reshape { .. } => "reshape",
+            Self::Separable(_) => "separable",
         }
     }
 
@@ -188,7 +193,8 @@ impl TensorOp {
             | Self::Pool(_)
             | Self::GlobalAveragePool
             | Self::Pad { .. }
-            | Self::Reshape { .. } => 1,
+            | Self::Reshape { .. }
+            | Self::Separable(_) => 1,
         }
     }
 }

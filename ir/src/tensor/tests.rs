@@ -1,6 +1,7 @@
 //! Type rules and the tensor verifier: each rule holds once and is broken once.
 
 use super::*;
+use crate::axis::{AxisMap, Separable};
 use crate::consts::{ConstId, ConstTensor};
 use crate::graph::{OutputPort, ValueId};
 use crate::samples::tensor;
@@ -68,6 +69,23 @@ fn pools_pads_and_reshapes() {
     assert!(matches!(reshape(vec![1, 251]), TypeError::Reshape { .. }));
     assert!(matches!(reshape(vec![252, 1]), TypeError::Shape(_)));
     assert!(matches!(reshape(vec![1, usize::MAX, 2]), TypeError::Shape(_)));
+}
+
+#[test]
+fn separable_maps() {
+    let window = |input, output, start| AxisMap::window(input, output, start, 1).unwrap();
+    let map = |c, h, w| TensorOp::Separable(Separable { maps: [c, h, w] });
+    let crop = map(window(4, 6, -1), window(7, 5, 2), window(9, 9, 0));
+    assert_eq!(infer_one(&crop, &[1, 4, 7, 9]), Ok(vec![1, 6, 5, 9]));
+    let features = map(window(4, 2, 0), window(1, 1, 0), window(1, 1, 0));
+    assert_eq!(infer_one(&features, &[1, 4]), Ok(vec![1, 2]));
+    assert_eq!(infer_one(&features, &[1, 4, 1, 1]), Ok(vec![1, 2, 1, 1]));
+    let refused = |op: &TensorOp, shape: &[usize]| {
+        assert!(matches!(infer_one(op, shape), Err(TypeError::Separable { .. })), "{shape:?}");
+    };
+    refused(&crop, &[1, 4, 9, 7]);
+    refused(&crop, &[1, 252]);
+    refused(&map(window(4, 2, 0), window(1, 1, 0), window(1, 2, 0)), &[1, 4]);
 }
 
 #[test]

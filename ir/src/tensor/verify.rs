@@ -6,7 +6,7 @@
 //! 2. constants hold as many numbers as their shapes say, all finite;
 //! 3. each stated type is the one that [`infer`](super::infer) gives; an input has batch 1 and no zero extent;
 //! 4. the stage admits the operation. From [`Stage::Canonical`]: inputs, convolutions, fully connected layers, pools,
-//!    activations, polynomials, additions and flattening reshapes (`[1, F]` or `[1, F, 1, 1]`). From
+//!    activations, polynomials, additions, separable maps and flattening reshapes (`[1, F]` or `[1, F, 1, 1]`). From
 //!    [`Stage::Polynomial`]: neither activations nor maximum pools.
 
 use super::infer::check_shape;
@@ -64,7 +64,8 @@ fn admits(stage: Stage, op: &TensorOp) -> bool {
         | TensorOp::FullyConnected { .. }
         | TensorOp::Poly { .. }
         | TensorOp::Add
-        | TensorOp::GlobalAveragePool => true,
+        | TensorOp::GlobalAveragePool
+        | TensorOp::Separable(_) => true,
         TensorOp::Activation(_) => stage < Stage::Polynomial,
         TensorOp::Pool(pool) => match pool.kind {
             PoolKind::AverageExcludePad | PoolKind::AverageIncludePad => true,

@@ -70,7 +70,7 @@ impl fmt::Display for Expected {
 }
 
 /// What is wrong with a line.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Error)]
 pub enum TextProblem {
     /// Something else is there.
     #[error("expected {expected} at `{found}`")]
@@ -93,13 +93,16 @@ pub enum TextProblem {
         /// In the pool.
         found: String,
     },
+    /// A map of one coordinate is no valid one.
+    #[error("{0}")]
+    Axis(crate::axis::AxisError),
     /// The text ends before the first line of the level.
     #[error("empty text")]
     Empty,
 }
 
 /// Why text does not read.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Error)]
 #[error("line {line}: {problem}")]
 pub struct TextError {
     /// Line, from 1.

@@ -5,6 +5,7 @@ use std::fmt::{self, Write};
 use peregrine_ckks::units::Slots;
 
 use super::cursor::{Cursor, Expected, Join, TextError, TextProblem};
+use crate::axis::{AxisMap, AxisRun, Separable};
 use crate::consts::{ConstData, ConstId, ConstPool, ConstTensor};
 use crate::entity::{EntityId, PrimaryMap};
 use crate::layout::{Chw, Digit, Layout, Place};
@@ -178,4 +179,53 @@ pub(super) fn parse_map(line: &mut Cursor<'_>, maps: &mut PrimaryMap<LinearMapId
     let geometry = ConvGeometry { kernel, stride, pad, dilation, groups: line.integer()? };
     maps.push(LinearMap { input, output, geometry, weights });
     Ok(())
+}
+
+/// `c=16 y=8>16:0+2<0+1#8,1+2<0+1#8 x=8`
+pub(super) fn separable_text(map: &Separable) -> String {
+    let [c, y, x] = &map.maps;
+    format!("c={c} y={y} x={x}")
+}
+
+pub(super) fn parse_separable(line: &mut Cursor<'_>) -> Result<Separable> {
+    let mut axis = |key| {
+        line.key(key)?;
+        parse_axis_map(line)
+    };
+    Ok(Separable { maps: [axis("c")?, axis("y")?, axis("x")?] })
+}
+
+fn parse_axis_map(line: &mut Cursor<'_>) -> Result<AxisMap> {
+    let before = *line;
+    let input = line.integer()?;
+    let result = if line.eat(">") {
+        let output = line.integer()?;
+        line.literal(":")?;
+        let runs = if line.at_id("") { line.list(parse_run)? } else { Vec::new() };
+        AxisMap::from_runs(input, output, &runs)
+    } else {
+        AxisMap::window(input, input, 0, 1)
+    };
+    result.map_err(|error| before.problem(TextProblem::Axis(error)))
+}
+
+fn parse_run(line: &mut Cursor<'_>) -> Result<AxisRun> {
+    let (output, output_step) = parse_place(line)?;
+    line.literal("<")?;
+    let (input, input_step) = parse_place(line)?;
+    let count = if line.eat("#") { line.integer()? } else { 1 };
+    let factor = if line.eat("*") { line.number()? } else { 1.0 };
+    Ok(AxisRun { output, output_step, input, input_step, count, factor })
+}
+
+fn parse_place(line: &mut Cursor<'_>) -> Result<(u32, i32)> {
+    let start = line.integer()?;
+    let step = if line.eat("+") {
+        line.integer()?
+    } else if line.eat("-") {
+        -line.integer::<i32>()?
+    } else {
+        0
+    };
+    Ok((start, step))
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::cursor::{Cursor, Expected, Join, Name, Quote, TextError, lines};
-use super::tables::{parse_const, print_consts, print_shape, shape};
+use super::tables::{parse_const, parse_separable, print_consts, print_shape, separable_text, shape};
 use crate::consts::ConstPool;
 use crate::graph::{Node, Origin, OutputPort, ValueId};
 use crate::tensor::{
@@ -121,6 +121,7 @@ fn print_op(out: &mut String, node: &Node<Tensor>) {
         }
         TensorOp::Pad { pads } => write!(out, " pads={}", Join(pads, ",")),
         TensorOp::Reshape { shape } => write!(out, " shape={}", print_shape(shape)),
+        TensorOp::Separable(map) => write!(out, " {}", separable_text(map)),
     };
 }
 
@@ -179,6 +180,7 @@ fn parse_node(line: &mut Cursor<'_>) -> Result<Node<Tensor>> {
             line.key("shape")?;
             TensorOp::Reshape { shape: shape(line)? }
         }
+        "separable" => TensorOp::Separable(parse_separable(line)?),
         other => match parse_activation(other, line)? {
             Some(activation) => TensorOp::Activation(activation),
             None => return Err(before.expected(Expected::Operation)),

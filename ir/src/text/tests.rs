@@ -5,6 +5,7 @@ use peregrine_ckks::units::{GaloisElement, Level, Rotation, Scale, Slots};
 use proptest::prelude::*;
 
 use super::*;
+use crate::axis::{AxisEntry, AxisMap, Separable};
 use crate::consts::{ConstId, ConstPool, ConstTensor};
 use crate::fhe::{CipherTy, FheGraph, FheOp, FheTables, MonicPoly, PackedTy, Stage as FheStage};
 use crate::graph::{Origin, OutputPort, ValueId};
@@ -91,6 +92,25 @@ fn activation() -> impl Strategy<Value = Activation> {
     ]
 }
 
+fn axis_map() -> impl Strategy<Value = AxisMap> {
+    (1u32..9, 1u32..9).prop_flat_map(|(input, output)| {
+        let entry = (0..output, 0..input, -2i8..3).prop_map(|(output, input, f)| AxisEntry {
+            output,
+            input,
+            factor: f32::from(f) / 3.0,
+        });
+        prop_oneof![
+            Just(AxisMap::identity(input)),
+            prop::collection::vec(entry, 0..20)
+                .prop_map(move |entries| AxisMap::from_entries(input, output, &entries).unwrap()),
+        ]
+    })
+}
+
+fn separable() -> impl Strategy<Value = Separable> {
+    [axis_map(), axis_map(), axis_map()].prop_map(|maps| Separable { maps })
+}
+
 fn tensor_op() -> impl Strategy<Value = TensorOp> {
     let conv = (const_id(), prop::option::of(const_id()), pair(), pads(), pair(), id(9)).prop_map(
         |(weights, bias, stride, pads, dilation, groups)| {
@@ -119,6 +139,7 @@ fn tensor_op() -> impl Strategy<Value = TensorOp> {
         Just(TensorOp::GlobalAveragePool),
         pads().prop_map(|pads| TensorOp::Pad { pads }),
         shape().prop_map(|shape| TensorOp::Reshape { shape }),
+        separable().prop_map(TensorOp::Separable),
     ]
 }
 

@@ -341,5 +341,6 @@ fn op_name(op: &TensorOp) -> &'static str {
         TensorOp::GlobalAveragePool => "GlobalAveragePool",
         TensorOp::Pad { .. } => "Pad",
         TensorOp::Reshape { .. } => "Reshape",
+        TensorOp::Separable(_) => "Separable",
     }
 }

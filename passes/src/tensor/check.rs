@@ -1,8 +1,8 @@
 //! Passes `check-canonical` and `check-polynomial`: they change nothing, they report everything left that has no encrypted
 //! form, all at once, by ONNX node name and with the way out.
 //!
-//! Precondition: none. Postcondition of `check-canonical`: only Input, Conv, Activation, Poly, Add, and Reshape just before
-//! an output. Postcondition of `check-polynomial`: the same without Activation.
+//! Precondition: none. Postcondition of `check-canonical`: only Input, Conv, Activation, Poly, Add, Separable, and Reshape
+//! just before an output. Postcondition of `check-polynomial`: the same without Activation.
 
 use peregrine_ir::tensor::{PoolKind, Stage, Tensor, TensorGraph, TensorOp};
 use peregrine_ir::{EntityId, Node, ValueId};
@@ -63,7 +63,7 @@ fn problem(graph: &TensorGraph, node: &Node<Tensor>, users: &[ValueId], stage: S
             format!("an encrypted input of shape {:?}", node.ty.shape),
             "give the model an input [1, C, H, W] (a feature vector as [1, F, 1, 1])",
         ),
-        TensorOp::Conv(_) | TensorOp::Poly { .. } | TensorOp::Add => return None,
+        TensorOp::Conv(_) | TensorOp::Poly { .. } | TensorOp::Add | TensorOp::Separable(_) => return None,
         TensorOp::Activation(_) if stage < Stage::Polynomial => return None,
         TensorOp::Activation(op) => (
             format!("the activation {op:?} is no polynomial"),
@@ -114,5 +114,6 @@ pub(crate) fn op_name(op: &TensorOp) -> &'static str {
         TensorOp::GlobalAveragePool => "global average pool",
         TensorOp::Pad { .. } => "pad",
         TensorOp::Reshape { .. } => "reshape",
+        TensorOp::Separable(_) => "separable map",
     }
 }

@@ -89,7 +89,8 @@ pub(crate) fn constants_of(op: &mut TensorOp) -> Vec<&mut ConstId> {
         | TensorOp::Pool(_)
         | TensorOp::GlobalAveragePool
         | TensorOp::Pad { .. }
-        | TensorOp::Reshape { .. } => Vec::new(),
+        | TensorOp::Reshape { .. }
+        | TensorOp::Separable(_) => Vec::new(),
     }
 }
 

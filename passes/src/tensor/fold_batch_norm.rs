@@ -179,7 +179,8 @@ impl Folder<'_> {
             | TensorOp::Poly { .. }
             | TensorOp::Add
             | TensorOp::Sub
-            | TensorOp::Mul => false,
+            | TensorOp::Mul
+            | TensorOp::Separable(_) => false,
         }
     }
 

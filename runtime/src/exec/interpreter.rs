@@ -25,6 +25,8 @@ pub(super) struct Machine<'a> {
     pub keys: &'a EvalKeys,
     pub inputs: &'a [Vec<Ciphertext>],
     pub registers: Vec<Option<Ciphertext>>,
+    /// Registers that only a rescale reads: whoever defines one may rescale at once, which is faster (see [`rescaled_only`]).
+    pub rescaled_only: Vec<bool>,
     pub outputs: Vec<Vec<Option<Ciphertext>>>,
 }
 
@@ -85,9 +87,25 @@ impl Machine<'_> {
             Inst::Add { dst, a, b } => (*dst, ev.add(self.read(index, *a)?, self.read(index, *b)?).at(at)?),
             Inst::Sub { dst, a, b } => (*dst, ev.sub(self.read(index, *a)?, self.read(index, *b)?).at(at)?),
             Inst::Mul { dst, a, b } => {
-                (*dst, ev.mul_relin(self.read(index, *a)?, self.read(index, *b)?, keys).at(at)?)
+                let (a, b) = (self.read(index, *a)?, self.read(index, *b)?);
+                let product = match self.rescaled_only[dst.index()] {
+                    true => ev.mul_relin_rescale(a, b, keys),
+                    false => ev.mul_relin(a, b, keys),
+                };
+                (*dst, product.at(at)?)
             }
-            Inst::Square { dst, src } => (*dst, ev.square_relin(self.read(index, *src)?, keys).at(at)?),
+            Inst::Square { dst, src } => {
+                let src = self.read(index, *src)?;
+                let square = match self.rescaled_only[dst.index()] {
+                    true => ev.square_relin_rescale(src, keys),
+                    false => ev.square_relin(src, keys),
+                };
+                (*dst, square.at(at)?)
+            }
+            Inst::Rescale { dst, src } if self.rescaled_only[src.index()] => {
+                let done = self.registers[src.index()].take();
+                (*dst, done.ok_or_else(|| self.broken(index, &format!("register {src} holds nothing")))?)
+            }
             Inst::Rescale { dst, src } => (*dst, ev.rescale(self.read(index, *src)?).at(at)?),
             Inst::ModDrop { dst, src, to } => (*dst, ev.drop_to(self.read(index, *src)?, *to).at(at)?),
             Inst::Rotate { dst, src, rotation } => {
@@ -113,7 +131,11 @@ impl Machine<'_> {
             constants.linear(index).ok_or_else(|| self.broken(index, "the linear call has no plan"))?;
         let operands = args.iter().map(|&reg| self.read(index, reg)).collect::<Result<Vec<_>, _>>()?;
         let diagonals = site.source(self.encoder);
-        let results = linear::apply(self.evaluator, &operands, site.linear_plan(), &diagonals, self.keys)
+        let apply = match dsts.iter().all(|dst| self.rescaled_only[dst.index()]) {
+            true => linear::apply_rescaled,
+            false => linear::apply,
+        };
+        let results = apply(self.evaluator, &operands, site.linear_plan(), &diagonals, self.keys)
             .at(|| place(self.program, index))?;
         if results.len() != dsts.len() {
             return Err(self.broken(index, "the linear call has another number of results than its plan"));
@@ -156,4 +178,29 @@ impl Machine<'_> {
     fn broken(&self, index: usize, what: &str) -> RuntimeError {
         RuntimeError::Program { place: place(self.program, index), what: what.to_owned() }
     }
+}
+
+/// For each register: whether it is defined by an operation that ends in a division by `P`, and read by one rescale and
+/// nothing else. Such an operation divides by the top prime at the same time, and the rescale only moves its result. The
+/// results of a linear call are rescaled together or not at all.
+pub(super) fn rescaled_only(program: &Program, registers: usize) -> Vec<bool> {
+    let mut readers = vec![(0u32, 0u32); registers];
+    for inst in &program.insts {
+        let rescales = u32::from(matches!(inst, Inst::Rescale { .. }));
+        for reg in inst.reads() {
+            let (all, rescaling) = &mut readers[reg.index()];
+            (*all, *rescaling) = (*all + 1, *rescaling + rescales);
+        }
+    }
+    let mut merged = vec![false; registers];
+    for inst in &program.insts {
+        let written = match inst {
+            Inst::Linear { .. } | Inst::Mul { .. } | Inst::Square { .. } => inst.writes(),
+            _ => continue,
+        };
+        if written.iter().all(|reg| readers[reg.index()] == (1, 1)) {
+            written.iter().for_each(|reg| merged[reg.index()] = true);
+        }
+    }
+    merged
 }

@@ -27,7 +27,7 @@ use crate::interface::{Interface, Port};
 use crate::loader::Loaded;
 use crate::progress::Progress;
 use constants::Constants;
-use interpreter::Machine;
+use interpreter::{Machine, rescaled_only};
 use schedule::Schedule;
 
 /// A program ready to be run on ciphertexts.
@@ -96,6 +96,7 @@ impl Server {
             keys,
             inputs,
             registers: vec![None; self.schedule.registers()],
+            rescaled_only: rescaled_only(&self.program, self.schedule.registers()),
             outputs: outputs.iter().map(|port| vec![None; port.layout.ciphertexts as usize]).collect(),
         };
         machine.run(&self.costs, progress)

@@ -136,6 +136,36 @@ fn export_keeps_head_tail_and_metadata() {
 }
 
 #[test]
+fn separable_maps_are_exported_as_gathers_and_products() {
+    use peregrine_ir::tensor::{Stage, TensorGraph, TensorOp, TensorTables, TensorTy};
+    use peregrine_ir::{AxisMap, ConstPool, Origin, OutputPort, Separable};
+    let window = |input, output, start, step| AxisMap::window(input, output, start, step).unwrap();
+    let mean = AxisMap::collect(4, 2, (0..4).map(|i| (i / 2, i, 0.5))).unwrap();
+    let repeat = AxisMap::gather(3, &[0, 0, 1, 1, 2, 2]).unwrap();
+    for maps in [
+        [window(2, 3, -1, 1), repeat, mean.clone()],
+        [window(2, 2, 1, -1), mean, AxisMap::identity(4)],
+        [AxisMap::identity(2), AxisMap::identity(3), window(4, 5, -2, 1)],
+    ] {
+        let map = Separable { maps };
+        let (input, output) = (map.input().map(|e| e as usize), map.output().map(|e| e as usize));
+        let tables = TensorTables { consts: ConstPool::new(), stage: Stage::Imported };
+        let mut graph = TensorGraph::new("net", tables);
+        let ty = |[c, h, w]: [usize; 3]| TensorTy::map(c, h, w);
+        let x = graph.add(TensorOp::Input { name: "x".into() }, [], ty(input), Origin::new("x"));
+        let value = graph.add(TensorOp::Separable(map), [x], ty(output), Origin::new("map"));
+        graph.outputs.push(OutputPort { name: "y".into(), value });
+        let image = super::support::sample(&graph.nodes[x].ty.shape, 5);
+        let batch = peregrine_passes::tensor::interp::Batch::new(&image.shape[1..], image.data.clone());
+        let expected = peregrine_passes::tensor::interp::run(&graph, &batch.unwrap()).unwrap().remove(0);
+        let found = Tract::load(&export(&graph, None).unwrap()).unwrap().run(&image).unwrap();
+        let expected =
+            peregrine_ir::client::ClientTensor { shape: graph.nodes[value].ty.shape.clone(), data: expected };
+        super::support::close(&found, &[expected]);
+    }
+}
+
+#[test]
 fn model_local_functions_are_inlined() {
     use tract_onnx::pb::{AttributeProto, FunctionProto, NodeProto, attribute_proto::AttributeType};
     let mut model = Model::new(13, &[1, 2, 3, 3])

@@ -170,7 +170,8 @@ impl Import<'_> {
             | TensorOp::Pool(_)
             | TensorOp::GlobalAveragePool
             | TensorOp::Pad { .. }
-            | TensorOp::Reshape { .. } => self.egraph.add(Term::new(TermOp::Opaque(id.0), args)),
+            | TensorOp::Reshape { .. }
+            | TensorOp::Separable(_) => self.egraph.add(Term::new(TermOp::Opaque(id.0), args)),
         };
         self.origins.entry(class).or_insert_with(|| node.origin.clone());
         class

@@ -5,6 +5,7 @@
 
 mod conv;
 mod elementwise;
+mod separable;
 
 use peregrine_ir::tensor::{PoolKind, TensorGraph, TensorOp};
 use peregrine_ir::{EntityId, ValueId};
@@ -182,6 +183,7 @@ impl<'b> Executor<'b> {
             TensorOp::GlobalAveragePool => mean_of_maps(args[0], input_shape),
             TensorOp::Pad { pads } => conv::pad(*pads, args[0], input_shape, &node.ty.shape),
             TensorOp::Reshape { .. } => args[0].to_vec(),
+            TensorOp::Separable(map) => separable::apply(map, args[0]),
         }
     }
 }
