@@ -174,11 +174,7 @@ fn detect(
     if let (Some(to), Some(from)) = (&options.draw, &options.input) {
         let bytes = std::fs::read(from).map_err(|source| DataError::Read { path: from.clone(), source })?;
         let picture = picture::decode(from, &bytes)?.to_rgb8();
-        let caption = |d: &Detection| match labels.get(d.class) {
-            Some(label) => format!("{label} {:.2}", d.score),
-            None => format!("{} {:.2}", d.class, d.score),
-        };
-        draw::save(to, &draw::draw(&picture, &found[0], caption))?;
+        draw::save(to, &draw::draw(&picture, &found[0], |d| draw::caption(d, labels)))?;
     }
     Ok(Some(found))
 }

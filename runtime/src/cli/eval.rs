@@ -7,7 +7,7 @@ use anyhow::Context;
 use clap::Args;
 use peregrine_runtime::bytes::ByteSize;
 use peregrine_runtime::client::decode::Thresholds;
-use peregrine_runtime::eval::{EvalOptions, evaluate, text};
+use peregrine_runtime::eval::{Drawings, EvalOptions, evaluate, text};
 
 use super::pictures::{DetectorFlags, PictureFlags};
 use super::{BackendFlag, Format, print};
@@ -46,6 +46,9 @@ pub struct Flags {
     pictures: PictureFlags,
     #[command(flatten)]
     detector: DetectorFlags,
+    /// Write the pictures with the boxes found (score 0.25 or --score) into this folder, as PNG.
+    #[arg(long, value_name = "DIR", requires = "decoder")]
+    draw: Option<PathBuf>,
     /// Print one JSON object and nothing else.
     #[arg(long)]
     json: bool,
@@ -64,7 +67,9 @@ pub struct Flags {
 pub(super) fn execute(flags: &Flags) -> anyhow::Result<()> {
     let format = Format::of_flag(flags.json);
     let detector = flags.detector.spec(THRESHOLDS)?;
+    let shown = flags.detector.spec(Thresholds::default())?.map_or(0.0, |spec| spec.thresholds.score);
     let options = EvalOptions {
+        draw: flags.draw.clone().map(|folder| Drawings { folder, score: shown }),
         data: flags.data.clone(),
         truth: flags.truth.clone(),
         labels: flags.labels.clone(),

@@ -38,7 +38,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Measures accuracy on a labelled set: of an artefact on any backend, or of an ONNX file.
-    Eval(eval::Flags),
+    Eval(Box<eval::Flags>),
     /// Says what a run takes (memory, keys, transfers) and makes nothing.
     Plan(plan::Flags),
 }

@@ -66,7 +66,8 @@ mod tests {
             }),
         };
         let spec = DecodeSpec { decoder: Decoder::YoloV8, anchors: None, thresholds: Thresholds::default() };
-        let found = detections(&spec, &[list.clone()], Some([64, 64]), Some(placement)).expect("boxes");
+        let found =
+            detections(&spec, std::slice::from_ref(&list), Some([64, 64]), Some(placement)).expect("boxes");
         assert_eq!(found[0].at, PixelBox([75.0, 25.0, 125.0, 75.0]));
         assert_eq!(found[1].at, PixelBox([137.5, 0.0, 200.0, 100.0]));
         assert!(matches!(detections(&spec, &[list], None, None), Err(ClientError::NoPicture { .. })));

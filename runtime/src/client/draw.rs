@@ -28,6 +28,14 @@ pub fn draw(picture: &RgbImage, found: &[Detection], caption: impl Fn(&Detection
     canvas
 }
 
+/// What is written over a detection: its class, by name where that is known, and its score.
+pub fn caption(detection: &Detection, labels: &[String]) -> String {
+    match labels.get(detection.class) {
+        Some(label) => format!("{label} {:.2}", detection.score),
+        None => format!("{} {:.2}", detection.class, detection.score),
+    }
+}
+
 /// Writes a picture as PNG, through a temporary file in the same folder.
 ///
 /// # Errors

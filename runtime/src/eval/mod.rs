@@ -17,12 +17,12 @@ pub use report::{
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use peregrine_data::set::{InputFormat, Sample, Set, Truth, read_classes};
+use peregrine_data::set::{Content, InputFormat, Sample, Set, Truth, read_classes};
 use rayon::prelude::*;
 
 use crate::bytes::ByteSize;
 use crate::client::decode::{DecodeSpec, Detection, PixelBox};
-use crate::client::{ClientError, GUESSED, NamedTensor, Preprocessing, detections, read_labels};
+use crate::client::{ClientError, GUESSED, NamedTensor, Preprocessing, detections, draw, read_labels};
 use crate::error::RuntimeError;
 use crate::local::{Backend, in_pool};
 use crate::progress::{Phase, Progress};
@@ -50,10 +50,21 @@ pub struct EvalOptions {
     pub preprocessing: Preprocessing,
     /// For detectors: how outputs become boxes.
     pub detector: Option<DecodeSpec>,
+    /// For detectors: folder that pictures with their boxes are written to.
+    pub draw: Option<Drawings>,
     /// Memory that an encrypted run may take; else what is available.
     pub memory: Option<ByteSize>,
     /// Threads; else one per core.
     pub threads: Option<usize>,
+}
+
+/// Where pictures with boxes go, and which boxes are drawn.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Drawings {
+    /// The folder; it is made.
+    pub folder: PathBuf,
+    /// Least score of a box.
+    pub score: f64,
 }
 
 /// What one sample gave.
@@ -114,8 +125,16 @@ impl<'o> Evaluation<'o> {
         }
         check_truth(&set, options)?;
         let original = options.against.as_deref().map(|path| subject.original(path, options)).transpose()?;
+        if let Some(Drawings { folder, .. }) = &options.draw {
+            let refuse = |source: std::io::Error| ClientError::Draw {
+                path: folder.clone(),
+                reason: source.to_string(),
+            };
+            std::fs::create_dir_all(folder).map_err(refuse)?;
+        }
         let guess = subject.side().image().is_some() && subject.side().guesses_normalisation();
         let warnings = guess.then(|| GUESSED.to_owned()).into_iter().collect();
+        let labels = if labels.is_empty() { set.classes.clone() } else { labels };
         let subject = subject.open(progress)?;
         Ok(Self { options, subject, original, set, labels, warnings })
     }
@@ -169,6 +188,10 @@ impl<'o> Evaluation<'o> {
                 Ok::<_, ClientError>(Verdict::Boxes(found, size))
             }
         };
+        let found = verdict(&answer.outputs, &answer.program)?;
+        if let (Some(drawings), Verdict::Boxes(boxes, _)) = (&self.options.draw, &found) {
+            self.draw(sample, boxes, drawings)?;
+        }
         let original = match &self.original {
             None => None,
             Some(original) => {
@@ -182,12 +205,23 @@ impl<'o> Evaluation<'o> {
         };
         Ok(Outcome {
             truth: sample.truth.clone(),
-            found: verdict(&answer.outputs, &answer.program)?,
+            found,
             original,
             finite: answer.outputs.iter().flat_map(|o| &o.data).all(|x| x.is_finite()),
             violations: answer.violations,
             error_bits: answer.error_bits,
         })
+    }
+}
+
+impl Evaluation<'_> {
+    /// Writes a sample's picture with its boxes; samples that are no pictures are left out.
+    fn draw(&self, sample: &Sample, boxes: &[Detection], drawings: &Drawings) -> Result<(), ClientError> {
+        let Content::Picture(picture) = sample.read()? else { return Ok(()) };
+        let shown: Vec<Detection> = boxes.iter().filter(|b| b.score >= drawings.score).copied().collect();
+        let drawn = draw::draw(&picture.to_rgb8(), &shown, |d| draw::caption(d, &self.labels));
+        let stem = Path::new(&sample.name).file_stem().unwrap_or_default();
+        draw::save(&drawings.folder.join(stem).with_extension("png"), &drawn)
     }
 }
 

@@ -26,7 +26,7 @@ pub(super) struct Subject {
 }
 
 enum Kind {
-    Onnx { file: OnnxFile, name: String },
+    Onnx { file: Box<OnnxFile>, name: String },
     Artefact { loaded: Arc<Loaded>, engine: Engine },
 }
 
@@ -73,7 +73,7 @@ impl Subject {
         let input = TensorPort { name: file.part.input_name.clone(), shape: file.part.input_shape.clone() };
         let side = ClearSide::new(&file.part, vec![input], &[], flags)?;
         let name = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
-        Ok(Self { side, labels: file.part.labels.clone(), kind: Kind::Onnx { file, name } })
+        Ok(Self { side, labels: file.part.labels.clone(), kind: Kind::Onnx { file: Box::new(file), name } })
     }
 
     /// The model that this one was made from; where its file does not say how pixels are normalised, it is done as for

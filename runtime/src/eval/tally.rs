@@ -179,7 +179,7 @@ fn common(found: &Verdict, original: &Verdict) -> (usize, usize) {
     match (found, original) {
         (Verdict::Boxes(a, _), Verdict::Boxes(b, _)) => common_boxes(a, b),
         (Verdict::Classes(a), Verdict::Classes(b)) => {
-            (usize::from(a.first().is_some() && a.first() == b.first()), 1)
+            (usize::from(!a.is_empty() && a.first() == b.first()), 1)
         }
         (Verdict::Boxes(..), Verdict::Classes(_)) | (Verdict::Classes(_), Verdict::Boxes(..)) => (0, 1),
     }

@@ -196,6 +196,26 @@ fn nothing_measured_and_nothing_finite_are_pages_too() {
 }
 
 #[test]
+fn a_network_of_hundreds_of_layers_is_folded_and_small() {
+    let mut large = report("conv");
+    let name = |i: usize| format!("/backbone/stage{}/block{}/conv/Conv_{i}", i / 80, i / 10);
+    large.layers = (0..320).map(|i| layer(&name(i))).collect();
+    large.activations = (0..160).map(|i| activation(&name(i))).collect();
+    // Residual blocks of three, every tenth value kept to the end.
+    let args = |i: usize| match i {
+        0 => vec![],
+        i if i % 3 == 0 => vec![i - 1, i - 3],
+        i if i % 100 == 1 => vec![i - 1, i / 2],
+        i => vec![i - 1],
+    };
+    large.values = (0..320).map(|i| value(&name(i), &args(i))).collect();
+    let page = page(&large);
+    tags(&page);
+    assert_eq!(page.matches("<details>").count(), 3, "long tables are folded");
+    assert!(page.len() < 700_000, "{} bytes", page.len());
+}
+
+#[test]
 fn escaping() {
     assert_eq!(escape("a<b>&\"'\u{7}é"), "a&lt;b&gt;&amp;&quot;&#39;\u{fffd}é");
 }
