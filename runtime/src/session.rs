@@ -5,12 +5,11 @@ use std::time::Instant;
 use peregrine_ckks::ciphertext::Ciphertext;
 use peregrine_ckks::context::Context;
 use peregrine_ckks::encrypt::SeededCiphertext;
-use peregrine_ckks::keys::EvalKeys;
 
 use crate::bytes::ByteSize;
 use crate::client::{Client, NamedTensor};
 use crate::error::{At, RuntimeError};
-use crate::exec::{MemoryBudget, Profile, Server};
+use crate::exec::{MemoryBudget, Profile, Server, ServerKeys};
 use crate::loader::Loaded;
 use crate::progress::Progress;
 use crate::report::Seconds;
@@ -25,7 +24,7 @@ pub struct Planned {
 pub struct Session {
     context: Context,
     client: Client,
-    keys: EvalKeys,
+    keys: ServerKeys,
     server: Server,
 }
 

@@ -16,7 +16,7 @@ use crate::clear;
 use crate::client::decode::{DecodeSpec, Decoder, Thresholds};
 use crate::client::{Client, ClientError, NamedTensor, Preprocessing};
 use crate::error::{BudgetOrigin, RuntimeError};
-use crate::exec::Server;
+use crate::exec::{Server, ServerKeys};
 use crate::loader::Loaded;
 use crate::local::{Backend, LocalOptions, run_loaded, run_local};
 use crate::output;
@@ -97,10 +97,12 @@ fn missing_keys_and_wrong_ciphertexts_are_refused() {
     let keys = user.evaluation_keys(&Silent).expect("keys");
     let keys_but = |skip: usize| {
         let mut set = EvalKeys::new();
-        set.extend(keys.iter().enumerate().filter(|(i, _)| *i != skip).map(|(_, key)| key.clone()));
-        set
+        set.extend(
+            keys.evaluation().iter().enumerate().filter(|(i, _)| *i != skip).map(|(_, key)| key.clone()),
+        );
+        ServerKeys::from(set)
     };
-    let refusal = |keys: &EvalKeys, inputs: &[Vec<_>]| {
+    let refusal = |keys: &ServerKeys, inputs: &[Vec<_>]| {
         server.run(&context, inputs, keys, &Silent).err().expect("it is refused").to_string()
     };
     let no_relin = refusal(&keys_but(0), &inputs);

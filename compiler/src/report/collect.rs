@@ -9,9 +9,10 @@ use peregrine_ir::graph::Node;
 use peregrine_ir::layout::{Digit, Layout, Place};
 use peregrine_ir::program::Inst;
 use peregrine_passes::pipeline::{Compiled, PipelineError};
+use peregrine_passes::plan::{Outcome, Plan};
 
 use super::model::{
-    ActivationReport, CheckReport, ErrorReport, FitSummary, LayerReport, ModelReport, OutputError,
+    ActivationReport, CheckReport, ErrorReport, FitSummary, KeyPlan, LayerReport, ModelReport, OutputError,
     OutputReport, OutsideReport, ParametersReport, PassReport, PictureReport, Report, Totals, ValueKind,
     ValueReport,
 };
@@ -53,7 +54,7 @@ impl Report {
             check: check.map(check_report),
             layers,
             keys,
-            key_plans: Vec::new(),
+            key_plans: key_plans(compiled),
             passes: compiled
                 .records
                 .iter()
@@ -61,6 +62,24 @@ impl Report {
                 .collect(),
         })
     }
+}
+
+/// The plans that were predicted, the one of the program marked.
+fn key_plans(compiled: &Compiled) -> Vec<KeyPlan> {
+    let p = &compiled.prediction;
+    let plan = |outcome: &Outcome| {
+        let predicted = outcome.result.as_ref().ok()?;
+        Some(KeyPlan {
+            name: match outcome.plan {
+                Plan::Auto | Plan::Leveled => "leveled".to_owned(),
+                Plan::Bootstrapped => format!("bootstrapped, {} bootstraps", predicted.bootstraps),
+            },
+            seconds: predicted.seconds,
+            key_bytes: predicted.key_bytes,
+            chosen: predicted.seconds == p.seconds && predicted.key_bytes == p.key_bytes,
+        })
+    };
+    compiled.outcomes.iter().filter_map(plan).collect()
 }
 
 fn model(prepared: &Prepared, compiled: &Compiled) -> ModelReport {
@@ -162,7 +181,7 @@ fn kind(op: &FheOp) -> ValueKind {
         FheOp::Poly(_) => ValueKind::Poly,
         FheOp::Add => ValueKind::Add,
         FheOp::Drop { .. } => ValueKind::Drop,
-        FheOp::Bootstrap { .. } => ValueKind::Bootstrap,
+        FheOp::Bootstrap(_) => ValueKind::Bootstrap,
     }
 }
 

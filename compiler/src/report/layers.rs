@@ -33,7 +33,7 @@ pub(super) fn of_program(compiled: &Compiled) -> (Vec<LayerReport>, Vec<KeyRepor
         let sizes: Vec<u64> = bytes.map(|&level| params.key_bytes(level)).collect();
         (report.keys, report.key_bytes) = (sizes.len(), sizes.iter().sum());
     }
-    (layers, keys(program, params, &users))
+    (layers, keys(program, params, &users, compiled.prediction.key_bytes))
 }
 
 fn empty(name: &str, seconds: f64) -> LayerReport {
@@ -104,7 +104,7 @@ fn count(
             uses(GaloisElement::conjugation(params.n()), None);
         }
         Inst::MulVector { .. } => report.products += 1,
-        Inst::Bootstrap { .. } => report.bootstraps += 1,
+        Inst::Bootstrap { .. } | Inst::BootstrapPair { .. } => report.bootstraps += 1,
         Inst::Input { .. }
         | Inst::AddVector { .. }
         | Inst::Add { .. }
@@ -116,7 +116,7 @@ fn count(
     }
 }
 
-fn keys(program: &Program, params: &Params, users: &Users) -> Vec<KeyReport> {
+fn keys(program: &Program, params: &Params, users: &Users, total_bytes: u64) -> Vec<KeyReport> {
     let relin = program.manifest.relin.iter().map(|&level| KeyReport {
         kind: KeyKind::Relinearisation,
         element: None,
@@ -136,7 +136,20 @@ fn keys(program: &Program, params: &Params, users: &Users) -> Vec<KeyReport> {
             layers: user.map_or(0, |u| u.layers.len()),
         }
     });
-    relin.chain(galois).collect()
+    let mut keys: Vec<KeyReport> = relin.chain(galois).collect();
+    if program.bootstrap.is_some() {
+        // The prediction counts them, the manifest does not list them.
+        let others: u64 = keys.iter().map(|key| key.bytes).sum();
+        keys.push(KeyReport {
+            kind: KeyKind::Ephemeral,
+            element: None,
+            rotation: None,
+            level: params.max_level().0,
+            bytes: total_bytes.saturating_sub(others),
+            layers: 0,
+        });
+    }
+    keys
 }
 
 fn multiplying_layers(program: &Program) -> usize {
@@ -158,7 +171,13 @@ fn register_levels(program: &Program) -> BTreeMap<Reg, u32> {
                 continue;
             }
             Inst::Rescale { dst, src } => (dst, of(src).map(|l| l.saturating_sub(1))),
-            Inst::ModDrop { dst, to, .. } | Inst::Bootstrap { dst, to, .. } => (dst, Some(to.0)),
+            Inst::ModDrop { dst, to, .. } => (dst, Some(to.0)),
+            Inst::Bootstrap { dst, refresh, .. } => (dst, program.refreshed(*refresh).map(|(l, _)| l.0)),
+            Inst::BootstrapPair { dsts, refresh, .. } => {
+                let level = program.refreshed(*refresh).map(|(l, _)| l.0);
+                levels.extend(dsts.iter().zip(level.iter().cycle()).map(|(dst, level)| (*dst, *level)));
+                continue;
+            }
             Inst::AddVector { dst, src, .. }
             | Inst::MulVector { dst, src, .. }
             | Inst::Square { dst, src }

@@ -319,6 +319,8 @@ pub enum KeyKind {
     Relinearisation,
     /// The secret under an automorphism.
     Galois,
+    /// Between the secret and the ephemeral one of bootstrapping, both ways.
+    Ephemeral,
 }
 
 /// An evaluation key.

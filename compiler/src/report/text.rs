@@ -3,6 +3,7 @@
 use std::fmt::{self, Display, Write};
 
 use peregrine_passes::pipeline::Compiled;
+use peregrine_passes::plan::{Outcome, Plan, Predicted};
 
 use super::model::Report;
 
@@ -22,8 +23,10 @@ pub fn text(report: &Report) -> String {
 /// One line: ring, depth, keys, memory, time.
 pub fn summary(compiled: &Compiled) -> String {
     let (params, p) = (&compiled.params, &compiled.prediction);
+    let plans: Vec<String> = compiled.outcomes.iter().map(outcome).collect();
     format!(
-        "N = 2^{}, log QP = {:.0}, {} levels, {} keys ({}), about {} of memory and {:.2} s per image",
+        "{}\nN = 2^{}, log QP = {:.0}, {} levels, {} keys ({}), about {} of memory and {:.2} s per image",
+        plans.join("; "),
         params.log_n(),
         params.log_qp(),
         params.max_level().0,
@@ -32,6 +35,29 @@ pub fn summary(compiled: &Compiled) -> String {
         Bytes(p.peak_bytes()),
         p.seconds,
     )
+}
+
+/// One way to pay for the depth, in a few words.
+fn outcome(outcome: &Outcome) -> String {
+    let name = match outcome.plan {
+        Plan::Auto | Plan::Leveled => "leveled",
+        Plan::Bootstrapped => "bootstrapped",
+    };
+    match &outcome.result {
+        Err(_) => format!("{name}: no ring is large enough"),
+        Ok(Predicted { seconds, key_bytes, bootstraps, gap }) => {
+            let times = match outcome.plan {
+                Plan::Bootstrapped => format!(" with {bootstraps} bootstrap(s)"),
+                Plan::Auto | Plan::Leveled => String::new(),
+            };
+            let gap = if *gap > 0.0 {
+                format!(", {:.1} % from the best at most", 100.0 * gap)
+            } else {
+                String::new()
+            };
+            format!("{name}: {seconds:.1} s{times}, keys of {}{gap}", Bytes(*key_bytes))
+        }
+    }
 }
 
 fn model(out: &mut String, report: &Report) -> fmt::Result {

@@ -176,13 +176,14 @@ pub(super) fn keys(keys: &[KeyReport]) -> String {
             (KeyKind::Relinearisation, _) => "relinearisation".to_owned(),
             (KeyKind::Galois, Some(by)) => format!("rotation by {by}"),
             (KeyKind::Galois, None) => "automorphism".to_owned(),
+            (KeyKind::Ephemeral, _) => "ephemeral secret, both ways".to_owned(),
         };
         format!(
             r#"<tr><td class="l">{kind}</td>{}<td>{}</td><td>{}</td><td>{}</td></tr>"#,
             number(key.element),
             key.level,
             Bytes(key.bytes),
-            key.layers
+            if key.layers == 0 { "bootstrapping".to_owned() } else { key.layers.to_string() }
         )
     };
     let lines: Vec<String> = sorted.iter().map(line).collect();
