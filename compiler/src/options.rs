@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
+pub use peregrine_passes::pipeline::Layouts;
+pub use peregrine_passes::plan::Plan;
+
 use crate::gate::Tolerance;
 use crate::onnx::ImportOptions;
 
@@ -12,6 +15,47 @@ pub enum Activations {
     /// Per-channel least-squares fits on calibrated ranges.
     #[default]
     Fit,
+}
+
+/// How the depth of a model is paid for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum PlanFlag {
+    /// As predicted to be cheaper.
+    #[default]
+    Auto,
+    /// With a chain of primes for the whole model.
+    Leveled,
+    /// With bootstrapping.
+    Bootstrapped,
+}
+
+impl From<PlanFlag> for Plan {
+    fn from(flag: PlanFlag) -> Self {
+        match flag {
+            PlanFlag::Auto => Self::Auto,
+            PlanFlag::Leveled => Self::Leveled,
+            PlanFlag::Bootstrapped => Self::Bootstrapped,
+        }
+    }
+}
+
+/// How tensors are laid out in ciphertexts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LayoutFlag {
+    /// One pixel grid for all tensors.
+    Greedy,
+    /// A layout for each tensor, by predicted time over the whole graph.
+    #[default]
+    Search,
+}
+
+impl From<LayoutFlag> for Layouts {
+    fn from(flag: LayoutFlag) -> Self {
+        match flag {
+            LayoutFlag::Greedy => Self::Greedy,
+            LayoutFlag::Search => Self::Search,
+        }
+    }
 }
 
 /// What is written.
@@ -25,6 +69,37 @@ pub enum Emit {
     Program,
     /// The polynomial model as plain ONNX.
     Onnx,
+}
+
+/// Where the report goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReportTo {
+    /// To the terminal, as text.
+    Text,
+    /// To standard output, as JSON.
+    Json,
+    /// To a page.
+    HtmlFile(PathBuf),
+    /// To a file, as JSON.
+    JsonFile(PathBuf),
+}
+
+impl FromStr for ReportTo {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let path = PathBuf::from(text);
+        let ending = path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
+        match (text, ending.as_deref()) {
+            ("text", _) => Ok(Self::Text),
+            ("json", _) => Ok(Self::Json),
+            (_, Some("html" | "htm")) => Ok(Self::HtmlFile(path)),
+            (_, Some("json")) => Ok(Self::JsonFile(path)),
+            (_, _) => {
+                Err("json, FILE.html or FILE.json is expected; put the model before a bare --report"
+                    .to_owned())
+            }
+        }
+    }
 }
 
 /// Which graphs are dumped.
@@ -78,6 +153,12 @@ pub struct CompileOptions {
     pub activations: Activations,
     /// Degree of fitted polynomials.
     pub degree: Option<u32>,
+    /// How the depth is paid for.
+    pub plan: Plan,
+    /// How tensors are laid out.
+    pub layout: Layouts,
+    /// Bits of the output that the noise model must leave; without it scales that suit the degree.
+    pub precision: Option<f64>,
     /// Input that the gate runs and the artefact carries.
     pub sample: Option<PathBuf>,
     /// Class names.

@@ -5,9 +5,10 @@
 //! | [`pack`], [`views`] | tensor graph + ranges | fhe graph, stage packed |
 //! | [`layouts`], [`assign`], `eliminate` | values to be packed | a layout for each (generalized interleaved packing) |
 //! | [`level`] | fhe graph packed | fhe graph leveled, bits of the prime chain |
+//! | [`place`] | fhe graph packed | fhe graph leveled with refreshes, on a chain for bootstrapping |
 //! | [`params`] | prime chain | the smallest secure ring that fits |
 //! | [`split`], `poly_eval`, [`emit`] | fhe graph leveled + parameters | program with key manifest |
-//! | [`cost`] | program | predicted seconds and bytes |
+//! | [`cost`], [`refresh_cost`] | program | predicted seconds and bytes |
 
 pub mod assign;
 pub mod cost;
@@ -19,7 +20,9 @@ pub mod level;
 pub mod monic;
 pub mod pack;
 pub mod params;
+pub mod place;
 mod poly_eval;
+pub mod refresh_cost;
 pub mod split;
 pub mod views;
 

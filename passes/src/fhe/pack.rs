@@ -83,6 +83,8 @@ pub(super) struct Planned {
     pub(super) op: PlannedOp,
     pub(super) spread: Spread,
     unit: Vec<f64>,
+    /// Largest magnitude of a packed value that calibration saw.
+    reach: f64,
     origin: Origin,
 }
 
@@ -157,7 +159,11 @@ impl<'a> Packer<'a> {
 
     fn planned(&mut self, op: PlannedOp, value: ValueId, unit: Vec<f64>, origin: Origin) -> ValueId {
         let spread = self.spreads[value.index()];
-        self.plan.push(Planned { op, spread, unit, origin })
+        let ranges = self.ranges[value.index()].iter();
+        let reach = ranges.zip(&unit).map(|(range, unit)| (range / unit).abs()).fold(0.0, f64::max);
+        // Rounded up: the figure is a bound, and prints the same on every machine.
+        let reach = (8.0 * positive(reach)).ceil() / 8.0;
+        self.plan.push(Planned { op, spread, unit, reach, origin })
     }
 
     /// Whether a reshape changes no extent; a pending sum then has one user only.
@@ -343,13 +349,14 @@ impl<'a> Packer<'a> {
             maps: PrimaryMap::new(),
             slots,
             chain_bits: Vec::new(),
+            bootstrap: None,
             stage: Stage::Packed,
         };
         let mut out = Graph::new(self.graph.name.clone(), tables);
         for (id, planned) in self.plan.iter() {
             let unit = intern(&mut out, &planned.unit);
             let layout = out.tables.layouts.intern(layouts[id.index()].clone());
-            let ty = PackedTy { layout, unit, cipher: None };
+            let ty = PackedTy { layout, unit, reach: planned.reach, cipher: None };
             emit(&mut out, planned, &self.plan, ty);
         }
         out.outputs = outputs;
