@@ -93,6 +93,10 @@ impl Finished {
         self.prediction.seconds + SECONDS_PER_KEY_BYTE_OF_PLANS * self.prediction.key_bytes as f64
     }
 
+    fn refreshes(&self) -> bool {
+        self.program.bootstrap.is_some()
+    }
+
     fn predicted(&self) -> Predicted {
         let Prediction { seconds, key_bytes, bootstraps, .. } = self.prediction;
         Predicted { seconds, key_bytes, bootstraps, gap: self.gap }
@@ -213,10 +217,17 @@ impl Subject<'_> {
                 let placement = workload.place(&params, &self.options.machine, inputs_at);
                 placed.extend(placement.map(|placement| (params, placement)));
             }
+            // Where the chain is long enough without refreshes, the leveled plan does better; it is here if nothing else is.
+            if placed.iter().any(|(_, placement)| placement.refreshes()) {
+                placed.retain(|(_, placement)| placement.refreshes());
+            }
             placed.sort_by(|a, b| a.1.seconds.total_cmp(&b.1.seconds));
             for (params, placement) in placed.into_iter().take(EMITTED) {
                 let finished = self.finish(&packed, &params, &placement)?;
-                if best.as_ref().is_none_or(|best| finished.score() < best.score()) {
+                let better = |best: &Finished| {
+                    (finished.refreshes(), best.score()) > (best.refreshes(), finished.score())
+                };
+                if best.as_ref().is_none_or(better) {
                     best = Some(finished);
                 }
             }

@@ -17,7 +17,8 @@ use crate::interface::Port;
 use crate::loader::Loaded;
 use crate::progress::Progress;
 use crate::report::{
-    ParameterReport, ProfileDetail, ProfileReport, RunReport, Seconds, TensorReport, error_bits, top_classes,
+    ParameterReport, ProfileDetail, ProfileReport, RunReport, Seconds, TensorReport, error_bits,
+    output_errors, top_classes,
 };
 
 /// Outputs that agree with the clear run on fewer bits than this are worth a warning.
@@ -127,6 +128,7 @@ pub fn run_loaded(
         outputs: outputs.iter().map(TensorReport::from).collect(),
         clear: clear.iter().map(TensorReport::from).collect(),
         error_bits: bits,
+        output_errors: output_errors(&decrypted, &exact.outputs),
         seconds,
         peak_bytes: peak_memory().map(|size| size.0),
         backend: options.backend.name(),

@@ -26,6 +26,11 @@ pub struct Placement {
 }
 
 impl Placement {
+    /// Whether anything is refreshed.
+    pub fn refreshes(&self) -> bool {
+        self.choices.iter().any(|choice| choice.refresh.is_some())
+    }
+
     /// How far the placement may be from the best, as a share of its time; 0 if it is the best.
     pub fn gap(&self) -> f64 {
         if self.seconds > 0.0 { (self.seconds - self.least_seconds) / self.seconds } else { 0.0 }
