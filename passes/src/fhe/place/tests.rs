@@ -201,7 +201,7 @@ fn scales_are_never_below_what_is_asked_for() {
 #[test]
 fn candidate_rings_are_secure_and_hold_whole_blocks() {
     use peregrine_ir::fhe::{FheGraph, FheTables, Stage};
-    use peregrine_ir::{ConstPool, PrimaryMap};
+    use peregrine_ir::{ConstPool, PrimaryMap, Slots};
 
     let tables = FheTables {
         consts: ConstPool::new(),
@@ -213,8 +213,12 @@ fn candidate_rings_are_secure_and_hold_whole_blocks() {
         stage: Stage::Packed,
     };
     let graph = FheGraph::new("empty", tables);
-    let workload =
-        super::Workload::of(&graph, crate::fhe::level::Precision::of_degree(2)).expect("no operations");
+    let workload = super::Workload::of(
+        &graph,
+        crate::fhe::level::Precision::of_degree(2),
+        Slots::new(1 << 14).expect("a power of two"),
+    )
+    .expect("no operations");
     for log_n in [15, 16] {
         let candidates = super::chains::candidates(log_n, &workload);
         assert!(candidates.len() >= 4, "N = 2^{log_n}: {}", candidates.len());
