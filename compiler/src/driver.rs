@@ -183,7 +183,8 @@ fn run_pipeline(
 
 fn settings(options: &CompileOptions) -> pipeline::Options {
     let CompileOptions { plan, layout, .. } = *options;
-    let mut settings = pipeline::Options { plan, layout, ..pipeline::Options::default() };
+    let keys_memory = options.keys_memory.map(|size| size.0);
+    let mut settings = pipeline::Options { plan, layout, keys_memory, ..pipeline::Options::default() };
     if let Some(degree) = options.degree {
         settings.fit = Fit::With(FitOptions::of_degree(degree));
     }

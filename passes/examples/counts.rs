@@ -15,13 +15,13 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use peregrine_ir::fhe::{FheGraph, FheOp};
-use peregrine_ir::linear::{Diagonals, ResolvedMap, apply_clear, plan_call};
+use peregrine_ir::linear::{BsgsSplit, ResolvedMap, apply_clear, plan_call};
 use peregrine_ir::tensor::TensorGraph;
 use peregrine_ir::{EntityId, ValueId};
 use peregrine_passes::fhe::assign::{LayoutSearch, typical_parameters};
 use peregrine_passes::fhe::cost::{LinearCounts, Machine};
 use peregrine_passes::fhe::pack::pack;
-use peregrine_passes::fhe::split::{CallCost, choose_split, count};
+use peregrine_passes::fhe::split::CallShape;
 use peregrine_passes::tensor::interp::{self, Batch};
 use peregrine_passes::tensor::ranges;
 
@@ -101,15 +101,20 @@ fn terms<'a>(graph: &'a FheGraph, node: ValueId) -> Option<Vec<(ResolvedMap<'a>,
 
 fn counts(graph: &FheGraph, machine: &Machine) -> LinearCounts {
     let (params, level) = typical_parameters(SLOTS).expect("parameters");
-    let cost = CallCost { machine, params: &params, level };
     let mut total = LinearCounts::default();
     for id in graph.nodes.ids() {
-        let Some(terms) = terms(graph, id) else { continue };
-        let split = choose_split(&terms, &cost);
-        let maps: Vec<Diagonals> = terms.iter().map(|(map, _)| Diagonals::of(*map)).collect();
-        let counts = count(&terms, &maps, split.modulus);
+        let node = &graph.nodes[id];
+        if !matches!(node.op, FheOp::Linear { .. }) {
+            continue;
+        }
+        let shape = CallShape::of_node(graph, node, params.max_slots());
+        let moduli = std::iter::successors(Some(1u32), |m| Some(m * 2)).take_while(|&m| m <= SLOTS);
+        let costs = moduli.map(|modulus| shape.cost(&BsgsSplit::by_modulus(modulus, SLOTS)).counts);
+        let seconds = |counts: &LinearCounts| machine.linear_seconds(counts, &params, level);
+        let best = costs.min_by(|a, b| seconds(a).total_cmp(&seconds(b)));
+        let counts = best.expect("at least one split");
         if std::env::var_os("COUNTS_VERBOSE").is_some() {
-            let (node, layout) = (&graph.nodes[id], &graph.tables.layouts[graph.nodes[id].ty.layout]);
+            let layout = &graph.tables.layouts[node.ty.layout];
             let (rotations, products) = (counts.babies + counts.giants + counts.folds, counts.products);
             let cts = layout.ciphertexts;
             println!(
@@ -161,7 +166,7 @@ fn run_in_the_clear(graph: &TensorGraph, packed: &FheGraph, image: &Batch) -> f6
             }
             FheOp::Linear { maps, bias } => {
                 let terms = terms(packed, id).expect("linear");
-                let call = plan_call(&terms, peregrine_ir::linear::BsgsSplit { modulus: 256 }, slots());
+                let call = plan_call(&terms, &BsgsSplit::by_modulus(256, SLOTS), slots());
                 let weights: Vec<Vec<f32>> =
                     maps.iter().map(|&m| consts[packed.tables.maps[m].weights].to_f32()).collect();
                 let weights: Vec<&[f32]> = weights.iter().map(Vec::as_slice).collect();
@@ -202,7 +207,7 @@ fn run_in_the_clear(graph: &TensorGraph, packed: &FheGraph, image: &Batch) -> f6
                     })
                     .collect()
             }
-            FheOp::Add | FheOp::Drop { .. } | FheOp::Bootstrap { .. } => unreachable!("packing makes none"),
+            FheOp::Add | FheOp::Drop { .. } | FheOp::Bootstrap(_) => unreachable!("packing makes none"),
         };
         values.insert(id, value);
         let needed = |v: &ValueId| packed.is_output(*v) || users[v.index()].iter().any(|u| *u > id);

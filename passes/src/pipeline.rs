@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use crate::fhe::assign::{LayoutReport, LayoutSearch};
 use crate::fhe::cost::{Machine, Prediction};
+use crate::fhe::key_front::FrontPoint;
 use crate::fhe::level::Precision;
 use crate::fhe::{LowerError, level, pack, params};
 use crate::pass::{PassRecord, Verification};
@@ -63,6 +64,8 @@ pub struct Options {
     pub machine: Machine,
     /// How layouts are chosen.
     pub layout: Layouts,
+    /// Most bytes of expanded switching keys; `None` weighs them against time.
+    pub keys_memory: Option<u64>,
     /// When passes are verified.
     pub verification: Verification,
 }
@@ -99,6 +102,8 @@ pub struct Compiled {
     pub prediction: Prediction,
     /// How layouts were chosen.
     pub layouts: LayoutReport,
+    /// What the keys could have cost: ascending bytes, descending time.
+    pub key_front: Vec<FrontPoint>,
     /// Leveled and bootstrapped, as far as they were planned.
     pub outcomes: Vec<Outcome>,
     /// Times of the passes.
@@ -149,6 +154,7 @@ impl Default for Options {
             plan: Plan::Auto,
             machine: Machine::default(),
             layout: Layouts::Search,
+            keys_memory: None,
             verification: Verification::EachPass,
         }
     }
@@ -204,6 +210,7 @@ pub fn compile(
         program: lowered.program,
         prediction: lowered.prediction,
         layouts: lowered.layouts,
+        key_front: lowered.key_front,
         outcomes: lowered.outcomes,
         records,
     })
@@ -245,8 +252,12 @@ fn fit_activations(
     Ok(Some(report))
 }
 
-/// The highest degree whose prime chain fits, found on a copy with stand-in coefficients: levels depend on degrees only.
+/// The highest degree whose prime chain fits, found on a copy with stand-in coefficients: levels depend on degrees only. With
+/// bootstrapping any depth fits.
 fn deepest_degree(graph: &TensorGraph, options: &Options) -> Result<u32, PipelineError> {
+    if options.plan == Plan::Bootstrapped {
+        return Ok(DEGREES_TRIED[0]);
+    }
     let ranges: Vec<Vec<f64>> =
         graph.nodes.values().map(|n| vec![1.0; interp::channels_of(&n.ty.shape).0]).collect();
     for degree in DEGREES_TRIED {

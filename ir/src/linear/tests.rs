@@ -127,7 +127,7 @@ struct Case {
     after: Option<Separable>,
     input: Layout,
     output: Layout,
-    split: u32,
+    split: BsgsSplit,
     seed: u32,
 }
 
@@ -194,12 +194,24 @@ fn around(
     (Chw { c, h, w }, Some(map))
 }
 
+/// By modulus, or any rotations in any order, most of which reach nothing.
+fn split() -> impl Strategy<Value = BsgsSplit> {
+    let by_modulus = (1u32..20, 1u32..600).prop_map(|(modulus, reach)| BsgsSplit::by_modulus(modulus, reach));
+    let rotations = |most: usize| prop::collection::vec(-70i32..70, 0..most);
+    let any = (rotations(4), rotations(8), rotations(8)).prop_map(|(turns, babies, giants)| BsgsSplit {
+        turns,
+        babies,
+        giants,
+    });
+    prop_oneof![by_modulus, any]
+}
+
 fn case() -> impl Strategy<Value = Case> {
     let shape = (1u32..5, 1u32..7, 1u32..7).prop_map(|(c, h, w)| Chw { c, h, w });
     let drawn = shape.prop_flat_map(|shape| (Just(shape), geometry(shape), 0u32..3));
     let around_seed = || (prop::bool::weighted(0.3), [0u8..4, 0u8..4, 0u8..4], any::<u32>());
     let ends = (around_seed(), around_seed());
-    (drawn, layout_seed(), layout_seed(), 1u32..20, any::<u32>(), ends).prop_map(
+    (drawn, layout_seed(), layout_seed(), split(), any::<u32>(), ends).prop_map(
         |((shape, (geometry, channels), extra), input, output, split, seed, ends)| {
             let extra = if geometry.kernel == [shape.h, shape.w] { 0 } else { extra };
             let result = output_shape(&geometry, shape, channels, extra);
@@ -244,7 +256,7 @@ fn assert_close(found: &[f64], expected: &[f64]) -> Result<(), TestCaseError> {
 }
 
 /// Plans and applies a call of several terms and compares with the sum of direct convolutions.
-fn check_call(terms: &[(ResolvedMap<'_>, u32)], split: u32, seed: u32) -> Result<(), TestCaseError> {
+fn check_call(terms: &[(ResolvedMap<'_>, u32)], split: &BsgsSplit, seed: u32) -> Result<(), TestCaseError> {
     let operands = terms.iter().map(|t| t.1 as usize + 1).max().unwrap();
     let output = terms[0].0.output;
     let mut slots: Vec<Vec<f64>> = Vec::new();
@@ -265,7 +277,7 @@ fn check_call(terms: &[(ResolvedMap<'_>, u32)], split: u32, seed: u32) -> Result
         let y = separate(map.after, y);
         expected.iter_mut().zip(y).for_each(|(sum, y)| *sum += y);
     }
-    let call = plan_call(terms, BsgsSplit { modulus: split }, Slots::new(MAX_SLOTS).unwrap());
+    let call = plan_call(terms, split, Slots::new(MAX_SLOTS).unwrap());
     if call.diagonals.is_empty() {
         return assert_close(&expected, &vec![0.0; expected.len()]);
     }
@@ -303,7 +315,7 @@ proptest! {
     fn one_map_is_the_convolution(case in case()) {
         prop_assert_eq!(case.input.check(), Ok(()));
         prop_assert_eq!(case.output.check(), Ok(()));
-        check_call(&[(case.map(), 0)], case.split, case.seed)?;
+        check_call(&[(case.map(), 0)], &case.split, case.seed)?;
     }
 }
 
@@ -320,7 +332,7 @@ proptest! {
         let second = ResolvedMap::convolution(&other, &case.output, scaling);
         let shared = (first, 0);
         let terms = if share { vec![(first, 0), (second, 1), shared] } else { vec![(first, 0), (second, 1)] };
-        check_call(&terms, case.split, case.seed)?;
+        check_call(&terms, &case.split, case.seed)?;
     }
 }
 
@@ -333,8 +345,9 @@ fn a_call_of_all_period_relations_folds_each_stage_once() {
     let scaling = ConvGeometry::channel_scaling(2);
     let map = |input| ResolvedMap::convolution(input, &equal, scaling);
     let terms = [(map(&less), 0), (map(&most), 1), (map(&equal), 2), (map(&more), 3)];
-    check_call(&terms, 4, 9).unwrap();
-    let call = plan_call(&terms, BsgsSplit { modulus: 4 }, period(MAX_SLOTS));
+    let split = BsgsSplit::by_modulus(4, 256);
+    check_call(&terms, &split, 9).unwrap();
+    let call = plan_call(&terms, &split, period(MAX_SLOTS));
     let folds: Vec<Vec<u32>> =
         call.plan.stages.iter().map(|s| s.fold.iter().map(|r| r.get()).collect()).collect();
     assert_eq!(folds, [vec![64, 128], vec![16, 32], vec![]]);

@@ -20,7 +20,7 @@ use super::eliminate::{Factor, Model};
 use super::layouts::{Family, Grid, Spread};
 use super::pack::{Planned, PlannedOp};
 use super::params;
-use super::split::{CallCost, choose_split, count};
+use super::split::{CallShape, SplitCost};
 use super::views::Term;
 
 /// Families that every value may take besides a dense one: the best uniform ones.
@@ -243,17 +243,16 @@ impl<'a> Search<'a> {
         if Diagonals::groups(map) > MOST_GROUPS {
             return NEVER;
         }
-        let cost = CallCost { machine: self.machine, params: &self.params, level: self.level };
-        let terms = [(map, 0)];
-        let BsgsSplit { modulus } = choose_split(&terms, &cost);
-        let diagonals = Diagonals::of(map);
-        let counts = count(&terms, std::slice::from_ref(&diagonals), modulus);
-        let rotations: BTreeSet<u32> = diagonals
-            .keys()
-            .flat_map(|key| [key.rotation % modulus, key.rotation - key.rotation % modulus])
-            .collect();
-        let keys = rotations.len() as f64 * self.params.key_bytes(self.level) as f64;
-        self.machine.linear_seconds(&counts, &self.params, self.level) + SECONDS_PER_KEY_BYTE * keys
+        let shape = CallShape::of(&[(map, 0)], self.params.max_slots());
+        let period = map.input.period.get().max(map.output.period.get());
+        let of_split = |modulus: u32| {
+            let SplitCost { counts, rotations } = shape.cost(&BsgsSplit::by_modulus(modulus, period));
+            let keys = rotations.len() as f64 * self.params.key_bytes(self.level) as f64;
+            self.machine.linear_seconds(&counts, &self.params, self.level) + SECONDS_PER_KEY_BYTE * keys
+        };
+        // Every other power of two: a pair is weighed against others, its split is chosen later.
+        let moduli = std::iter::successors(Some(1u32), |m| Some(m * 4)).take_while(|&m| m <= period);
+        moduli.map(of_split).fold(NEVER, f64::min)
     }
 
     fn polynomial_seconds(&self, degree: u32, layout: &Layout) -> f64 {
