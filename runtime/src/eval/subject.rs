@@ -16,7 +16,7 @@ use crate::local::{Backend, clear_side};
 use crate::progress::{Progress, Silent};
 use crate::ranges::RangeViolation;
 use crate::report::{Seconds, error_bits};
-use crate::session::{Planned, Session};
+use crate::session::{Planned, Session, SessionOptions};
 
 /// A model that can be asked.
 pub(super) struct Subject {
@@ -36,7 +36,7 @@ enum Engine {
         seed: u64,
     },
     /// Fits in memory; keys are made by [`Subject::open`].
-    Planned(Planned),
+    Planned(Box<Planned>),
     Encrypted(Box<Session>),
 }
 
@@ -66,7 +66,10 @@ impl Subject {
         let engine = match options.backend {
             Backend::Clear => Engine::Clear,
             Backend::Noisy { seed } => Engine::Noisy { seed },
-            Backend::Ckks => Engine::Planned(Planned::new(&loaded, options.memory)?),
+            Backend::Ckks => Engine::Planned(Box::new(Planned::new(
+                &loaded,
+                SessionOptions { memory: options.memory, ..SessionOptions::default() },
+            )?)),
         };
         let labels = loaded.client.labels.clone();
         Ok(Self { side, labels, kind: Kind::Artefact { loaded: Arc::new(loaded), engine } })
