@@ -20,7 +20,7 @@ use crate::loader::Loaded;
 use crate::progress::Progress;
 use crate::report::{
     DetectionReport, ParameterReport, ProfileDetail, ProfileReport, RunReport, Seconds, TensorReport,
-    error_bits, top_classes,
+    error_bits, output_errors, top_classes,
 };
 use crate::session::Planned;
 
@@ -138,6 +138,7 @@ pub fn run_loaded(
         outputs: outputs.iter().map(TensorReport::from).collect(),
         clear: clear.iter().map(TensorReport::from).collect(),
         error_bits: bits,
+        output_errors: output_errors(&decrypted, &exact.outputs),
         seconds,
         peak_bytes: peak_memory().map(|size| size.0),
         backend: options.backend.name(),
