@@ -152,7 +152,9 @@ pub struct Prediction {
 impl Prediction {
     /// Peak memory: keys, constants, ciphertexts, scratch and what is always there.
     pub fn peak_bytes(&self) -> u64 {
-        self.fixed_bytes + self.key_bytes + self.constant_bytes + self.ciphertext_bytes + self.scratch_bytes
+        let working = self.ciphertext_bytes + self.scratch_bytes;
+        let waiting = WAITING_POLYNOMIALS.min(working / 3 * 2);
+        self.fixed_bytes + self.key_bytes + self.constant_bytes + working + waiting
     }
 }
 
@@ -260,7 +262,9 @@ fn bootstrap_bytes(program: &Program, params: &Params, out: &mut Prediction) {
 }
 
 /// Memory of the process besides what is counted.
-const PROCESS_BYTES: u64 = 40 << 20;
+const PROCESS_BYTES: u64 = 28 << 20;
+/// Most memory of dropped polynomials that wait for one of their size; less when little is in work.
+const WAITING_POLYNOMIALS: u64 = 256 << 20;
 /// Large polynomials are on huge pages of their own.
 const HUGE_PAGE: u64 = 2 << 20;
 
