@@ -19,6 +19,7 @@ use peregrine_ckks::evaluator::keyswitch::Hoisted;
 use peregrine_ckks::evaluator::linear::{
     DiagonalId, DiagonalSource, GiantStep, LinearPlan, Stage, Term, apply,
 };
+use peregrine_ckks::kernels::Kernels;
 use peregrine_ckks::keys::{EvalKeys, KeyGenerator};
 use peregrine_ckks::params::{ParamsLiteral, PrimeSpec};
 use peregrine_ckks::plaintext::IntPlaintext;
@@ -133,7 +134,19 @@ fn measure(options: &Options) -> Result<Vec<Timing>, Failure> {
     let element = GaloisElement::from_rotation(turn(1), ctx.n());
     let key = keys.galois(element, level)?;
     let runs = options.runs;
+    let mut limbs: Vec<Vec<u64>> = (0..options.limbs).map(|i| ct.c0().limb(i).to_vec()).collect();
+    let library = Context::with_kernels(&params, Kernels::scalar())?;
+    let mut transform = |ctx: &Context, back: bool| {
+        for (limb, table) in limbs.iter_mut().zip(ctx.q_tables()) {
+            if back { table.inverse(limb) } else { table.forward(limb) }
+        }
+        Ok(())
+    };
     Ok(vec![
+        median(runs, "ntt_of_all_limbs", || transform(&ctx, false))?,
+        median(runs, "inverse_ntt_of_all_limbs", || transform(&ctx, true))?,
+        median(runs, "library_ntt_of_all_limbs", || transform(&library, false))?,
+        median(runs, "library_inverse_ntt_of_all_limbs", || transform(&library, true))?,
         median(runs, "rotation", || ev.rotate(&ct, turn(1), &keys))?,
         median(runs, "hoisted_rotation", || hoisted.rotate(ct.c0(), element, key))?,
         median(runs, "mul_relin", || ev.mul_relin(&ct, &ct, &keys))?,
@@ -154,8 +167,8 @@ fn main() -> Result<(), Failure> {
     }
     let Options { log_n, limbs, special, .. } = options;
     println!("N = 2^{log_n}, {limbs} + {special} limbs, {} thread(s)", rayon::current_num_threads());
-    timings.iter().for_each(|t| println!("{:<18} {:>9.2} ms", t.name, 1e3 * t.seconds));
-    let ratio = f64::from(STEPS * STEPS) * timings[0].seconds / timings[timings.len() - 1].seconds;
+    timings.iter().for_each(|t| println!("{:<34} {:>9.2} ms", t.name, 1e3 * t.seconds));
+    let ratio = f64::from(STEPS * STEPS) * timings[4].seconds / timings[timings.len() - 1].seconds;
     println!("64 rotations take {ratio:.2} times as long as the transform of 64 diagonals");
     Ok(())
 }

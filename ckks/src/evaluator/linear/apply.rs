@@ -10,6 +10,7 @@ use super::plan::{GiantStep, LinearPlan, PlanError};
 use super::{DiagonalSource, Term};
 use crate::ciphertext::Ciphertext;
 use crate::context::Context;
+use crate::cost::{Ending, LinearWork, Work};
 use crate::error::Error;
 use crate::evaluator::Evaluator;
 use crate::evaluator::keyswitch::{Hoisted, QpPair, for_each_raised, key_product, modulus, rotation_key};
@@ -158,11 +159,11 @@ impl<'a> Transform<'a> {
         let mut sums: Vec<_> = (0..self.plan.outputs).map(|_| QpPair::zero(self.ctx, self.q_limbs)).collect();
         let mut touched = vec![false; sums.len()];
         let mut scale = None;
-        let limbs = self.q_limbs + self.ctx.p_moduli().len();
-        let giants_at_once = (GIANT_BYTES / (2 * limbs * self.ctx.n() * size_of::<u64>())).max(1);
+        let giants_at_once = (GIANT_BYTES / (2 * self.limbs() * self.ctx.n() * size_of::<u64>())).max(1);
         for stage in &self.plan.stages {
             for giants in stage.giants.chunks(giants_at_once) {
                 let pass = self.prepare(giants, diagonals, &mut scale)?;
+                self.count(&pass);
                 self.giant_steps(&pass, &mut sums);
                 giants.iter().for_each(|giant| touched[giant.output as usize] = true);
             }
@@ -221,12 +222,32 @@ impl<'a> Transform<'a> {
         Evaluator::check_scales(OP, expected, &product)
     }
 
+    fn limbs(&self) -> usize {
+        self.q_limbs + self.ctx.p_moduli().len()
+    }
+
+    /// Counts the rotations and products of a pass.
+    fn count(&self, pass: &Pass<'_>) {
+        let shape = self.ctx.shape(self.q_limbs);
+        let mut work = LinearWork { babies: pass.babies.len() as f64, ..LinearWork::default() };
+        for (giant, diagonals) in pass.giants.iter().zip(&pass.diagonals) {
+            for (term, diagonal) in giant.terms.iter().zip(diagonals) {
+                match pass.babies.contains_key(&(term.input, term.baby)) {
+                    true => work.products += 1.0,
+                    false => work.plain_products += 1.0,
+                }
+                work.add_diagonals(diagonal.period().get(), 1.0);
+            }
+        }
+        self.ctx.count(shape.linear(&work, Ending::ModDown));
+    }
+
     /// Adds the giant steps of a pass to the outputs.
     fn giant_steps(&self, pass: &Pass<'_>, sums: &mut [QpPair]) {
         let rotated: Vec<&GiantStep> = pass.giants.iter().filter(|g| !g.rotation.is_zero()).collect();
         let mut partial: Vec<_> = rotated.iter().map(|_| QpPair::zero(self.ctx, self.q_limbs)).collect();
         let mut limbs: Vec<Vec<[&mut [u64]; 2]>> = Vec::new();
-        limbs.resize_with(self.q_limbs + self.ctx.p_moduli().len(), Vec::new);
+        limbs.resize_with(self.limbs(), Vec::new);
         for pair in sums.iter_mut().chain(&mut partial) {
             for (m, pair) in pair.limb_pairs() {
                 limbs[m].push(pair);
@@ -347,6 +368,7 @@ impl<'a> Transform<'a> {
             });
             return;
         };
+        ctx.count(ctx.shape(q_limbs).key_product() + Work::passes(ctx.n(), 3.0 * self.limbs() as f64));
         let QpPair { c0: first, c1: second } = x;
         for second in mod_down(ctx, vec![second], Divisor::Special, |_, _, _| ()) {
             for_each_raised(ctx, &second, sum, |m, digits, [c0, c1]| {
@@ -367,6 +389,7 @@ impl<'a> Transform<'a> {
 /// `P * x` modulo the Q primes.
 fn times_p(ctx: &Context, x: &RnsPoly<Ntt>) -> RnsPoly<Ntt> {
     let mut lifted = x.clone();
+    ctx.count(ctx.shape(x.q_limbs()).passes(1.0));
     lifted.par_limbs_mut().enumerate().for_each(|(i, limb)| {
         ctx.kernels().mul_scalar_assign(&ctx.q_moduli()[i], limb, ctx.converters().p_mod_q(i));
     });
