@@ -14,7 +14,7 @@ use clap::Parser;
 use peregrine_compiler::driver;
 use peregrine_compiler::inputs::{InputFormat, read_sample};
 use peregrine_compiler::onnx::ImportOptions;
-use peregrine_compiler::options::{Activations, CompileOptions, Verify};
+use peregrine_compiler::options::{Activations, CompileOptions, Plan, Verify};
 use peregrine_ir::tensor::TensorGraph;
 use peregrine_passes::tensor::interp::{Batch, run};
 
@@ -59,6 +59,8 @@ fn measure(args: &Args) -> Result<String, AnyError> {
         calibrate: Some(args.calibrate.clone()),
         activations: Activations::Fit,
         degree: args.degree,
+        plan: Plan::default(),
+        precision: None,
         sample: None,
         labels: None,
         verify: Verify::Skip,

@@ -10,7 +10,7 @@ use peregrine_compiler::driver::{self, Lowered, Prepared};
 use peregrine_compiler::error::CompileError;
 use peregrine_compiler::gate::{self, Tolerance};
 use peregrine_compiler::onnx::{ClientSplit, ImageOverrides, ImportOptions};
-use peregrine_compiler::options::{Activations, CompileOptions, DumpPoint, Emit, Verify};
+use peregrine_compiler::options::{Activations, CompileOptions, DumpPoint, Emit, PlanFlag, Verify};
 use peregrine_compiler::report;
 use peregrine_ir::text::{print_fhe, print_program, print_tensor};
 
@@ -33,6 +33,12 @@ struct Args {
     /// How activations become polynomials
     #[arg(long, value_enum, default_value_t)]
     activations: Activations,
+    /// Leveled, bootstrapped, or as predicted to be cheaper
+    #[arg(long, value_enum, default_value_t)]
+    plan: PlanFlag,
+    /// Bits of the output's range that noise must leave, as the noise model predicts: picks scales of data and weights
+    #[arg(long, value_name = "BITS", value_parser = precision)]
+    precision: Option<f64>,
     /// Degree of the polynomials, 2 to 8
     #[arg(long, value_name = "D", value_parser = clap::value_parser!(u32).range(2..=8))]
     degree: Option<u32>,
@@ -84,6 +90,11 @@ fn tolerance(text: &str) -> Result<Tolerance, String> {
     value.ok_or_else(|| "a number above 0 and at most 1 is expected".to_owned())
 }
 
+fn precision(text: &str) -> Result<f64, String> {
+    let value = text.parse().ok().filter(|bits: &f64| (1.0..=30.0).contains(bits));
+    value.ok_or_else(|| "a number of bits from 1 to 30 is expected".to_owned())
+}
+
 impl Args {
     fn options(&self) -> CompileOptions {
         CompileOptions {
@@ -96,6 +107,8 @@ impl Args {
             calibrate: self.calibrate.clone(),
             activations: self.activations,
             degree: self.degree,
+            plan: self.plan.into(),
+            precision: self.precision,
             sample: self.sample.clone(),
             labels: self.labels.clone(),
             verify: if self.no_verify {

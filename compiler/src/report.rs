@@ -6,6 +6,7 @@ use std::fmt::{self, Display, Write};
 use peregrine_ckks::params::security::estimated_bits;
 use peregrine_ir::program::{Inst, Program, Reg};
 use peregrine_passes::pipeline::Compiled;
+use peregrine_passes::plan::{Outcome, Plan, Predicted};
 
 use crate::driver::{Lowered, Prepared};
 
@@ -25,8 +26,10 @@ pub fn report(prepared: &Prepared, lowered: &Lowered) -> String {
 /// One line: ring, depth, keys, memory, time.
 pub fn summary(compiled: &Compiled) -> String {
     let (params, p) = (&compiled.params, &compiled.prediction);
+    let plans: Vec<String> = compiled.outcomes.iter().map(outcome).collect();
     format!(
-        "N = 2^{}, log QP = {:.0}, {} levels, {} keys ({}), about {} of memory and {:.2} s per image",
+        "{}\nN = 2^{}, log QP = {:.0}, {} levels, {} keys ({}), about {} of memory and {:.2} s per image",
+        plans.join("; "),
         params.log_n(),
         params.log_qp(),
         params.max_level().0,
@@ -35,6 +38,29 @@ pub fn summary(compiled: &Compiled) -> String {
         Bytes(p.peak_bytes()),
         p.seconds,
     )
+}
+
+/// One way to pay for the depth, in a few words.
+fn outcome(outcome: &Outcome) -> String {
+    let name = match outcome.plan {
+        Plan::Auto | Plan::Leveled => "leveled",
+        Plan::Bootstrapped => "bootstrapped",
+    };
+    match &outcome.result {
+        Err(_) => format!("{name}: no ring is large enough"),
+        Ok(Predicted { seconds, key_bytes, bootstraps, gap }) => {
+            let times = match outcome.plan {
+                Plan::Bootstrapped => format!(" with {bootstraps} bootstrap(s)"),
+                Plan::Auto | Plan::Leveled => String::new(),
+            };
+            let gap = if *gap > 0.0 {
+                format!(", {:.1} % from the best at most", 100.0 * gap)
+            } else {
+                String::new()
+            };
+            format!("{name}: {seconds:.1} s{times}, keys of {}{gap}", Bytes(*key_bytes))
+        }
+    }
 }
 
 fn model(out: &mut String, prepared: &Prepared) -> fmt::Result {
@@ -187,7 +213,13 @@ fn register_levels(program: &Program) -> BTreeMap<Reg, u32> {
                 continue;
             }
             Inst::Rescale { dst, src } => (dst, of(src).map(|l| l.saturating_sub(1))),
-            Inst::ModDrop { dst, to, .. } | Inst::Bootstrap { dst, to, .. } => (dst, Some(to.0)),
+            Inst::ModDrop { dst, to, .. } => (dst, Some(to.0)),
+            Inst::Bootstrap { dst, refresh, .. } => (dst, program.refreshed(*refresh).map(|(l, _)| l.0)),
+            Inst::BootstrapPair { dsts, refresh, .. } => {
+                let level = program.refreshed(*refresh).map(|(l, _)| l.0);
+                levels.extend(dsts.iter().zip(level.iter().cycle()).map(|(dst, level)| (*dst, *level)));
+                continue;
+            }
             Inst::AddVector { dst, src, .. }
             | Inst::MulVector { dst, src, .. }
             | Inst::Square { dst, src }

@@ -9,6 +9,8 @@
 //! Code of the server cannot name a secret key: only [`client`] does. [`local`] plays both sides in one process.
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+mod bootstrap_tests;
 pub mod bytes;
 pub mod clear;
 pub mod client;

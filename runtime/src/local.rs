@@ -243,6 +243,7 @@ impl Planned {
 fn warnings(prepared: &Prepared, exact: &ClearRun, bits: f64) -> Vec<String> {
     let mut warnings = prepared.notes.clone();
     warnings.extend(exact.violations.iter().map(ToString::to_string));
+    warnings.extend(exact.overflows.iter().map(ToString::to_string));
     if exact.outputs.iter().flat_map(|output| &output.data).any(|x| !x.is_finite()) {
         let overflow = "the model overflows on this input, in the clear too: there is no answer";
         warnings.push(overflow.to_owned());

@@ -13,7 +13,7 @@ use crate::bytes::ByteSize;
 use crate::clear;
 use crate::client::{Client, ClientError, NamedTensor};
 use crate::error::{BudgetOrigin, RuntimeError};
-use crate::exec::Server;
+use crate::exec::{Server, ServerKeys};
 use crate::loader::Loaded;
 use crate::local::{Backend, LocalOptions, run_loaded, run_local};
 use crate::output;
@@ -94,10 +94,12 @@ fn missing_keys_and_wrong_ciphertexts_are_refused() {
     let keys = user.evaluation_keys(&Silent).expect("keys");
     let keys_but = |skip: usize| {
         let mut set = EvalKeys::new();
-        set.extend(keys.iter().enumerate().filter(|(i, _)| *i != skip).map(|(_, key)| key.clone()));
-        set
+        set.extend(
+            keys.evaluation().iter().enumerate().filter(|(i, _)| *i != skip).map(|(_, key)| key.clone()),
+        );
+        ServerKeys::from(set)
     };
-    let refusal = |keys: &EvalKeys, inputs: &[Vec<_>]| {
+    let refusal = |keys: &ServerKeys, inputs: &[Vec<_>]| {
         server.run(&context, inputs, keys, &Silent).err().expect("it is refused").to_string()
     };
     let no_relin = refusal(&keys_but(0), &inputs);

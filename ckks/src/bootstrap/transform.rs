@@ -10,14 +10,13 @@ use crate::evaluator::Evaluator;
 use crate::evaluator::linear::{self, DiagonalId, DiagonalSource, LinearPlan};
 use crate::keys::EvalKeys;
 use crate::plaintext::IntPlaintext;
-use crate::units::{GaloisElement, Level, Scale, Slots};
+use crate::units::{Scale, Slots};
 
 /// A plan with its diagonals as compact integer coefficients.
 #[derive(Debug)]
 pub(super) struct EncodedFactor {
     plan: LinearPlan,
     diagonals: Vec<Arc<IntPlaintext>>,
-    level: Level,
 }
 
 impl DiagonalSource for EncodedFactor {
@@ -27,16 +26,16 @@ impl DiagonalSource for EncodedFactor {
 }
 
 impl EncodedFactor {
-    /// Encodes a factor that takes ciphertexts at `level` and multiplies their scale by `scale` before it rescales.
+    /// Encodes a factor that multiplies the scale by `scale` before it rescales.
     pub(super) fn new(
         encoder: &Encoder,
         factor: &Factor,
         slots: Slots,
-        (level, scale): (Level, &Scale),
+        scale: &Scale,
     ) -> Result<Self, Error> {
         let encode = |diagonal: &Vec<_>| encoder.encode_complex(diagonal, slots, scale).map(Arc::new);
         let diagonals = factor.diagonals.iter().map(encode).collect::<Result<_, _>>()?;
-        Ok(Self { plan: factor.plan.clone(), diagonals, level })
+        Ok(Self { plan: factor.plan.clone(), diagonals })
     }
 
     /// The transform, one level lower.
@@ -57,12 +56,6 @@ impl EncodedFactor {
         keys: &EvalKeys,
     ) -> Result<Ciphertext, Error> {
         only(linear::apply(ev, &[ct], &self.plan, self, keys)?)
-    }
-
-    /// The automorphisms it needs, and the level it needs them at.
-    pub(super) fn wanted(&self, n: usize) -> impl Iterator<Item = (GaloisElement, Level)> {
-        let level = self.level;
-        self.plan.galois_elements(n).into_iter().map(move |element| (element, level))
     }
 
     /// Bytes of the diagonals.

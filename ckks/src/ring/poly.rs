@@ -12,6 +12,11 @@ use zeroize::Zeroize;
 use super::words::Words;
 use crate::units::Level;
 
+/// Bytes that a polynomial of so many words takes in memory.
+pub(crate) fn polynomial_bytes(words: usize) -> u64 {
+    super::block::resident_bytes(words)
+}
+
 mod sealed {
     pub trait Sealed {}
 }

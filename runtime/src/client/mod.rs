@@ -18,6 +18,7 @@ pub use tensor::{NamedTensor, TensorPort, shape_text};
 
 use std::sync::Arc;
 
+use peregrine_ckks::bootstrap::BootstrapKeys;
 use peregrine_ckks::ciphertext::Ciphertext;
 use peregrine_ckks::context::Context;
 use peregrine_ckks::encoder::Encoder;
@@ -26,6 +27,7 @@ use peregrine_ckks::keys::{EvalKeys, KeyGenerator, SecretKey};
 use rayon::prelude::*;
 
 use crate::error::{At, RuntimeError};
+use crate::exec::ServerKeys;
 use crate::interface::{Interface, Port};
 use crate::progress::{Phase, Progress};
 
@@ -45,11 +47,12 @@ impl Client {
         Self { interface, context: context.clone(), encoder: Encoder::new(context), secret }
     }
 
-    /// The evaluation keys of the program's manifest, each up to its level. They are public: the server gets them.
+    /// The evaluation keys of the program's manifest, each up to its level, and for a program that bootstraps those of an ephemeral
+    /// secret, which is forgotten. They are public: the server gets them.
     ///
     /// # Errors
     /// [`RuntimeError::Ckks`] when a key of the manifest cannot be made for these parameters.
-    pub fn evaluation_keys(&self, progress: &dyn Progress) -> Result<EvalKeys, RuntimeError> {
+    pub fn evaluation_keys(&self, progress: &dyn Progress) -> Result<ServerKeys, RuntimeError> {
         let manifest = &self.interface.manifest;
         let generator = KeyGenerator::new(&self.context);
         progress.begin(Phase::Keys, manifest.relin.iter().len() as u64 + manifest.galois.len() as u64);
@@ -66,6 +69,13 @@ impl Client {
             key.at(|| format!("making the key for the automorphism {element}"))
         });
         keys.extend(galois.collect::<Result<Vec<_>, RuntimeError>>()?);
+        let keys = match &self.interface.bootstrap {
+            None => ServerKeys::Evaluation(keys),
+            Some(params) => {
+                let keys = BootstrapKeys::with_evaluation(&generator, &self.secret, params, keys);
+                ServerKeys::Bootstrapping(keys.at(|| "making the keys of the ephemeral secret".to_owned())?)
+            }
+        };
         progress.end();
         Ok(keys)
     }

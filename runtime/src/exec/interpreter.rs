@@ -2,15 +2,17 @@
 
 use std::time::Instant;
 
+use peregrine_ckks::bootstrap::BootstrapKeys;
 use peregrine_ckks::ciphertext::Ciphertext;
 use peregrine_ckks::encoder::Encoder;
 use peregrine_ckks::evaluator::{Evaluator, linear};
-use peregrine_ckks::keys::EvalKeys;
 use peregrine_ir::EntityId;
-use peregrine_ir::program::{Inst, Program, Reg};
+use peregrine_ir::program::{Inst, Program, Refresh, RefreshId, Reg};
 
 use super::constants::Constants;
+use super::keys::ServerKeys;
 use super::profile::{InstKind, Profile};
+use super::refresh::Refreshers;
 use super::schedule::{Schedule, layer_name, place};
 use crate::error::{At, RuntimeError};
 use crate::progress::{At as ProgressAt, Phase, Progress};
@@ -22,7 +24,8 @@ pub(super) struct Machine<'a> {
     pub constants: &'a Constants,
     pub evaluator: &'a Evaluator,
     pub encoder: &'a Encoder,
-    pub keys: &'a EvalKeys,
+    pub keys: &'a ServerKeys,
+    pub refreshers: &'a Refreshers,
     pub inputs: &'a [Vec<Ciphertext>],
     pub registers: Vec<Option<Ciphertext>>,
     /// Registers that only a rescale reads: whoever defines one may rescale at once, which is faster (see [`rescaled_only`]).
@@ -72,7 +75,7 @@ impl Machine<'_> {
 
     fn step(&mut self, index: usize, inst: &Inst) -> Result<(), RuntimeError> {
         let at = || place(self.program, index);
-        let (ev, keys) = (self.evaluator, self.keys);
+        let (ev, keys) = (self.evaluator, self.keys.evaluation());
         let (dst, value) = match inst {
             Inst::Input { dst, input, cipher } => (*dst, self.input(index, *input, *cipher)?.clone()),
             Inst::Linear { dsts, args, .. } => return self.linear(index, dsts, args),
@@ -112,8 +115,18 @@ impl Machine<'_> {
                 (*dst, ev.rotate(self.read(index, *src)?, *rotation, keys).at(at)?)
             }
             Inst::Conjugate { dst, src } => (*dst, ev.conjugate(self.read(index, *src)?, keys).at(at)?),
-            Inst::Bootstrap { .. } => {
-                return Err(self.broken(index, "bootstrapping is not supported by this runtime"));
+            Inst::Bootstrap { dst, src, refresh } => {
+                let (recipe, keys) = self.recipe(index, *refresh)?;
+                (*dst, self.refreshers.single(recipe, ev, self.read(index, *src)?, keys).at(at)?)
+            }
+            Inst::BootstrapPair { dsts, srcs, refresh } => {
+                let (recipe, keys) = self.recipe(index, *refresh)?;
+                let [x, y] = [self.read(index, srcs[0])?, self.read(index, srcs[1])?];
+                let refreshed = self.refreshers.pair(recipe, ev, [x, y], keys).at(at)?;
+                for (dst, value) in dsts.iter().zip(refreshed) {
+                    self.registers[dst.index()] = Some(value);
+                }
+                return Ok(());
             }
             Inst::Output { output, cipher, src } => return self.output(index, *output, *cipher, *src),
             Inst::Free { reg } => {
@@ -135,8 +148,9 @@ impl Machine<'_> {
             true => linear::apply_rescaled,
             false => linear::apply,
         };
-        let results = apply(self.evaluator, &operands, site.linear_plan(), &diagonals, self.keys)
-            .at(|| place(self.program, index))?;
+        let results =
+            apply(self.evaluator, &operands, site.linear_plan(), &diagonals, self.keys.evaluation())
+                .at(|| place(self.program, index))?;
         if results.len() != dsts.len() {
             return Err(self.broken(index, "the linear call has another number of results than its plan"));
         }
@@ -144,6 +158,17 @@ impl Machine<'_> {
             self.registers[dst.index()] = Some(result);
         }
         Ok(())
+    }
+
+    /// The recipe of a refresh, and the keys for it.
+    fn recipe(
+        &self,
+        index: usize,
+        id: RefreshId,
+    ) -> Result<((RefreshId, &Refresh), &BootstrapKeys), RuntimeError> {
+        let missing = || self.broken(index, "there is no such refresh");
+        let recipe = self.program.refreshes.get(id).ok_or_else(missing)?;
+        Ok(((id, recipe), self.keys.bootstrapping().ok_or(RuntimeError::EphemeralKeys)?))
     }
 
     fn vector(

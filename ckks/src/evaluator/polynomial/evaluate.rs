@@ -32,7 +32,7 @@ impl Ladder {
         Ladder(levels)
     }
 
-    pub(super) fn level(&self, depth: u32) -> Level {
+    pub(crate) fn level(&self, depth: u32) -> Level {
         self.0[depth as usize]
     }
 
