@@ -12,7 +12,9 @@ use crate::encrypt::encrypt_secret;
 use crate::error::Error;
 use crate::evaluator::Evaluator;
 use crate::evaluator::keyswitch::Hoisted;
-use crate::evaluator::linear::{DiagonalId, DiagonalSource, GiantStep, LinearPlan, Stage, Term, apply_rescaled};
+use crate::evaluator::linear::{
+    DiagonalId, DiagonalSource, GiantStep, LinearPlan, Stage, Term, apply_rescaled,
+};
 use crate::kernels::{KeyTerm, PlainTerm};
 use crate::keys::{EvalKeys, KeyGenerator, SecretKey};
 use crate::params::{ParamsLiteral, PrimeSpec};
@@ -101,7 +103,11 @@ impl Bench {
         let linear = |period: Slots| shape.linear(&self.plan.work(|_| period), Ending::ModDownRescale);
         let expanded = shape.expansion(max.get()) + shape.passes(2.0);
         Ok(vec![
-            ("rotation", shape.rotation(), median(|| ev.rotate(&ct, one, keys).map(|ct| drop(black_box(ct))))?),
+            (
+                "rotation",
+                shape.rotation(),
+                median(|| ev.rotate(&ct, one, keys).map(|ct| drop(black_box(ct))))?,
+            ),
             (
                 "hoisted rotation",
                 shape.hoisted_rotation(),
@@ -127,7 +133,8 @@ impl Bench {
 /// `STEPS` baby steps and `STEPS` giant steps.
 fn transform(max: Slots) -> LinearPlan {
     let turn = |steps: u32| Rotation::new(i64::from(steps), max);
-    let terms = |g: u32| (0..STEPS).map(move |baby| Term { input: 0, baby, diagonal: DiagonalId(g * STEPS + baby) });
+    let terms =
+        |g: u32| (0..STEPS).map(move |baby| Term { input: 0, baby, diagonal: DiagonalId(g * STEPS + baby) });
     let giant = |g: u32| GiantStep { output: 0, rotation: turn(g * STEPS), terms: terms(g).collect() };
     LinearPlan {
         inputs: 1,
@@ -192,7 +199,8 @@ impl Kernels {
         let plain = median(|| {
             for (i, q) in ctx.q_moduli().iter().enumerate() {
                 let at = |k: usize| (i + k) % limbs;
-                let term = |k: usize| PlainTerm { x0: x.limb(at(k)), x1: y.limb(at(k)), weights: z.limb(at(k)) };
+                let term =
+                    |k: usize| PlainTerm { x0: x.limb(at(k)), x1: y.limb(at(k)), weights: z.limb(at(k)) };
                 let terms: Vec<PlainTerm<'_>> = (0..STEPS as usize).map(term).collect();
                 let [b, a] = &mut out;
                 kernels.plain_dot_add(q, [b, a], &terms);

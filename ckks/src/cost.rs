@@ -173,7 +173,10 @@ impl Shape {
 
     /// The inner product with a key.
     pub fn key_product(self) -> Work {
-        Work { key_words: 2.0 * self.digits().count() as f64 * self.limbs() * self.n as f64, ..Work::default() }
+        Work {
+            key_words: 2.0 * self.digits().count() as f64 * self.limbs() * self.n as f64,
+            ..Work::default()
+        }
     }
 
     /// Divisions of polynomials modulo `QP`.

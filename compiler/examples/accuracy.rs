@@ -63,6 +63,7 @@ fn measure(args: &Args) -> Result<String, AnyError> {
         precision: None,
         sample: None,
         labels: None,
+        machine: None,
         verify: Verify::Skip,
         dump: Vec::new(),
     };

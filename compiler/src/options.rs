@@ -110,6 +110,8 @@ pub struct CompileOptions {
     pub sample: Option<PathBuf>,
     /// Class names.
     pub labels: Option<PathBuf>,
+    /// Figures of the machine that runs the program, as `peregrine-run calibrate` writes them.
+    pub machine: Option<PathBuf>,
     /// The gate.
     pub verify: Verify,
     /// Dumps.

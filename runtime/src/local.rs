@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use peregrine_ckks::ciphertext::Ciphertext;
 use peregrine_ckks::context::Context;
+use peregrine_ckks::cost::Machine;
 use peregrine_ckks::encrypt::SeededCiphertext;
 use peregrine_ir::program::Noise;
 
@@ -17,7 +18,8 @@ use crate::interface::Port;
 use crate::loader::Loaded;
 use crate::progress::Progress;
 use crate::report::{
-    ParameterReport, ProfileDetail, ProfileReport, RunReport, Seconds, TensorReport, error_bits, top_classes,
+    EfficiencyReport, ParameterReport, ProfileDetail, ProfileReport, RunReport, Seconds, TensorReport,
+    error_bits, top_classes,
 };
 
 /// Outputs that agree with the clear run on fewer bits than this are worth a warning.
@@ -66,6 +68,8 @@ pub struct LocalOptions {
     pub threads: Option<usize>,
     /// How much of the profile is reported.
     pub detail: ProfileDetail,
+    /// Speeds that the run is measured by.
+    pub machine: Machine,
 }
 
 /// Loads an artefact and runs it: keys, encryption, program, decryption, and the same in the clear for comparison.
@@ -132,8 +136,17 @@ pub fn run_loaded(
         backend: options.backend.name(),
         parameters: parameters(loaded),
         warnings: warnings(&prepared, &exact, bits),
-        profile: profile.map(|profile| ProfileReport::new(&profile, options.detail)),
+        profile: profile.map(|profile| profile_report(&profile, options, loaded.interface.params.n())),
     })
+}
+
+fn profile_report(profile: &Profile, options: &LocalOptions, n: usize) -> ProfileReport {
+    let mut report = ProfileReport::new(profile, options.detail);
+    if options.detail == ProfileDetail::OpsAndLayers {
+        let threads = rayon::current_num_threads();
+        report.efficiency = Some(EfficiencyReport::new(profile, &options.machine, n, threads));
+    }
+    report
 }
 
 fn parameters(loaded: &Loaded) -> ParameterReport {

@@ -3,6 +3,7 @@
 //! The main job, `peregrine-run model.fhe`, has no name; every other job is a subcommand in a file of its own here, with a
 //! variant of [`Command`].
 
+mod calibrate;
 mod plan;
 mod run;
 
@@ -37,6 +38,8 @@ pub struct Cli {
 enum Command {
     /// Says what a run takes (memory, keys, transfers) and makes nothing.
     Plan(plan::Flags),
+    /// Measures this machine and writes the figures for peregrinec --machine: a minute or two, 2 GiB, nothing else running.
+    Calibrate(calibrate::Flags),
 }
 
 impl Cli {
@@ -47,6 +50,7 @@ impl Cli {
     pub fn execute(&self) -> anyhow::Result<()> {
         match (&self.command, &self.run) {
             (Some(Command::Plan(flags)), _) => plan::execute(flags),
+            (Some(Command::Calibrate(flags)), _) => calibrate::execute(flags),
             (None, Some(flags)) => run::execute(flags),
             (None, None) => anyhow::bail!("no model was given; peregrine-run --help tells more"),
         }
@@ -122,7 +126,7 @@ mod tests {
     fn the_main_job_needs_no_name() {
         let flags =
             ["m.fhe", "--backend", "noisy", "--seed", "7", "--memory", "8GiB", "--mean", "-0.5,0.25,1"];
-        let options = run_flags(&flags).options();
+        let options = run_flags(&flags).options().unwrap();
         assert_eq!(options.backend, Backend::Noisy { seed: 7 });
         assert_eq!(options.memory, Some(ByteSize(8 << 30)));
         assert_eq!(options.normalisation.mean, Some(vec![-0.5, 0.25, 1.0]));
@@ -130,7 +134,7 @@ mod tests {
 
     #[test]
     fn a_model_named_like_a_command_is_reached_by_its_path() {
-        assert_eq!(run_flags(&["./plan"]).options().backend, Backend::Ckks);
+        assert_eq!(run_flags(&["./plan"]).options().unwrap().backend, Backend::Ckks);
         let cli = Cli::parse_from(["peregrine-run", "plan", "m.fhe"]);
         assert!(matches!(cli.command, Some(Command::Plan(_))) && cli.run.is_none());
     }

@@ -11,7 +11,7 @@ use peregrine_runtime::local::{LocalOptions, run_local};
 use peregrine_runtime::output;
 use peregrine_runtime::report::ProfileDetail;
 
-use super::{BackendFlag, Format, print};
+use super::{BackendFlag, Format, calibrate, print};
 
 /// Flags of the main job.
 #[derive(Debug, Args)]
@@ -46,6 +46,9 @@ pub struct Flags {
     /// Per-channel standard deviation that pixel / 255 - mean is divided by; overrides the model's.
     #[arg(long, value_name = "S,...", value_delimiter = ',', allow_hyphen_values = true)]
     std: Option<Vec<f32>>,
+    /// Figures of this machine, as peregrine-run calibrate writes them, that --profile compares the run with.
+    #[arg(long, value_name = "FILE")]
+    machine: Option<PathBuf>,
     /// Seed of the noisy backend.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -53,8 +56,11 @@ pub struct Flags {
 
 impl Flags {
     /// The run that the flags ask for.
-    pub(super) fn options(&self) -> LocalOptions {
-        LocalOptions {
+    ///
+    /// # Errors
+    /// When the file of the machine's figures cannot be used.
+    pub(super) fn options(&self) -> anyhow::Result<LocalOptions> {
+        Ok(LocalOptions {
             input: self.input.clone(),
             backend: self.backend.backend(self.seed),
             labels: self.labels.clone(),
@@ -62,14 +68,15 @@ impl Flags {
             memory: self.memory,
             threads: self.threads.map(usize::from),
             detail: if self.profile { ProfileDetail::OpsAndLayers } else { ProfileDetail::Ops },
-        }
+            machine: self.machine.as_deref().map(calibrate::read).transpose()?.unwrap_or_default(),
+        })
     }
 }
 
 /// Runs and prints.
 pub(super) fn execute(flags: &Flags) -> anyhow::Result<()> {
     let format = Format::of_flag(flags.json);
-    let report = run_local(&flags.model, &flags.options(), &*format.progress())?;
+    let report = run_local(&flags.model, &flags.options()?, &*format.progress())?;
     for warning in &report.warnings {
         // A closed standard error must not change the outcome.
         let _ = writeln!(std::io::stderr(), "warning: {warning}");

@@ -21,7 +21,7 @@ use peregrine_ckks::ciphertext::Ciphertext;
 use peregrine_ckks::context::Context;
 use peregrine_ckks::encoder::Encoder;
 use peregrine_ckks::evaluator::Evaluator;
-use peregrine_ir::program::{Inst, Program};
+use peregrine_ir::program::{Inst, Program, rescaled_at_once};
 
 use crate::bytes::ByteSize;
 use crate::error::RuntimeError;
@@ -29,7 +29,7 @@ use crate::interface::{Interface, Port};
 use crate::loader::Loaded;
 use crate::progress::Progress;
 use constants::Constants;
-use interpreter::{Machine, rescaled_only};
+use interpreter::Machine;
 use refresh::Refreshers;
 use schedule::Schedule;
 
@@ -119,7 +119,7 @@ impl Server {
             refreshers: self.refreshers(context)?,
             inputs,
             registers: vec![None; self.schedule.registers()],
-            rescaled_only: rescaled_only(&self.program, self.schedule.registers()),
+            rescaled_only: rescaled_at_once(&self.program.insts),
             outputs: outputs.iter().map(|port| vec![None; port.layout.ciphertexts as usize]).collect(),
         };
         machine.run(&self.costs, progress)
