@@ -140,39 +140,47 @@ impl NttTable {
     /// # Panics
     /// If `m` is not a power of two dividing `n`.
     pub fn forward_subring(&self, limb: &mut [u64]) {
-        let m = limb.len();
+        self.forward_subrings(&mut [limb]);
+    }
+
+    /// [`forward_subring`](Self::forward_subring) for several polynomials of one subring, which share the reading of the tables.
+    ///
+    /// # Panics
+    /// As [`forward_subring`](Self::forward_subring), and if their sizes differ.
+    pub fn forward_subrings(&self, limbs: &mut [&mut [u64]]) {
+        let Some(m) = limbs.first().map(|limb| limb.len()) else { return };
         assert!(m.is_power_of_two() && m <= self.n(), "{m} does not divide the ring degree {}", self.n());
-        if m == self.n() {
-            self.forward(limb);
-        } else if m >= MIN_SIZE {
-            self.transform_subring(limb);
-        } else {
+        assert!(limbs.iter().all(|limb| limb.len() == m), "polynomials of different subrings");
+        if m >= MIN_SIZE {
+            self.subring(m).forward(limbs);
+            return;
+        }
+        for limb in limbs {
             let stride = MIN_SIZE / m;
             let mut spread = [0; MIN_SIZE];
             for (k, &coefficient) in limb.iter().enumerate() {
                 spread[k * stride] = coefficient;
             }
-            if self.n() == MIN_SIZE {
-                self.forward(&mut spread);
-            } else {
-                self.transform_subring(&mut spread);
-            }
+            self.subring(MIN_SIZE).forward(&mut [&mut spread]);
             for (a, value) in limb.iter_mut().enumerate() {
                 *value = spread[a * stride];
             }
         }
     }
 
-    fn transform_subring(&self, limb: &mut [u64]) {
-        let m = limb.len();
+    /// The transform of a size from `MIN_SIZE` to `n`.
+    fn subring(&self, m: usize) -> &Engine {
+        if m == self.n() {
+            return &self.engine;
+        }
         let build = || {
             let psi = self.modulus.pow(self.psi, (self.n() / m) as u64);
             Engine::new(m, &self.modulus, psi, self.kernels)
         };
-        let Some(engine) = self.subrings[m.trailing_zeros() as usize].get_or_init(build) else {
-            unreachable!("a prime = 1 mod 2n has a transform of every size 16 <= m <= n");
-        };
-        engine.forward(&mut [limb]);
+        match self.subrings[m.trailing_zeros() as usize].get_or_init(build) {
+            Some(engine) => engine,
+            None => unreachable!("a prime = 1 mod 2n has a transform of every size 16 <= m <= n"),
+        }
     }
 }
 

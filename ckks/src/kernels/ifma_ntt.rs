@@ -7,6 +7,8 @@
 //! The tables of a prime are larger than a limb, so the second pass takes several limbs of one prime side by side and reads
 //! its twiddles once for all of them.
 
+#![allow(clippy::needless_range_loop, reason = "indices name registers")]
+
 use std::arch::x86_64::*;
 
 use super::ifma::{load, splat, store};

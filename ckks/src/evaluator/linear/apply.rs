@@ -1,6 +1,6 @@
 //! Execution of a [`LinearPlan`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -313,33 +313,44 @@ impl<'a> Transform<'a> {
         weights: &mut RnsPoly<Ntt>,
         out: [&mut [u64]; 2],
     ) {
-        let terms: SmallVec<[PlainTerm<'_>; EXPANDED]> = operands
-            .zip(diagonals)
-            .zip(weights.limbs_mut())
-            .filter_map(|((operand, diagonal), buffer)| {
-                let [x0, x1] = operand?;
-                Some(PlainTerm { x0, x1, weights: self.expand(m, diagonal, buffer) })
+        let used = operands.zip(diagonals).filter_map(|(operand, diagonal)| Some((operand?, &**diagonal)));
+        let used: SmallVec<[([&[u64]; 2], &IntPlaintext); EXPANDED]> = used.collect();
+        let mut buffers: SmallVec<[&mut [u64]; EXPANDED]> = weights.limbs_mut().take(used.len()).collect();
+        let diagonals: SmallVec<[&IntPlaintext; EXPANDED]> =
+            used.iter().map(|(_, diagonal)| *diagonal).collect();
+        self.expand(m, &diagonals, &mut buffers);
+        let terms: SmallVec<[PlainTerm<'_>; EXPANDED]> = used
+            .iter()
+            .zip(&buffers)
+            .map(|(([x0, x1], diagonal), buffer)| {
+                let values = values_of(diagonal);
+                let weights = if buffer.len() / values >= MIN_RUN { &buffer[..values] } else { &**buffer };
+                PlainTerm { x0, x1, weights }
             })
             .collect();
         self.ctx.kernels().plain_dot_add(modulus(self.ctx, self.q_limbs, m), out, &terms);
     }
 
-    /// NTT values of a diagonal modulo the prime of limb `m`, one per run of equal ones.
-    fn expand<'b>(&self, m: usize, diagonal: &IntPlaintext, buffer: &'b mut [u64]) -> &'b [u64] {
+    /// NTT values of some diagonals modulo the prime of limb `m`: in the first words of a buffer if runs of equal ones are
+    /// long, else in all of it. Those of one size are transformed together.
+    fn expand(&self, m: usize, diagonals: &[&IntPlaintext], buffers: &mut [&mut [u64]]) {
         let table = self.ctx.table(self.q_limbs, m);
-        let values = 2 * diagonal.period().get() as usize;
-        diagonal.residues(self.ctx.kernels(), table.modulus(), &mut buffer[..values]);
-        table.forward_subring(&mut buffer[..values]);
-        let run = buffer.len() / values;
-        if run >= MIN_RUN {
-            return &buffer[..values];
+        for (diagonal, buffer) in diagonals.iter().zip(buffers.iter_mut()) {
+            diagonal.residues(self.ctx.kernels(), table.modulus(), &mut buffer[..values_of(diagonal)]);
         }
-        if run > 1 {
-            for k in (0..buffer.len()).rev() {
-                buffer[k] = buffer[k / run];
+        let sizes: BTreeSet<usize> = diagonals.iter().map(|diagonal| values_of(diagonal)).collect();
+        for size in sizes {
+            let equal = diagonals.iter().zip(buffers.iter_mut()).filter(|(d, _)| values_of(d) == size);
+            let mut equal: SmallVec<[&mut [u64]; EXPANDED]> =
+                equal.map(|(_, buffer)| &mut buffer[..size]).collect();
+            table.forward_subrings(&mut equal);
+        }
+        for (diagonal, buffer) in diagonals.iter().zip(buffers) {
+            let run = buffer.len() / values_of(diagonal);
+            if (2..MIN_RUN).contains(&run) {
+                (0..buffer.len()).rev().for_each(|k| buffer[k] = buffer[k / run]);
             }
         }
-        buffer
     }
 
     /// The rotated input modulo `QP`, on limb `m`.
@@ -384,6 +395,11 @@ impl<'a> Transform<'a> {
             });
         }
     }
+}
+
+/// How many values of a diagonal differ: two for each slot of its period.
+fn values_of(diagonal: &IntPlaintext) -> usize {
+    2 * diagonal.period().get() as usize
 }
 
 /// `P * x` modulo the Q primes.
