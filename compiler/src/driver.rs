@@ -17,7 +17,7 @@ use peregrine_passes::tensor::ranges::measure_ranges;
 use crate::error::CompileError;
 use crate::fidelity;
 use crate::gate::{self, GateReport, Subject, Tolerance};
-use crate::inputs::{InputFormat, read_calibration, read_sample, synthetic};
+use crate::inputs::{self, read_calibration, read_sample, synthetic};
 use crate::onnx::{Imported, export, import_with, parse_labels};
 use crate::options::CompileOptions;
 use crate::oracle::Tract;
@@ -53,7 +53,7 @@ pub fn prepare(options: &CompileOptions) -> Result<Prepared, CompileError> {
     let bytes = read(&options.model)?;
     let import = import_with(&bytes, &options.import);
     let imported = import.map_err(|source| CompileError::Import { path: options.model.clone(), source })?;
-    let format = InputFormat { shape: &imported.input.shape, image: imported.image.as_ref() };
+    let format = inputs::format(&imported.input.shape, imported.image.as_ref());
     let labels = match &options.labels {
         Some(path) => labels(path)?,
         None => imported.labels.clone(),

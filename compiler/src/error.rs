@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use peregrine_data::DataError;
 use peregrine_ir::container::ContainerError;
 use peregrine_ir::program::ClearError;
 use peregrine_passes::PassError;
@@ -11,7 +12,6 @@ use thiserror::Error;
 
 use crate::fidelity::FidelityError;
 use crate::gate::GateError;
-use crate::inputs::InputError;
 use crate::onnx::{ExportError, ImportError};
 use crate::oracle::OracleError;
 
@@ -66,7 +66,7 @@ pub enum CompileError {
     },
     /// A sample or calibration file is refused.
     #[error(transparent)]
-    Input(#[from] InputError),
+    Input(#[from] DataError),
     /// The client's head does not run.
     #[error("the model's input normalisation cannot be run: {0}")]
     Head(OracleError),
@@ -119,6 +119,12 @@ pub enum CompileError {
     /// The polynomial model cannot be written as ONNX.
     #[error(transparent)]
     Export(#[from] ExportError),
+    /// The report cannot be serialised.
+    #[error("compiler bug: the report cannot be written as JSON: {why}")]
+    Report {
+        /// What is wrong.
+        why: String,
+    },
     /// The artefact cannot be written.
     #[error("cannot write the artefact: {0}")]
     Container(#[from] ContainerError),
@@ -139,7 +145,9 @@ impl CompileError {
             Self::Gate(GateError::Tolerance { .. }) | Self::Precision { .. } => Blame::Limit,
             Self::Gate(GateError::Pass(error)) => pass_blame(error),
             Self::Fidelity(FidelityError::Graph(error)) => pass_blame(error),
-            Self::Fidelity(_) | Self::Gate(_) | Self::Export(_) | Self::Clear(_) => Blame::Bug,
+            Self::Fidelity(_) | Self::Gate(_) | Self::Export(_) | Self::Report { .. } | Self::Clear(_) => {
+                Blame::Bug
+            }
         }
     }
 }

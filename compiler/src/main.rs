@@ -8,10 +8,11 @@ use std::process::ExitCode;
 use clap::Parser;
 use peregrine_compiler::driver::{self, Lowered, Prepared};
 use peregrine_compiler::error::CompileError;
+use peregrine_compiler::gate::GateReport;
 use peregrine_compiler::gate::{self, Tolerance};
 use peregrine_compiler::onnx::{ClientSplit, ImageOverrides, ImportOptions};
-use peregrine_compiler::options::{Activations, CompileOptions, DumpPoint, Emit, PlanFlag, Verify};
-use peregrine_compiler::report;
+use peregrine_compiler::options::{Activations, CompileOptions, DumpPoint, Emit, PlanFlag, ReportTo, Verify};
+use peregrine_compiler::report::{self, Report};
 use peregrine_ir::text::{print_fhe, print_program, print_tensor};
 
 /// Compiles a trained ONNX model into a program for encrypted images at 128-bit security.
@@ -48,9 +49,9 @@ struct Args {
     /// Print the graph after a pass (after:all: after every pass); may be repeated
     #[arg(long, value_name = "after:PASS")]
     dump_ir: Vec<DumpPoint>,
-    /// Print the full report
-    #[arg(long)]
-    report: bool,
+    /// Full report: printed as text, or as json, or written to FILE.html or FILE.json
+    #[arg(long, value_name = "json|FILE.html|FILE.json", num_args = 0..=1, default_missing_value = "text")]
+    report: Option<ReportTo>,
     /// Input (picture or .npy) that the check runs and the artefact carries
     #[arg(long, value_name = "FILE")]
     sample: Option<PathBuf>,
@@ -165,14 +166,20 @@ fn run(args: &Args) -> Result<(), CompileError> {
         emit => {
             let lowered = driver::lower(&prepared, &options, &mut dump)?;
             match args.report {
-                true => say(report::report(&prepared, &lowered).trim_end()),
-                false => say(&report::summary(&lowered.compiled)),
+                Some(ReportTo::Text) => {
+                    say(report::text::text(&Report::of(&prepared, &lowered, None)?).trim_end());
+                }
+                Some(ReportTo::Json | ReportTo::HtmlFile(_) | ReportTo::JsonFile(_)) | None => {
+                    say(&report::summary(&lowered.compiled));
+                }
             }
-            match emit {
-                Some(Emit::Fhe) => put(args.output.as_deref(), print_fhe(&lowered.compiled.fhe).as_bytes()),
-                Some(_) => put(args.output.as_deref(), print_program(&lowered.compiled.program).as_bytes()),
-                None => artefact(args, &options, &prepared, lowered),
-            }
+            let text = match emit {
+                Some(Emit::Fhe) => print_fhe(&lowered.compiled.fhe),
+                Some(Emit::Tensor | Emit::Onnx | Emit::Program) => print_program(&lowered.compiled.program),
+                None => return artefact(args, &options, &prepared, lowered),
+            };
+            write_report(args, &prepared, &lowered, None)?;
+            put(args.output.as_deref(), text.as_bytes())
         }
     }
 }
@@ -183,16 +190,49 @@ fn artefact(
     prepared: &Prepared,
     mut lowered: Lowered,
 ) -> Result<(), CompileError> {
-    if let Verify::Gate(tolerance) = options.verify {
-        let report = driver::check(prepared, &lowered, tolerance)?;
-        say(&report.to_string());
-        gate::verdict(&report)?;
+    let check = match options.verify {
+        Verify::Gate(tolerance) => Some(driver::check(prepared, &lowered, tolerance)?),
+        Verify::Skip => None,
+    };
+    if let Some(check) = &check {
+        say(&check.to_string());
+    }
+    // A program that is refused has its report too: it tells why.
+    write_report(args, prepared, &lowered, check.as_ref())?;
+    if let Some(check) = &check {
+        gate::verdict(check)?;
     }
     let path = args.output.clone().unwrap_or_else(|| args.model.with_extension("fhe"));
     let client = driver::client_part(prepared, std::mem::take(&mut lowered.ranges));
     driver::write_artefact(&path, &lowered, &client)?;
     say(&format!("wrote {}", path.display()));
     Ok(())
+}
+
+/// Writes the report where it was asked for; the text was said before.
+fn write_report(
+    args: &Args,
+    prepared: &Prepared,
+    lowered: &Lowered,
+    check: Option<&GateReport>,
+) -> Result<(), CompileError> {
+    let make = || Report::of(prepared, lowered, check);
+    let (path, text) = match &args.report {
+        None | Some(ReportTo::Text) => return Ok(()),
+        Some(ReportTo::Json) => (None, json(&make()?)?),
+        Some(ReportTo::JsonFile(path)) => (Some(path.as_path()), json(&make()?)?),
+        Some(ReportTo::HtmlFile(path)) => (Some(path.as_path()), report::html::page(&make()?)),
+    };
+    put(path, text.as_bytes())?;
+    if let Some(path) = path {
+        say(&format!("wrote {}", path.display()));
+    }
+    Ok(())
+}
+
+fn json(report: &Report) -> Result<String, CompileError> {
+    let text = serde_json::to_string(report).map_err(|e| CompileError::Report { why: e.to_string() })?;
+    Ok(text + "\n")
 }
 
 /// Writes to a file, or to standard output without one.

@@ -51,6 +51,37 @@ pub enum Emit {
     Onnx,
 }
 
+/// Where the report goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReportTo {
+    /// To the terminal, as text.
+    Text,
+    /// To standard output, as JSON.
+    Json,
+    /// To a page.
+    HtmlFile(PathBuf),
+    /// To a file, as JSON.
+    JsonFile(PathBuf),
+}
+
+impl FromStr for ReportTo {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let path = PathBuf::from(text);
+        let ending = path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
+        match (text, ending.as_deref()) {
+            ("text", _) => Ok(Self::Text),
+            ("json", _) => Ok(Self::Json),
+            (_, Some("html" | "htm")) => Ok(Self::HtmlFile(path)),
+            (_, Some("json")) => Ok(Self::JsonFile(path)),
+            (_, _) => {
+                Err("json, FILE.html or FILE.json is expected; put the model before a bare --report"
+                    .to_owned())
+            }
+        }
+    }
+}
+
 /// Which graphs are dumped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DumpPoint {

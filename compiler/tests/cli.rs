@@ -303,3 +303,37 @@ fn a_model_too_deep_is_a_limit() {
     assert!(said.contains("levels"), "{said}");
     bench.expect(0, &["deep.onnx", "--sample", "s.npy", "--emit", "onnx", "-o", "p.onnx"]);
 }
+
+#[test]
+fn reports_are_pages_and_json() {
+    let bench = Bench::new();
+    bench.file("m.onnx", &classifier("Square"));
+    let said = bench.expect(0, &["m.onnx", "--report", "r.html"]);
+    assert!(said.contains("wrote r.html") && said.contains("wrote m.fhe"), "{said}");
+    let page = fs::read_to_string(bench.path("r.html")).unwrap();
+    assert!(page.starts_with("<!doctype html>") && page.ends_with("</html>\n"));
+    for part in ["little", "within the tolerance", "node_c", "Precision", "Keys"] {
+        assert!(page.contains(part), "{part} is missing");
+    }
+    let report: serde_json::Value =
+        serde_json::from_str(&bench.printed(&["m.onnx", "--report", "json"])).unwrap();
+    for part in
+        ["model", "parameters", "totals", "values", "layers", "activations", "check", "keys", "passes"]
+    {
+        assert!(!report[part].is_null(), "{part} is missing");
+    }
+    let sum =
+        |of: &str| report["layers"].as_array().unwrap().iter().map(|l| l[of].as_u64().unwrap()).sum::<u64>();
+    assert_eq!(sum("rotations"), report["totals"]["rotations"].as_u64().unwrap());
+    assert_eq!(sum("products"), report["totals"]["products"].as_u64().unwrap());
+    assert_eq!(report["keys"].as_array().unwrap().len() as u64, report["totals"]["keys"].as_u64().unwrap());
+    assert!(report["check"]["passes"].as_bool().unwrap());
+    assert!(report["layers"].as_array().unwrap().iter().any(|l| l["error"]["bits"].is_f64()));
+    bench.expect(0, &["m.onnx", "--no-verify", "--report", "r.json"]);
+    let unchecked: serde_json::Value =
+        serde_json::from_slice(&fs::read(bench.path("r.json")).unwrap()).unwrap();
+    assert!(unchecked["check"].is_null());
+    let refused = bench.expect(1, &["--report", "m.onnx"]);
+    assert!(refused.contains("FILE.html"), "{refused}");
+    bench.expect(1, &["m.onnx", "--report", "nowhere/r.html"]);
+}

@@ -19,7 +19,44 @@ pub struct ClearRun {
     pub overflows: Vec<RefreshOverflow>,
 }
 
-/// Runs a program in the clear and compares the values that enter activations with the calibrated ranges.
+/// A program that is verified once and run in the clear on many inputs.
+pub struct Runner<'a> {
+    program: &'a Program,
+    interface: &'a Interface,
+    machine: ClearMachine<'a>,
+}
+
+impl<'a> Runner<'a> {
+    /// A runner of a program.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Clear`] when the program is invalid.
+    pub fn new(program: &'a Program, interface: &'a Interface, noise: Noise) -> Result<Self, RuntimeError> {
+        let machine = ClearMachine::at(program, interface.params.clone(), noise)?;
+        Ok(Self { program, interface, machine })
+    }
+
+    /// Runs one input and compares the values that enter activations with the calibrated ranges.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Clear`].
+    pub fn run(&self, inputs: &[NamedTensor], ranges: &[RangeRecord]) -> Result<ClearRun, RuntimeError> {
+        let ports = &self.interface.inputs;
+        let packed: Vec<Vec<Vec<f64>>> =
+            ports.iter().zip(inputs).map(|(port, tensor)| port.pack(&tensor.data)).collect();
+        let mut check = RangeCheck::new(self.program, ranges);
+        let mut overflows = Vec::new();
+        let slots = self.machine.watch(&packed, &mut |seen| match seen {
+            Seen::Probe(probed) => check.observe(probed.probe, &probed.values),
+            Seen::Refresh(refreshed) => overflows.extend(RefreshOverflow::of(&refreshed)),
+        })?;
+        let outputs =
+            self.interface.outputs.iter().zip(&slots).map(|(port, slots)| port.unpack(slots)).collect();
+        Ok(ClearRun { outputs, violations: check.into_violations(), overflows })
+    }
+}
+
+/// Runs a program in the clear once; see [`Runner`].
 ///
 /// # Errors
 /// [`RuntimeError::Clear`].
@@ -30,15 +67,5 @@ pub fn run(
     inputs: &[NamedTensor],
     ranges: &[RangeRecord],
 ) -> Result<ClearRun, RuntimeError> {
-    let packed: Vec<Vec<Vec<f64>>> =
-        interface.inputs.iter().zip(inputs).map(|(port, tensor)| port.pack(&tensor.data)).collect();
-    let mut check = RangeCheck::new(program, ranges);
-    let mut overflows = Vec::new();
-    let machine = ClearMachine::at(program, interface.params.clone(), noise)?;
-    let slots = machine.watch(&packed, &mut |seen| match seen {
-        Seen::Probe(probed) => check.observe(probed.probe, &probed.values),
-        Seen::Refresh(refreshed) => overflows.extend(RefreshOverflow::of(&refreshed)),
-    })?;
-    let outputs = interface.outputs.iter().zip(&slots).map(|(port, slots)| port.unpack(slots)).collect();
-    Ok(ClearRun { outputs, violations: check.into_violations(), overflows })
+    Runner::new(program, interface, noise)?.run(inputs, ranges)
 }

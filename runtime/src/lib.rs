@@ -15,6 +15,7 @@ pub mod bytes;
 pub mod clear;
 pub mod client;
 pub mod error;
+pub mod eval;
 pub mod exec;
 pub mod interface;
 pub mod loader;
@@ -24,6 +25,7 @@ pub mod plan;
 pub mod progress;
 pub mod ranges;
 pub mod report;
+pub mod session;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

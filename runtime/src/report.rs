@@ -5,6 +5,7 @@ use peregrine_ckks::params::Params;
 use serde::Serialize;
 
 use crate::client::NamedTensor;
+use crate::client::decode::{Detection, matches};
 use crate::exec::Profile;
 
 /// Classes listed.
@@ -25,6 +26,9 @@ pub struct RunReport {
     pub clear: Vec<TensorReport>,
     /// Best classes of `clear`.
     pub clear_top: Vec<ClassScore>,
+    /// Boxes, when a decoder was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detections: Option<DetectionReport>,
     /// `-log2(max |output - clear| / (max clear - min clear))` of the encrypted outputs, before the tail; the worst
     /// output counts; at most [`EXACT_BITS`].
     pub error_bits: f64,
@@ -72,6 +76,65 @@ pub struct ClassScore {
     pub label: Option<String>,
     /// Value of the output.
     pub score: f64,
+}
+
+/// Boxes of the chosen backend and of the same program run in the clear, in pixels of the picture.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct DetectionReport {
+    /// From the chosen backend, best first.
+    pub boxes: Vec<BoxReport>,
+    /// In the clear.
+    pub clear: Vec<BoxReport>,
+    /// Pairs of boxes of one class that overlap by at least a half, by their places in `boxes` and `clear`.
+    pub matched: Vec<MatchReport>,
+}
+
+/// A box.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct BoxReport {
+    /// Class.
+    pub class: usize,
+    /// Its name, where labels are known.
+    pub label: Option<String>,
+    /// Score in 0..=1.
+    pub score: f64,
+    /// Left, top, right, bottom.
+    pub corners: [f64; 4],
+}
+
+/// Two boxes that mean the same object.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct MatchReport {
+    /// Place in `boxes`.
+    pub found: usize,
+    /// Place in `clear`.
+    pub clear: usize,
+    /// Intersection over union.
+    pub iou: f64,
+}
+
+/// Least overlap of two boxes that mean the same object.
+pub const SAME_OBJECT: f64 = 0.5;
+
+impl DetectionReport {
+    /// The report of two sets of boxes.
+    pub fn new(found: &[Detection], clear: &[Detection], labels: &[String]) -> Self {
+        let report = |d: &Detection| BoxReport {
+            class: d.class,
+            label: labels.get(d.class).cloned(),
+            score: d.score,
+            corners: d.at.0,
+        };
+        let matched = matches(found, clear, SAME_OBJECT);
+        Self {
+            boxes: found.iter().map(report).collect(),
+            clear: clear.iter().map(report).collect(),
+            matched: matched
+                .into_iter()
+                .map(|(found, clear, iou)| MatchReport { found, clear, iou })
+                .collect(),
+        }
+    }
 }
 
 /// Wall-clock seconds of the phases of a run.

@@ -22,7 +22,7 @@ use peregrine_compiler::gate::Tolerance;
 use peregrine_compiler::onnx::ImportOptions;
 use peregrine_compiler::options::{Activations, CompileOptions, Plan, Verify};
 use peregrine_ir::program::Noise;
-use peregrine_runtime::client::{ClearSide, NamedTensor, Normalisation};
+use peregrine_runtime::client::{ClearSide, NamedTensor, Preprocessing};
 use peregrine_runtime::exec::{MemoryBudget, ServerKeys};
 use peregrine_runtime::progress::Silent;
 use peregrine_runtime::{Client, Loaded, Server, clear};
@@ -97,7 +97,7 @@ impl Deployment {
         };
         let (inputs, outputs) = (tensors(&loaded.interface.inputs), tensors(&loaded.interface.outputs));
         let side =
-            ClearSide::new(&loaded.client, inputs, &outputs, &Normalisation::default()).expect("client part");
+            ClearSide::new(&loaded.client, inputs, &outputs, &Preprocessing::default()).expect("client part");
         Self { loaded, context, client, keys, server, side }
     }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use peregrine_data::onnx::MetadataError;
 use thiserror::Error;
 
 /// Why a node cannot be translated, and the way out.
@@ -180,15 +181,8 @@ pub enum ImportError {
     #[error("{0}")]
     Unsupported(UnsupportedNodes),
     /// A metadata property or flag cannot be read.
-    #[error("model property {key:?} = {value:?}: {why}")]
-    Metadata {
-        /// Key.
-        key: String,
-        /// Value.
-        value: String,
-        /// What is expected.
-        why: String,
-    },
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
     /// tract, which runs the client's head and tail, cannot run them.
     #[error("the part of the model that runs on the client ({part}) cannot be run: {why}")]
     ClientModel {

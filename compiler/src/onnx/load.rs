@@ -2,14 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use peregrine_data::onnx::{display_name, inline_functions};
 use prost::Message;
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
 use tract_onnx::pb::{GraphProto, ModelProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto};
 
 use super::error::ImportError;
-use super::inline::inline_functions;
-use super::node::display_name;
 use super::tensor::Constant;
 
 /// Oldest operator set understood.
@@ -64,7 +63,7 @@ pub(crate) fn load(bytes: &[u8], input_shape: Option<&[usize]>) -> Result<Loaded
     if !(MIN_OPSET..=MAX_OPSET).contains(&opset) {
         return Err(ImportError::Opset { found: opset, min: MIN_OPSET, max: MAX_OPSET });
     }
-    inline_functions(&mut proto)?;
+    inline_functions(&mut proto).map_err(|e| ImportError::Decode { why: e.to_string() })?;
     let graph = proto.graph.as_mut().ok_or(ImportError::NoGraph)?;
     let constants = constants(graph)?;
     graph.input.retain(|i| !constants.contains_key(&i.name));

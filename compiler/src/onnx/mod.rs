@@ -3,9 +3,7 @@
 mod error;
 mod export;
 mod fold;
-mod inline;
 pub(crate) mod load;
-mod meta;
 mod node;
 mod ops;
 mod split;
@@ -23,7 +21,7 @@ use tract_onnx::pb::StringStringEntryProto;
 pub use error::{ImportError, Refusal, UnsupportedNode, UnsupportedNodes};
 pub use export::{ExportError, export};
 pub use load::{MAX_OPSET, MIN_OPSET, ModelInput};
-pub use meta::{CHANNELS, ImageOverrides, LABELS, MEAN, STD, parse_labels};
+pub use peregrine_data::onnx::{CHANNELS, ImageOverrides, LABELS, MEAN, STD, parse_labels};
 pub use split::ClientSplit;
 
 use crate::oracle::encode;
@@ -100,8 +98,8 @@ pub fn import_with(bytes: &[u8], options: &ImportOptions) -> Result<Imported, Im
     };
     let tail = split::tail_model(&model, &split, &values, shape_of)?;
     Ok(Imported {
-        image: meta::image_spec(&model.proto, &input.shape, &options.image)?,
-        labels: meta::labels(&model.proto)?,
+        image: peregrine_data::onnx::image_spec(&model.proto, &input.shape, &options.image)?,
+        labels: peregrine_data::onnx::labels(&model.proto)?,
         outputs: model.graph().output.iter().map(|o| o.name.clone()).collect(),
         input: input.clone(),
         head: head.map(|head| head.bytes),

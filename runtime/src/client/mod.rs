@@ -2,18 +2,25 @@
 //! decryption.
 
 mod clear_side;
+pub mod decode;
+mod detections;
+pub mod draw;
 mod error;
 mod image;
-mod npy;
 mod onnx;
-mod synthetic;
+mod onnx_file;
 mod tensor;
 #[cfg(test)]
 mod tests;
 
-pub use clear_side::{ClearSide, InputSource, Prepared, read_labels};
+#[cfg(test)]
+pub(crate) use onnx::testing as onnx_testing;
+
+pub use clear_side::{ClearSide, GUESSED, InputSource, Prepared, read_labels};
+pub use detections::detections;
 pub use error::{ClientError, Part};
-pub use image::Normalisation;
+pub use image::Preprocessing;
+pub use onnx_file::OnnxFile;
 pub use tensor::{NamedTensor, TensorPort, shape_text};
 
 use std::sync::Arc;

@@ -192,11 +192,11 @@ fn metadata() {
     assert_eq!((spec.mean, spec.std), (vec![0.1, 0.2, 0.3], vec![0.5; 3]));
     assert!(matches!(
         image(ImageOverrides { mean: Some(vec![0.1, 0.2]), std: None }),
-        Err(ImportError::Metadata { .. })
+        Err(ImportError::Metadata(_))
     ));
     assert!(matches!(
         image(ImageOverrides { mean: None, std: Some(vec![0.0]) }),
-        Err(ImportError::Metadata { .. })
+        Err(ImportError::Metadata(_))
     ));
     for (key, value) in [
         ("peregrine.input.mean", "a,b"),
@@ -209,7 +209,7 @@ fn metadata() {
             .metadata_props
             .push(tract_onnx::pb::StringStringEntryProto { key: key.into(), value: value.into() });
         let bytes = prost::Message::encode_to_vec(&proto);
-        assert!(matches!(error(&bytes), ImportError::Metadata { key: k, .. } if k == key));
+        assert!(matches!(error(&bytes), ImportError::Metadata(e) if e.key == key));
     }
 }
 
