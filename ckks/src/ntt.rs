@@ -44,11 +44,14 @@ pub struct NttTable {
 #[derive(Debug)]
 enum Engine {
     Vector(VectorNtt),
-    /// The permutation leads from the library's root to ours.
-    Library {
-        plan: Plan,
-        to_our_root: Option<Automorphism>,
-    },
+    Library(Box<Library>),
+}
+
+/// The library's transform, and the permutation from its root to ours.
+#[derive(Debug)]
+struct Library {
+    plan: Plan,
+    to_our_root: Option<Automorphism>,
 }
 
 impl Engine {
@@ -63,16 +66,16 @@ impl Engine {
         let odd_powers = std::iter::successors(Some(library), |&power| Some(modulus.mul(power, square)));
         let exponent = 2 * odd_powers.take(n).position(|power| power == psi)? as u32 + 1;
         let to_our_root = (exponent != 1).then(|| Automorphism::new(n, exponent));
-        Some(Engine::Library { plan, to_our_root })
+        Some(Engine::Library(Box::new(Library { plan, to_our_root })))
     }
 
     fn forward(&self, limbs: &mut [&mut [u64]]) {
         match self {
             Engine::Vector(vector) => vector.forward(limbs),
-            Engine::Library { plan, to_our_root } => {
+            Engine::Library(library) => {
                 for limb in limbs {
-                    plan.fwd(limb);
-                    if let Some(permutation) = to_our_root {
+                    library.plan.fwd(limb);
+                    if let Some(permutation) = &library.to_our_root {
                         let library_order = limb.to_vec();
                         Kernels::scalar().permute(limb, &library_order, permutation);
                     }
@@ -127,8 +130,8 @@ impl NttTable {
     pub fn inverse_times(&self, limb: &mut [u64], factor: ShoupFactor) {
         match &self.engine {
             Engine::Vector(vector) => vector.inverse(limb, factor),
-            Engine::Library { plan, .. } => {
-                plan.inv(limb);
+            Engine::Library(library) => {
+                library.plan.inv(limb);
                 self.kernels.mul_scalar_assign(&self.modulus, limb, factor);
             }
         }

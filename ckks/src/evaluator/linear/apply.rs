@@ -313,21 +313,22 @@ impl<'a> Transform<'a> {
         weights: &mut RnsPoly<Ntt>,
         out: [&mut [u64]; 2],
     ) {
-        let used = operands.zip(diagonals).filter_map(|(operand, diagonal)| Some((operand?, &**diagonal)));
-        let used: SmallVec<[([&[u64]; 2], &IntPlaintext); EXPANDED]> = used.collect();
+        let mut pairs: SmallVec<[[&[u64]; 2]; EXPANDED]> = SmallVec::new();
+        let mut used: SmallVec<[&IntPlaintext; EXPANDED]> = SmallVec::new();
+        for (operand, diagonal) in operands.zip(diagonals) {
+            if let Some(pair) = operand {
+                pairs.push(pair);
+                used.push(diagonal);
+            }
+        }
         let mut buffers: SmallVec<[&mut [u64]; EXPANDED]> = weights.limbs_mut().take(used.len()).collect();
-        let diagonals: SmallVec<[&IntPlaintext; EXPANDED]> =
-            used.iter().map(|(_, diagonal)| *diagonal).collect();
-        self.expand(m, &diagonals, &mut buffers);
-        let terms: SmallVec<[PlainTerm<'_>; EXPANDED]> = used
-            .iter()
-            .zip(&buffers)
-            .map(|(([x0, x1], diagonal), buffer)| {
-                let values = values_of(diagonal);
-                let weights = if buffer.len() / values >= MIN_RUN { &buffer[..values] } else { &**buffer };
-                PlainTerm { x0, x1, weights }
-            })
-            .collect();
+        self.expand(m, &used, &mut buffers);
+        let mut terms: SmallVec<[PlainTerm<'_>; EXPANDED]> = SmallVec::new();
+        for ((&[x0, x1], diagonal), buffer) in pairs.iter().zip(&used).zip(&buffers) {
+            let values = values_of(diagonal);
+            let weights = if buffer.len() / values >= MIN_RUN { &buffer[..values] } else { buffer };
+            terms.push(PlainTerm { x0, x1, weights });
+        }
         self.ctx.kernels().plain_dot_add(modulus(self.ctx, self.q_limbs, m), out, &terms);
     }
 
