@@ -10,7 +10,7 @@ use peregrine_compiler::driver::{self, Lowered, Prepared};
 use peregrine_compiler::error::CompileError;
 use peregrine_compiler::gate::GateReport;
 use peregrine_compiler::gate::{self, Tolerance};
-use peregrine_compiler::onnx::{ClientSplit, ImageOverrides, ImportOptions};
+use peregrine_compiler::onnx::{ClientSplit, ImageOverrides, ImportOptions, MaxPools};
 use peregrine_compiler::options::{Activations, CompileOptions, DumpPoint, Emit, PlanFlag, ReportTo, Verify};
 use peregrine_compiler::report::{self, Report};
 use peregrine_ir::text::{print_fhe, print_program, print_tensor};
@@ -70,12 +70,25 @@ struct Args {
     /// Shape of the input where the model leaves it open, as in 1x3x224x224
     #[arg(long, value_name = "SHAPE", value_parser = shape)]
     input_shape: Option<Shape>,
+    /// Max pools, which have no encrypted form: refused, or replaced by average pools (which changes the model's answers)
+    #[arg(long, value_enum, default_value_t)]
+    maxpool: MaxPool,
     /// Mean subtracted from pixels after division by 255: one number, or one a channel
     #[arg(long, value_delimiter = ',', allow_negative_numbers = true)]
     mean: Option<Vec<f32>>,
     /// Standard deviation that pixels are divided by after the mean: one number, or one a channel
     #[arg(long, value_delimiter = ',')]
     std: Option<Vec<f32>>,
+}
+
+/// What happens to max pools.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum MaxPool {
+    /// They are refused, unless they run on the client.
+    #[default]
+    Refuse,
+    /// They become average pools of the same window.
+    Avg,
 }
 
 #[derive(Clone, Debug)]
@@ -107,6 +120,11 @@ impl Args {
                 input_shape: self.input_shape.clone().map(|s| s.0),
                 split: ClientSplit::HeadAndTail,
                 image: ImageOverrides { mean: self.mean.clone(), std: self.std.clone() },
+                max_pools: match self.maxpool {
+                    MaxPool::Refuse => MaxPools::Keep,
+                    MaxPool::Avg => MaxPools::Average,
+                },
+                folder: Some(self.model.parent().map(Path::to_owned).unwrap_or_default()),
             },
             calibrate: self.calibrate.clone(),
             activations: self.activations,
@@ -152,6 +170,13 @@ fn say(message: &str) {
 fn run(args: &Args) -> Result<(), CompileError> {
     let options = args.options();
     let prepared = driver::prepare(&options)?;
+    if let [first, rest @ ..] = prepared.imported.averaged.as_slice() {
+        let count = rest.len() + 1;
+        say(&format!(
+            "{count} max pool(s) became average pools ({first}{}): fine-tune the model with them for good answers",
+            if rest.is_empty() { "" } else { ", …" }
+        ));
+    }
     let mut dump = |pass: &str, text: &str| {
         let _ = writeln!(io::stdout(), "// after {pass}\n{text}");
     };

@@ -5,14 +5,14 @@
 
 use peregrine_ckks::bootstrap::BootstrapParams;
 use peregrine_ckks::params::{Params, ParamsLiteral};
-use peregrine_ir::Level;
 use peregrine_ir::fhe::{self, FheGraph};
 use peregrine_ir::program::{self, Program};
 use peregrine_ir::tensor::TensorGraph;
 
 use crate::fhe::cost::{Prediction, predict};
 use crate::fhe::level::{self, Precision};
-use crate::fhe::place::search::Placement;
+use crate::fhe::place::chains::Candidate;
+use crate::fhe::place::search::{NARROW, Placement, WIDTH};
 use crate::fhe::place::{self, Workload, chains};
 use crate::fhe::{LowerError, emit, pack, params};
 use crate::pipeline::{Observer, Options, PipelineError, Snapshot, invalid};
@@ -91,6 +91,10 @@ struct Finished {
 impl Finished {
     fn score(&self) -> f64 {
         self.prediction.seconds + SECONDS_PER_KEY_BYTE_OF_PLANS * self.prediction.key_bytes as f64
+    }
+
+    fn refreshes(&self) -> bool {
+        self.program.bootstrap.is_some()
     }
 
     fn predicted(&self) -> Predicted {
@@ -208,15 +212,28 @@ impl Subject<'_> {
         for log_n in BOOTSTRAPPING_LOG_N {
             let packed = pack::pack(self.graph, self.ranges, 1 << (log_n - 1))?;
             let workload = Workload::of(&packed, self.precision)?;
-            let mut placed: Vec<(BootstrapParams, Placement)> = Vec::new();
-            for chains::Candidate { params, inputs_at } in chains::candidates(log_n, &workload) {
-                let placement = workload.place(&params, &self.options.machine, inputs_at);
-                placed.extend(placement.map(|placement| (params, placement)));
+            let machine = &self.options.machine;
+            let mut placed: Vec<(Candidate, Placement)> = Vec::new();
+            for candidate in chains::candidates(log_n, &workload) {
+                let Candidate { params, inputs_at } = &candidate;
+                let placement = workload.place(params, machine, *inputs_at, NARROW);
+                placed.extend(placement.map(|placement| (candidate, placement)));
+            }
+            // Where the chain is long enough without refreshes, the leveled plan does better; it is here if nothing else is.
+            if placed.iter().any(|(_, placement)| placement.refreshes()) {
+                placed.retain(|(_, placement)| placement.refreshes());
             }
             placed.sort_by(|a, b| a.1.seconds.total_cmp(&b.1.seconds));
-            for (params, placement) in placed.into_iter().take(EMITTED) {
+            for (Candidate { params, inputs_at }, narrow) in placed.into_iter().take(EMITTED) {
+                let placement = match narrow.gap() > 0.0 {
+                    true => workload.place(&params, machine, inputs_at, WIDTH).unwrap_or(narrow),
+                    false => narrow,
+                };
                 let finished = self.finish(&packed, &params, &placement)?;
-                if best.as_ref().is_none_or(|best| finished.score() < best.score()) {
+                let better = |best: &Finished| {
+                    (finished.refreshes(), best.score()) > (best.refreshes(), finished.score())
+                };
+                if best.as_ref().is_none_or(better) {
                     best = Some(finished);
                 }
             }
@@ -237,9 +254,4 @@ impl Subject<'_> {
         let packed = packed.clone();
         Ok(Finished { packed, fhe, params, program, prediction, gap: placement.gap() })
     }
-}
-
-/// Fresh ciphertexts' level of a program, for reports.
-pub fn input_level(program: &Program) -> Level {
-    program.inputs.iter().map(|input| input.level).max().unwrap_or_default()
 }

@@ -21,7 +21,7 @@ use crate::loader::Loaded;
 use crate::progress::Progress;
 use crate::report::{
     DetectionReport, EfficiencyReport, ParameterReport, ProfileDetail, ProfileReport, RunReport, Seconds,
-    TensorReport, error_bits, top_classes,
+    TensorReport, error_bits, output_errors, top_classes,
 };
 use crate::session::Planned;
 
@@ -141,6 +141,7 @@ pub fn run_loaded(
         outputs: outputs.iter().map(TensorReport::from).collect(),
         clear: clear.iter().map(TensorReport::from).collect(),
         error_bits: bits,
+        output_errors: output_errors(&decrypted, &exact.outputs),
         seconds,
         peak_bytes: peak_memory().map(|size| size.0),
         backend: options.backend.name(),

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::bytes::ByteSize;
-use crate::report::{BoxReport, ClassScore, DetectionReport, RunReport, SpentReport};
+use crate::report::{BoxReport, ClassScore, DetectionReport, OutputError, RunReport, SpentReport};
 
 /// The report as one JSON object on one line.
 ///
@@ -31,6 +31,10 @@ fn write_text(out: &mut String, report: &RunReport) -> std::fmt::Result {
     writeln!(out)?;
     if report.backend != "clear" {
         writeln!(out, "error      {:.1} bits below the range of the clear outputs", report.error_bits)?;
+        for error in report.output_errors.iter().filter(|_| report.output_errors.len() > 1) {
+            let OutputError { name, bits, largest } = error;
+            writeln!(out, "           {bits:.1} bits, {largest:.2e} at most, in `{name}`")?;
+        }
     }
     let p = &report.parameters;
     writeln!(

@@ -32,6 +32,8 @@ pub struct RunReport {
     /// `-log2(max |output - clear| / (max clear - min clear))` of the encrypted outputs, before the tail; the worst
     /// output counts; at most [`EXACT_BITS`].
     pub error_bits: f64,
+    /// The same for each output of the program.
+    pub output_errors: Vec<OutputError>,
     /// Wall-clock seconds.
     pub seconds: Seconds,
     /// Largest resident memory of the process, where the system tells.
@@ -65,6 +67,17 @@ impl From<&NamedTensor> for TensorReport {
     fn from(tensor: &NamedTensor) -> Self {
         Self { name: tensor.name.clone(), shape: tensor.shape.clone(), data: tensor.data.clone() }
     }
+}
+
+/// How far an output is from the same program in the clear.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct OutputError {
+    /// ONNX name.
+    pub name: String,
+    /// Bits below the range of the clear output, at most [`EXACT_BITS`].
+    pub bits: f64,
+    /// Largest difference.
+    pub largest: f64,
 }
 
 /// A class and its score.
@@ -292,6 +305,16 @@ pub fn error_bits(outputs: &[NamedTensor], clear: &[NamedTensor]) -> f64 {
     outputs.iter().zip(clear).map(|(o, c)| tensor_error_bits(&o.data, &c.data)).fold(EXACT_BITS, f64::min)
 }
 
+/// Error of each output against the clear one.
+pub fn output_errors(outputs: &[NamedTensor], clear: &[NamedTensor]) -> Vec<OutputError> {
+    let of = |(found, clear): (&NamedTensor, &NamedTensor)| OutputError {
+        name: found.name.clone(),
+        bits: tensor_error_bits(&found.data, &clear.data),
+        largest: found.data.iter().zip(&clear.data).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max),
+    };
+    outputs.iter().zip(clear).map(of).collect()
+}
+
 fn tensor_error_bits(found: &[f64], clear: &[f64]) -> f64 {
     if found.iter().chain(clear).any(|x| !x.is_finite()) {
         return -EXACT_BITS;
@@ -317,6 +340,16 @@ mod tests {
         assert_eq!(error_bits(&[vector(&[0.0, 4.0])], &[vector(&[0.0, 4.0])]), EXACT_BITS);
         assert_eq!(error_bits(&[vector(&[0.0, 4.5])], &[vector(&[0.0, 4.0])]), 3.0);
         assert_eq!(error_bits(&[vector(&[f64::NAN, 4.5])], &[vector(&[0.0, 4.0])]), -EXACT_BITS);
+    }
+
+    #[test]
+    fn every_output_has_an_error_of_its_own() {
+        let found =
+            output_errors(&[vector(&[0.0, 4.5]), vector(&[1.0])], &[vector(&[0.0, 4.0]), vector(&[1.0])]);
+        assert_eq!(
+            found.iter().map(|e| (e.bits, e.largest)).collect::<Vec<_>>(),
+            [(3.0, 0.5), (EXACT_BITS, 0.0)]
+        );
     }
 
     #[test]

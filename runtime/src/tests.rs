@@ -287,6 +287,7 @@ fn json_is_one_object_with_the_documented_fields() {
         "top",
         "clear",
         "error_bits",
+        "output_errors",
         "seconds",
         "peak_bytes",
         "backend",

@@ -106,6 +106,18 @@ pub enum ImportError {
         /// Name of the tensor.
         tensor: String,
     },
+    /// A file of external weights cannot be read.
+    #[error(
+        "tensor {tensor:?} keeps its data in the file {file:?} beside the model, which cannot be read: {why}"
+    )]
+    ExternalFile {
+        /// Name of the tensor.
+        tensor: String,
+        /// The file as the model names it.
+        file: String,
+        /// What is wrong.
+        why: String,
+    },
     /// A tensor contradicts itself.
     #[error("tensor {tensor:?} is malformed: {why}; export the model again")]
     BadTensor {

@@ -27,13 +27,19 @@ pub fn candidates(log_n: u32, workload: &Workload<'_>) -> Vec<Candidate> {
     let Some(limit) = security::max_log_qp(log_n) else { return Vec::new() };
     let base = base_spec(log_n);
     let least = base.ephemeral_special;
-    let mut found: Vec<Candidate> = Vec::new();
-    for special in (least..=MOST_SPECIAL).rev() {
-        let frame = BootstrapSpec {
+    let most_factors = base.coeffs_to_slots.count;
+    let frames = (least..=MOST_SPECIAL).rev().flat_map(|special| {
+        // A factor less is a level more between refreshes, for more diagonals.
+        [most_factors, most_factors - 1].map(|factors| BootstrapSpec {
             special: PrimeRun::new(special, base.special.bits),
+            coeffs_to_slots: PrimeRun::new(factors, base.coeffs_to_slots.bits),
             usable: Vec::new(),
             ..base.clone()
-        };
+        })
+    });
+    let mut found: Vec<Candidate> = Vec::new();
+    for frame in frames {
+        let special = frame.special.count;
         let taken: u32 = chain_bits(&frame).iter().sum::<u32>() + special as u32 * frame.special.bits;
         let Some(budget) = (limit as u32).checked_sub(taken) else { continue };
         for usable in usable_chains(budget, &workload.poly_levels(), workload.precision()) {

@@ -18,10 +18,10 @@ mod tests;
 use peregrine_ckks::bootstrap::BootstrapParams;
 use peregrine_ckks::params::Params;
 use peregrine_ir::fhe::{Fhe, FheGraph, FheOp, MonicPoly};
-use peregrine_ir::{BootstrapSpec, EntityId, Level, Node, Slots};
+use peregrine_ir::{BootstrapSpec, EntityId, Level, Node};
 
 use self::rules::{MARGIN_BITS, RefreshRules, Rules, Step, StepKind};
-use self::search::{Placement, WIDTH, place};
+use self::search::{Placement, place};
 use super::LowerError;
 use super::cost::{LinearCounts, Machine};
 use super::level::Precision;
@@ -74,8 +74,14 @@ impl<'a> Workload<'a> {
         self.precision
     }
 
-    /// The least-time placement on the chain of `params`; `None` if it is too short.
-    pub fn place(&self, params: &BootstrapParams, machine: &Machine, inputs_at: Level) -> Option<Placement> {
+    /// The least-time placement on the chain of `params` by a search of this width; `None` if the chain is too short.
+    pub fn place(
+        &self,
+        params: &BootstrapParams,
+        machine: &Machine,
+        inputs_at: Level,
+        width: usize,
+    ) -> Option<Placement> {
         let spec = params.spec();
         let mut bits = chain_bits(spec);
         bits.truncate(inputs_at.limbs());
@@ -89,7 +95,7 @@ impl<'a> Workload<'a> {
         let rules = Rules::new(bits, scales, Some(refresh), &self.poly_levels());
         let steps = self.steps(params, machine);
         let kept: Vec<usize> = self.graph.outputs.iter().map(|port| port.value.index()).collect();
-        place(&steps, &kept, &rules, WIDTH)
+        place(&steps, &kept, &rules, width)
     }
 
     fn steps(&self, params: &BootstrapParams, machine: &Machine) -> Vec<Step> {
@@ -200,11 +206,4 @@ pub fn bootstraps(graph: &FheGraph, placement: &Placement) -> u32 {
         if choice.refresh.is_some() { ciphertexts.div_ceil(2) } else { 0 }
     };
     graph.nodes.values().zip(&placement.choices).map(of).sum()
-}
-
-/// Slots of the refreshes of a placement, for the report.
-pub fn refreshed_slots(graph: &FheGraph, placement: &Placement) -> Vec<Slots> {
-    let refreshed =
-        graph.nodes.values().zip(&placement.choices).filter(|(_, choice)| choice.refresh.is_some());
-    refreshed.map(|(node, _)| graph.tables.layouts[node.ty.layout].period).collect()
 }

@@ -20,7 +20,7 @@ pub fn rebuild(
 ) -> Result<FheGraph, LowerError> {
     let mut tables = packed.tables.clone();
     tables.chain_bits = chain_bits(spec);
-    tables.bootstrap = placement.choices.iter().any(|c| c.refresh.is_some()).then(|| spec.clone());
+    tables.bootstrap = placement.refreshes().then(|| spec.clone());
     tables.stage = Stage::Leveled;
     let mut out = Leveler::new(Graph::new(packed.name.clone(), tables));
     let users = packed.users();

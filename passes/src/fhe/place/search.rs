@@ -12,7 +12,9 @@ use smallvec::SmallVec;
 use super::rules::{Choice, Held, Rules, Step};
 
 /// Most states that are kept after an operation.
-pub const WIDTH: usize = 4096;
+pub const WIDTH: usize = 16384;
+/// The same where many chains are compared.
+pub const NARROW: usize = 1024;
 
 /// A placement.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,6 +28,11 @@ pub struct Placement {
 }
 
 impl Placement {
+    /// Whether anything is refreshed.
+    pub fn refreshes(&self) -> bool {
+        self.choices.iter().any(|choice| choice.refresh.is_some())
+    }
+
     /// How far the placement may be from the best, as a share of its time; 0 if it is the best.
     pub fn gap(&self) -> f64 {
         if self.seconds > 0.0 { (self.seconds - self.least_seconds) / self.seconds } else { 0.0 }
@@ -116,19 +123,52 @@ fn undominated(reached: BTreeMap<Key, (f64, usize, Choice)>, links: &mut Vec<Lin
     // Of equal times the one with more levels first; the map's order settles the rest.
     let levels = |key: &Key| key.iter().map(|held| held.level).sum::<u32>();
     all.sort_by(|a, b| a.1.0.total_cmp(&b.1.0).then_with(|| levels(&b.0).cmp(&levels(&a.0))));
-    let mut by_scales: BTreeMap<SmallVec<[u32; 4]>, Vec<Key>> = BTreeMap::new();
+    let mut by_scales: BTreeMap<SmallVec<[u32; 4]>, Front> = BTreeMap::new();
     let mut states = Vec::new();
     for (key, (seconds, before, choice)) in all {
-        let better = by_scales.entry(key.iter().map(|held| held.scale).collect()).or_default();
-        let dominates = |other: &Key| other.iter().zip(&key).all(|(o, k)| o.level >= k.level);
-        if better.iter().any(dominates) {
+        let front = by_scales.entry(key.iter().map(|held| held.scale).collect()).or_default();
+        if !front.admits(&key) {
             continue;
         }
-        better.push(key.clone());
         links.push(Link { before, choice });
         states.push(State { key, seconds, last: links.len() - 1 });
     }
     states
+}
+
+/// The levels of the states of one group so far, all of which cost no more than the next.
+#[derive(Default)]
+struct Front {
+    /// For keys of at most two values: by the level of the first the highest level of the second among states whose first is as
+    /// high.
+    stairs: Vec<u32>,
+    /// Longer keys.
+    keys: Vec<Key>,
+}
+
+impl Front {
+    /// Whether no state has every value of `key` at its level or higher; then it becomes one of them.
+    fn admits(&mut self, key: &Key) -> bool {
+        let level = |at: usize| key.get(at).map_or(0, |held| held.level);
+        if key.len() > 2 {
+            let dominates = |other: &Key| other.iter().zip(key).all(|(o, k)| o.level >= k.level);
+            let new = !self.keys.iter().any(dominates);
+            if new {
+                self.keys.push(key.clone());
+            }
+            return new;
+        }
+        // Heights are levels plus one, so that 0 is no state at all.
+        let (first, height) = (level(0) as usize, level(1) + 1);
+        if self.stairs.get(first).is_some_and(|&step| step >= height) {
+            return false;
+        }
+        if self.stairs.len() <= first {
+            self.stairs.resize(first + 1, 0);
+        }
+        self.stairs[..=first].iter_mut().for_each(|step| *step = height.max(*step));
+        true
+    }
 }
 
 fn trace(links: &[Link], last: usize, count: usize) -> Vec<Choice> {
