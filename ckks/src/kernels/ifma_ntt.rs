@@ -26,6 +26,8 @@ const ROW_LINES: usize = ROW / LINE;
 const RADIX: usize = 16;
 /// Lines of a table for eight groups of sixteen words: fifteen factors and their quotients.
 const FINE: usize = 2 * (RADIX - 1);
+/// Limbs that are transformed side by side: more would leave the second-level cache.
+const SIDE_BY_SIDE: usize = 3;
 /// The smallest transform: two rows and the butterflies between them.
 pub(super) const SMALLEST: usize = 2 * ROW;
 /// The largest: the columns take two steps.
@@ -359,6 +361,11 @@ impl IfmaNtt {
     /// Forward transforms of several limbs, in place.
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     pub(super) fn forward(&self, limbs: &mut [&mut [u64]]) {
+        limbs.chunks_mut(SIDE_BY_SIDE).for_each(|limbs| self.forward_few(limbs));
+    }
+
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn forward_few(&self, limbs: &mut [&mut [u64]]) {
         let rows = self.n / ROW;
         for limb in limbs.iter_mut() {
             self.forward_columns(limb.as_chunks_mut().0);

@@ -16,7 +16,7 @@ use crate::evaluator::Evaluator;
 use crate::evaluator::keyswitch::{Hoisted, QpPair, for_each_raised, key_product, modulus, rotation_key};
 use crate::evaluator::mod_down::{Divisor, mod_down};
 use crate::evaluator::scratch::with_scratch;
-use crate::kernels::{MIN_RUN, PlainTerm};
+use crate::kernels::PlainTerm;
 use crate::keys::{EvalKeys, SwitchingKey};
 use crate::plaintext::IntPlaintext;
 use crate::ring::automorphism::Automorphism;
@@ -325,15 +325,13 @@ impl<'a> Transform<'a> {
         self.expand(m, &used, &mut buffers);
         let mut terms: SmallVec<[PlainTerm<'_>; EXPANDED]> = SmallVec::new();
         for ((&[x0, x1], diagonal), buffer) in pairs.iter().zip(&used).zip(&buffers) {
-            let values = values_of(diagonal);
-            let weights = if buffer.len() / values >= MIN_RUN { &buffer[..values] } else { buffer };
-            terms.push(PlainTerm { x0, x1, weights });
+            terms.push(PlainTerm { x0, x1, weights: &buffer[..values_of(diagonal)] });
         }
         self.ctx.kernels().plain_dot_add(modulus(self.ctx, self.q_limbs, m), out, &terms);
     }
 
-    /// NTT values of some diagonals modulo the prime of limb `m`: in the first words of a buffer if runs of equal ones are
-    /// long, else in all of it. Those of one size are transformed together.
+    /// NTT values of some diagonals modulo the prime of limb `m`, one per run of equal ones, in the first words of a buffer
+    /// each. Those of one size are transformed together.
     fn expand(&self, m: usize, diagonals: &[&IntPlaintext], buffers: &mut [&mut [u64]]) {
         let table = self.ctx.table(self.q_limbs, m);
         for (diagonal, buffer) in diagonals.iter().zip(buffers.iter_mut()) {
@@ -345,12 +343,6 @@ impl<'a> Transform<'a> {
             let mut equal: SmallVec<[&mut [u64]; EXPANDED]> =
                 equal.map(|(_, buffer)| &mut buffer[..size]).collect();
             table.forward_subrings(&mut equal);
-        }
-        for (diagonal, buffer) in diagonals.iter().zip(buffers) {
-            let run = buffer.len() / values_of(diagonal);
-            if (2..MIN_RUN).contains(&run) {
-                (0..buffer.len()).rev().for_each(|k| buffer[k] = buffer[k / run]);
-            }
         }
     }
 
