@@ -19,6 +19,7 @@ use crate::kernels::{KeyTerm, PlainTerm};
 use crate::keys::{EvalKeys, KeyGenerator, SecretKey};
 use crate::params::{ParamsLiteral, PrimeSpec};
 use crate::plaintext::IntPlaintext;
+use crate::ring::poly::{Ntt, RnsPoly};
 use crate::units::{GaloisElement, Level, Rotation, Scale, Slots};
 
 /// Rings that are measured: `log2 N`, primes of Q, special primes. Three digits at the top, two and one below.
@@ -91,6 +92,14 @@ impl Bench {
         apply_rescaled(&self.evaluator, &[ct], &self.plan, source, &self.keys).map(|cts| drop(black_box(cts)))
     }
 
+    /// How much faster a transform is on all threads of the current pool than on one.
+    fn parallel(&self, single: &rayon::ThreadPool) -> Result<f64, Error> {
+        let ct = self.ciphertext(self.top)?;
+        let source = OneDiagonal(Arc::new(self.plaintext(self.ctx.params().max_slots())?));
+        let run = || median(|| self.transform(&ct, &source));
+        Ok(single.install(run)? / run()?)
+    }
+
     fn operations(&self, level: Level) -> Result<Vec<(&'static str, Work, f64)>, Error> {
         let (ev, keys, shape) = (&self.evaluator, &self.keys, Shape::new(self.ctx.params(), level));
         let max = self.ctx.params().max_slots();
@@ -154,72 +163,120 @@ struct Kernels {
 }
 
 impl Kernels {
-    /// Over the limbs of one ciphertext, so that tables, keys and limbs come from where they come from in operations.
+    fn write_to(&self, machine: &mut Machine) {
+        let Kernels { butterfly, conversion, key_word, plain_product, word } = *self;
+        (machine.butterfly, machine.conversion, machine.key_word) = (butterfly, conversion, key_word);
+        (machine.plain_product, machine.word) = (plain_product, word);
+    }
+}
+
+/// The limbs of a ciphertext to measure kernels on, so that tables, keys and limbs come from where they come from in operations.
+struct Limbs<'a> {
+    bench: &'a Bench,
+    ctx: &'a Context,
+    parts: [RnsPoly<Ntt>; 3],
+    out: [Vec<u64>; 2],
+}
+
+impl Kernels {
     fn measure(bench: &Bench) -> Result<Kernels, Error> {
-        let ctx = &bench.ctx;
-        let (n, limbs, kernels) = (ctx.n(), ctx.q_moduli().len(), ctx.kernels());
-        let ct = bench.ciphertext(bench.top)?;
-        let (mut x, mut y) = (ct.c0().clone(), ct.c1().clone());
-        let words = (n * limbs) as f64;
-        // As in a key switch: of five transforms of a limb one is an inverse, the others come in pairs or threes.
-        let mut z = x.clone();
-        let transforms = median(|| {
-            for (i, table) in ctx.q_tables().iter().enumerate() {
+        let (ctx, ct) = (&bench.ctx, bench.ciphertext(bench.top)?);
+        let parts = [ct.c0().clone(), ct.c1().clone(), ct.c0().clone()];
+        let mut limbs = Limbs { bench, ctx, parts, out: [vec![0; ctx.n()], vec![0; ctx.n()]] };
+        Ok(Kernels {
+            butterfly: limbs.butterfly()?,
+            conversion: limbs.conversion()?,
+            key_word: limbs.key_word()?,
+            plain_product: limbs.plain_product()?,
+            word: limbs.word()?,
+        })
+    }
+}
+
+impl Limbs<'_> {
+    fn words(&self) -> f64 {
+        (self.ctx.n() * self.ctx.q_moduli().len()) as f64
+    }
+
+    /// As in key switches: most transforms come in threes, every fourth is an inverse.
+    fn butterfly(&mut self) -> Result<f64, Error> {
+        let [x, y, z] = &mut self.parts;
+        let seconds = median(|| {
+            for (i, table) in self.ctx.q_tables().iter().enumerate() {
                 table.forward_all(&mut [x.limb_mut(i), y.limb_mut(i), z.limb_mut(i)]);
                 table.inverse(x.limb_mut(i));
             }
             Ok(())
         })?;
-        let (alpha, targets) = (ctx.p_moduli().len(), limbs - ctx.p_moduli().len());
-        let converter = ctx.converters().digit(&(0..alpha));
-        let conversion = median(|| {
+        let transforms = 4.0 * self.ctx.q_moduli().len() as f64;
+        Ok(seconds / Work::transforms(self.ctx.n(), transforms).butterflies)
+    }
+
+    /// From the first digit to all other primes, a few targets at a time.
+    fn conversion(&mut self) -> Result<f64, Error> {
+        let (limbs, alpha) = (self.ctx.q_moduli().len(), self.ctx.p_moduli().len());
+        let converter = self.ctx.converters().digit(&(0..alpha));
+        let [x, y, _] = &mut self.parts;
+        let seconds = median(|| {
             let inputs: Vec<&[u64]> = (0..=alpha).map(|i| x.limb(i)).collect();
             let mut outputs: Vec<(usize, &mut [u64])> = (alpha..limbs).zip(y.limbs_mut()).collect();
             for group in outputs.chunks_mut(4) {
-                converter.convert(kernels, &inputs, group.iter_mut().map(|(t, out)| (*t, &mut **out)));
+                let targets = group.iter_mut().map(|(target, out)| (*target, &mut **out));
+                converter.convert(self.ctx.kernels(), &inputs, targets);
             }
             Ok(())
         })?;
-        let element = GaloisElement::from_rotation(Rotation::new(1, ctx.params().max_slots()), n);
-        let (key, permutation) = (bench.keys.galois(element, bench.top)?, ctx.automorphism(element)?);
-        let digits = key.digits().len();
-        let mut out = [vec![0; n], vec![0; n]];
-        let key_products = median(|| {
+        Ok(seconds / Work::conversion(self.ctx.n(), alpha, limbs - alpha).conversions)
+    }
+
+    /// With a key that is larger than the caches.
+    fn key_word(&mut self) -> Result<f64, Error> {
+        let (ctx, [x, ..]) = (self.ctx, &self.parts);
+        let element = GaloisElement::from_rotation(Rotation::new(1, ctx.params().max_slots()), ctx.n());
+        let permutation = ctx.automorphism(element)?;
+        let key = self.bench.keys.galois(element, self.bench.top)?;
+        let [b, a] = &mut self.out;
+        let seconds = median(|| {
             for (i, q) in ctx.q_moduli().iter().enumerate() {
-                let terms: Vec<KeyTerm<'_>> = key
-                    .digits()
-                    .iter()
+                let digits = key.digits().iter();
+                let terms: Vec<KeyTerm<'_>> = digits
                     .map(|part| KeyTerm { digit: x.limb(i), b: part.b().limb(i), a: part.a().limb(i) })
                     .collect();
-                let [b, a] = &mut out;
-                kernels.key_dot(q, [b, a], &terms, &permutation);
+                ctx.kernels().key_dot(q, [b, a], &terms, &permutation);
             }
             Ok(())
         })?;
-        let plain = median(|| {
+        Ok(seconds / (2.0 * key.digits().len() as f64 * self.words()))
+    }
+
+    /// With operands and weights that come from outside the second-level cache.
+    fn plain_product(&mut self) -> Result<f64, Error> {
+        let (ctx, [x, y, z]) = (self.ctx, &self.parts);
+        let limbs = ctx.q_moduli().len();
+        let [b, a] = &mut self.out;
+        let seconds = median(|| {
             for (i, q) in ctx.q_moduli().iter().enumerate() {
                 let at = |k: usize| (i + k) % limbs;
                 let term =
                     |k: usize| PlainTerm { x0: x.limb(at(k)), x1: y.limb(at(k)), weights: z.limb(at(k)) };
                 let terms: Vec<PlainTerm<'_>> = (0..STEPS as usize).map(term).collect();
-                let [b, a] = &mut out;
-                kernels.plain_dot_add(q, [b, a], &terms);
+                ctx.kernels().plain_dot_add(q, [b, a], &terms);
             }
             Ok(())
         })?;
-        let word = median(|| {
-            for (i, q) in ctx.q_moduli().iter().enumerate() {
-                kernels.sub_mul_scalar_assign(q, y.limb_mut(i), x.limb(i), ctx.converters().inverse_p()[i]);
+        Ok(seconds / (2.0 * f64::from(STEPS) * self.words()))
+    }
+
+    fn word(&mut self) -> Result<f64, Error> {
+        let inverses = self.ctx.converters().inverse_p();
+        let [x, y, _] = &mut self.parts;
+        let seconds = median(|| {
+            for ((i, q), &inverse) in self.ctx.q_moduli().iter().enumerate().zip(inverses) {
+                self.ctx.kernels().sub_mul_scalar_assign(q, y.limb_mut(i), x.limb(i), inverse);
             }
             Ok(())
         })?;
-        Ok(Kernels {
-            butterfly: transforms / Work::transforms(n, 4.0 * limbs as f64).butterflies,
-            conversion: conversion / (n * (alpha + 1) * targets) as f64,
-            key_word: key_products / (2.0 * digits as f64 * words),
-            plain_product: plain / (2.0 * f64::from(STEPS) * words),
-            word: word / words,
-        })
+        Ok(seconds / self.words())
     }
 }
 
@@ -237,52 +294,37 @@ fn mean(ratios: impl Iterator<Item = f64>) -> f64 {
 }
 
 /// Measures on one thread, then one transform on the threads of the current pool. `tell` hears what is being measured. Takes
-/// about a minute and 4 GiB of memory; anything else that runs meanwhile falsifies the figures.
+/// about a minute and 2 GiB of memory; anything else that runs meanwhile falsifies the figures.
 ///
 /// # Errors
 /// [`Error::Threads`] if the system gives no thread; no other error is expected.
 pub fn calibrate(tell: &(dyn Fn(&str) + Sync)) -> Result<Machine, Error> {
-    let threads = rayon::current_num_threads();
     let single = rayon::ThreadPoolBuilder::new().num_threads(1).build();
     let single = single.map_err(|error| Error::Threads { what: error.to_string() })?;
+    let threads = rayon::current_num_threads();
     let mut machine = Machine { name: processor(), threads, ..Machine::default() };
     let mut measured: Vec<(Measured, Work)> = Vec::new();
-    for ring in RINGS {
-        tell(&format!("keys of N = 2^{}", ring.0));
-        let bench = Bench::new(ring)?;
-        let top = ring.1 as u32;
-        for limbs in [top, 2 * top / 3, top / 3] {
-            tell(&format!("N = 2^{}, {limbs} limbs", ring.0));
-            let operations = single.install(|| bench.operations(Level(limbs - 1)))?;
+    for (log_n, q, special) in RINGS {
+        tell(&format!("keys of N = 2^{log_n}"));
+        let bench = Bench::new((log_n, q, special))?;
+        for limbs in [q, 2 * q / 3, q / 3] {
+            tell(&format!("N = 2^{log_n}, {limbs} limbs"));
+            let operations = single.install(|| bench.operations(Level(limbs as u32 - 1)))?;
             measured.extend(operations.into_iter().map(|(operation, work, seconds)| {
-                let (log_n, special, limbs) = (ring.0, ring.2, limbs as usize);
                 let operation = operation.to_owned();
                 (Measured { operation, log_n, limbs, special, seconds, predicted: 0.0 }, work)
             }));
         }
-        if ring.0 == 16 {
-            tell("kernels");
-            let kernels = single.install(|| Kernels::measure(&bench))?;
-            machine = Machine {
-                kernels: bench.ctx.kernels().name().to_owned(),
-                butterfly: kernels.butterfly,
-                conversion: kernels.conversion,
-                key_word: kernels.key_word,
-                plain_product: kernels.plain_product,
-                word: kernels.word,
-                ..machine
-            };
-            tell("all threads");
-            let ct = bench.ciphertext(bench.top)?;
-            let full = OneDiagonal(Arc::new(bench.plaintext(bench.ctx.params().max_slots())?));
-            let run = || median(|| bench.transform(&ct, &full));
-            machine.parallel = single.install(run)? / run()?;
-        }
+        // The figures of the last, largest ring stay.
+        tell("kernels");
+        single.install(|| Kernels::measure(&bench))?.write_to(&mut machine);
+        machine.kernels = bench.ctx.kernels().name().to_owned();
+        tell("all threads");
+        machine.parallel = bench.parallel(&single)?;
     }
     machine.efficiency = mean(measured.iter().map(|(m, work)| machine.kernel_seconds(work) / m.seconds));
-    machine.operations = measured
-        .into_iter()
-        .map(|(measured, work)| Measured { predicted: machine.seconds(&work), ..measured })
-        .collect();
+    let operations = measured.into_iter();
+    machine.operations =
+        operations.map(|(m, work)| Measured { predicted: machine.seconds(&work), ..m }).collect();
     Ok(machine)
 }
