@@ -124,8 +124,8 @@ fn transform(babies: Vec<Rotation>, giants: Vec<Rotation>) -> LinearPlan {
         (0..count).map(move |baby| Term { input: 0, baby, diagonal: DiagonalId(g * count + baby) }).collect()
     };
     let giants = (0..).zip(giants).map(|(g, rotation)| GiantStep { output: 0, rotation, terms: terms(g) });
-    let stage = Stage { giants: giants.collect(), fold: vec![] };
-    LinearPlan { inputs: 1, outputs: 1, babies: vec![babies], stages: vec![stage] }
+    let stage = Stage { giants: giants.collect(), ..Stage::default() };
+    LinearPlan { inputs: 1, outputs: 1, turned: Vec::new(), babies: vec![babies], stages: vec![stage] }
 }
 
 fn measure(options: &Options) -> Result<Vec<Timing>, Failure> {

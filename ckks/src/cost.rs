@@ -117,6 +117,8 @@ pub struct Shape {
 pub struct LinearWork {
     /// Input ciphertexts.
     pub inputs: f64,
+    /// Inputs that are rotated as a whole first.
+    pub turns: f64,
     /// Inputs that are decomposed because they are rotated.
     pub decompositions: f64,
     /// Rotated inputs: one key product each.
@@ -244,6 +246,7 @@ impl Shape {
             + Work::passes(self.n, 3.0 * limbs);
         diagonals
             + self.passes(2.0) * work.inputs
+            + self.rotation() * work.turns
             + self.raise() * work.decompositions
             + (self.key_product() + self.passes(1.0)) * work.babies
             + giant * work.giants

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use peregrine_ir::bytes::ByteSize;
 pub use peregrine_passes::plan::Plan;
 
 use crate::gate::Tolerance;
@@ -143,6 +144,8 @@ pub struct CompileOptions {
     pub labels: Option<PathBuf>,
     /// Figures of the machine that runs the program, as `peregrine-run calibrate` writes them.
     pub machine: Option<PathBuf>,
+    /// Most memory of expanded switching keys.
+    pub keys_memory: Option<ByteSize>,
     /// The gate.
     pub verify: Verify,
     /// Dumps.

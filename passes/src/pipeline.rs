@@ -8,6 +8,7 @@ use peregrine_ir::tensor::{Tensor, TensorGraph, TensorOp};
 use thiserror::Error;
 
 use crate::fhe::cost::{Machine, Prediction};
+use crate::fhe::key_front::FrontPoint;
 use crate::fhe::level::Precision;
 use crate::fhe::{LowerError, level, pack, params};
 use crate::pass::{PassRecord, Verification};
@@ -51,6 +52,8 @@ pub struct Options {
     pub plan: Plan,
     /// Kernel times for the cost model.
     pub machine: Machine,
+    /// Most bytes of expanded switching keys; `None` weighs them against time.
+    pub keys_memory: Option<u64>,
     /// When passes are verified.
     pub verification: Verification,
 }
@@ -85,6 +88,8 @@ pub struct Compiled {
     pub program: Program,
     /// Predicted time and memory.
     pub prediction: Prediction,
+    /// What the keys could have cost: ascending bytes, descending time.
+    pub key_front: Vec<FrontPoint>,
     /// Leveled and bootstrapped, as far as they were planned.
     pub outcomes: Vec<Outcome>,
     /// Times of the passes.
@@ -134,6 +139,7 @@ impl Default for Options {
             precision: None,
             plan: Plan::Auto,
             machine: Machine::default(),
+            keys_memory: None,
             verification: Verification::EachPass,
         }
     }
@@ -188,6 +194,7 @@ pub fn compile(
         params: lowered.params,
         program: lowered.program,
         prediction: lowered.prediction,
+        key_front: lowered.key_front,
         outcomes: lowered.outcomes,
         records,
     })

@@ -18,15 +18,16 @@ mod tests;
 use peregrine_ckks::bootstrap::BootstrapParams;
 use peregrine_ckks::params::Params;
 use peregrine_ir::fhe::{Fhe, FheGraph, FheOp, MonicPoly};
-use peregrine_ir::{BootstrapSpec, EntityId, Level, Node};
+use peregrine_ir::{BootstrapSpec, EntityId, Level, Node, Slots};
 
 use self::rules::{MARGIN_BITS, RefreshRules, Rules, Step, StepKind};
 use self::search::{Placement, place};
 use super::LowerError;
 use super::cost::{LinearCounts, Machine};
 use super::level::Precision;
+use super::plan_keys::fast_counts;
 use super::refresh_cost::refresh_seconds;
-use super::split;
+use super::split::CallShape;
 
 /// What the operations of a packed graph cost, whatever the chain: counted once, priced for every chain that is tried.
 #[derive(Debug)]
@@ -51,8 +52,10 @@ impl<'a> Workload<'a> {
     ///
     /// # Errors
     /// A bug of packing: operations that it does not make.
-    pub fn of(graph: &'a FheGraph, precision: Precision) -> Result<Self, LowerError> {
-        let splits = graph.nodes.values().map(|node| counts(graph, node)).collect::<Result<_, _>>()?;
+    pub fn of(graph: &'a FheGraph, precision: Precision, slots: Slots) -> Result<Self, LowerError> {
+        let mut known = Vec::new();
+        let splits = graph.nodes.values().map(|node| counts(graph, node, slots, &mut known));
+        let splits = splits.collect::<Result<_, _>>()?;
         Ok(Self { graph, splits, precision })
     }
 
@@ -157,10 +160,23 @@ fn products(poly: MonicPoly) -> Vec<f64> {
     }
 }
 
-fn counts(graph: &FheGraph, node: &Node<Fhe>) -> Result<Vec<LinearCounts>, LowerError> {
+fn counts(
+    graph: &FheGraph,
+    node: &Node<Fhe>,
+    slots: Slots,
+    known: &mut Vec<(CallShape, Vec<LinearCounts>)>,
+) -> Result<Vec<LinearCounts>, LowerError> {
     match &node.op {
         FheOp::Input { .. } | FheOp::Poly(_) => Ok(Vec::new()),
-        FheOp::Linear { .. } => Ok(split::all_counts(graph, node)),
+        FheOp::Linear { .. } => {
+            let shape = CallShape::of_node(graph, node, slots);
+            if let Some((_, counts)) = known.iter().find(|(other, _)| *other == shape) {
+                return Ok(counts.clone());
+            }
+            let counts = fast_counts(&shape);
+            known.push((shape, counts.clone()));
+            Ok(counts)
+        }
         FheOp::Add | FheOp::Drop { .. } | FheOp::Bootstrap(_) => {
             Err(LowerError::bug("packing makes no Add, Drop or Bootstrap"))
         }
