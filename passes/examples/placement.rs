@@ -11,8 +11,7 @@ use peregrine_ir::{ConstPool, ConstTensor, Origin, OutputPort, Slots, ValueId};
 use peregrine_passes::fhe::cost::Machine;
 use peregrine_passes::fhe::level::Precision;
 use peregrine_passes::fhe::pack::pack;
-use peregrine_passes::fhe::place::search::NARROW;
-use peregrine_passes::fhe::place::{self, Workload, chains};
+use peregrine_passes::fhe::place::{self, Workload};
 use peregrine_passes::fhe::refresh_cost::{Together, bootstrap_seconds};
 use peregrine_passes::tensor::interp::channels_of;
 
@@ -151,11 +150,7 @@ fn report(graph: &TensorGraph, degree: usize, rings: &[u32]) -> Result<(), Failu
         let packed = pack(graph, &ranges, 1 << (log_n - 1))?;
         let workload =
             Workload::of(&packed, Precision::of_degree(degree as u32), Slots::new(1 << (log_n - 1))?)?;
-        let placed = chains::candidates(log_n, &workload).into_iter().filter_map(|candidate| {
-            let placement = workload.place(&candidate.params, &machine, candidate.inputs_at, NARROW)?;
-            placement.refreshes().then_some((candidate, placement))
-        });
-        let best = placed.min_by(|a, b| a.1.seconds.total_cmp(&b.1.seconds));
+        let best = workload.best(log_n, &machine, 1).pop();
         let Some((candidate, placement)) = best else {
             println!("{:<18} N = 2^{log_n}: no placement", graph.name);
             continue;

@@ -236,8 +236,12 @@ fn fit_activations(
     Ok(Some(report))
 }
 
-/// The highest degree whose prime chain fits, found on a copy with stand-in coefficients: levels depend on degrees only.
+/// The highest degree whose prime chain fits, found on a copy with stand-in coefficients: levels depend on degrees only. With
+/// bootstrapping any depth fits.
 fn deepest_degree(graph: &TensorGraph, options: &Options) -> Result<u32, PipelineError> {
+    if options.plan == Plan::Bootstrapped {
+        return Ok(DEGREES_TRIED[0]);
+    }
     let ranges: Vec<Vec<f64>> =
         graph.nodes.values().map(|n| vec![1.0; interp::channels_of(&n.ty.shape).0]).collect();
     for degree in DEGREES_TRIED {

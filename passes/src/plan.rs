@@ -14,8 +14,8 @@ use crate::fhe::cost::Prediction;
 use crate::fhe::key_front::{self, FrontPoint, KeyBudget, Keyed};
 use crate::fhe::level::{self, Precision};
 use crate::fhe::place::chains::Candidate;
-use crate::fhe::place::search::{NARROW, Placement, WIDTH};
-use crate::fhe::place::{self, Workload, chains};
+use crate::fhe::place::search::Placement;
+use crate::fhe::place::{self, Workload};
 use crate::fhe::{LowerError, emit, pack, params};
 use crate::pipeline::{Observer, Options, PipelineError, Snapshot, invalid};
 
@@ -217,23 +217,8 @@ impl Subject<'_> {
         for log_n in BOOTSTRAPPING_LOG_N {
             let packed = pack::pack(self.graph, self.ranges, 1 << (log_n - 1))?;
             let workload = Workload::of(&packed, self.precision, slots_of(log_n)?)?;
-            let machine = &self.options.machine;
-            let mut placed: Vec<(Candidate, Placement)> = Vec::new();
-            for candidate in chains::candidates(log_n, &workload) {
-                let Candidate { params, inputs_at } = &candidate;
-                let placement = workload.place(params, machine, *inputs_at, NARROW);
-                placed.extend(placement.map(|placement| (candidate, placement)));
-            }
-            // Where the chain is long enough without refreshes, the leveled plan does better; it is here if nothing else is.
-            if placed.iter().any(|(_, placement)| placement.refreshes()) {
-                placed.retain(|(_, placement)| placement.refreshes());
-            }
-            placed.sort_by(|a, b| a.1.seconds.total_cmp(&b.1.seconds));
-            for (Candidate { params, inputs_at }, narrow) in placed.into_iter().take(EMITTED) {
-                let placement = match narrow.gap() > 0.0 {
-                    true => workload.place(&params, machine, inputs_at, WIDTH).unwrap_or(narrow),
-                    false => narrow,
-                };
+            let placed = workload.best(log_n, &self.options.machine, EMITTED);
+            for (Candidate { params, .. }, placement) in placed {
                 let better = |finished: &Finished, best: &Finished| {
                     (finished.refreshes(), best.score()) > (best.refreshes(), finished.score())
                 };
