@@ -1,8 +1,9 @@
 //! Fully connected layers: Gemm and MatMul with a constant.
 
-use peregrine_ir::ValueId;
 use peregrine_ir::tensor::{Conv, TensorOp};
+use peregrine_ir::{AxisMap, Separable, ValueId};
 
+use super::{axis_refusal, image_shape};
 use crate::onnx::error::Refusal;
 use crate::onnx::node::NodeView;
 use crate::onnx::tensor::Constant;
@@ -49,6 +50,9 @@ pub(super) fn matmul(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Re
             "attention-like products are not supported: remove the layer",
         ));
     }
+    if !encrypted(t.value(node, 0)?) {
+        return from_left(t, node);
+    }
     let shape = t.data_shape(node, 0)?;
     let b = t.constant(node, 1)?;
     let &[rows, columns] = b.shape() else {
@@ -58,7 +62,53 @@ pub(super) fn matmul(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Re
     if shape.len() == 2 {
         return Ok(Value::Data(matrix.apply(t, node, None)?));
     }
+    if let Value::Data(x) = *t.value(node, 0)?
+        && shape.len() == 4
+    {
+        check_inner(shape[3], rows)?;
+        return along(t, node, x, 2, &matrix);
+    }
     matrix.per_pixel(t, node, &shape)
+}
+
+/// A constant matrix times a map: it mixes rows; times channels over pixels in one axis: a 1x1 convolution.
+fn from_left(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refusal> {
+    let a = t.constant(node, 0)?;
+    let &[out, inner] = a.shape() else {
+        return Err(Refusal::new("its constant is no matrix", "swap the operands"));
+    };
+    let shape = t.data_shape(node, 1)?;
+    let matrix = Matrix { weights: a.to_f32(), out, inner };
+    match shape[..] {
+        [1, _, rows, _] => {
+            check_inner(rows, inner)?;
+            let x = t.data(node, 1)?;
+            along(t, node, x, 1, &matrix)
+        }
+        [1, channels, pixels] => {
+            check_inner(channels, inner)?;
+            let last = t.view(node, 1)?.permuted(&[0, 2, 1]);
+            let product = matrix.per_pixel_of(t, node, &last, &[1, pixels, channels])?;
+            t.moved(product.permuted(&[0, 2, 1]))
+        }
+        _ => Err(Refusal::new("its encrypted operand is neither a map nor a row", "swap the operands")),
+    }
+}
+
+/// The matrix along one of channels, rows and columns of a map.
+fn along(
+    t: &mut Translator,
+    node: NodeView<'_>,
+    x: ValueId,
+    axis: usize,
+    matrix: &Matrix,
+) -> Result<Value, Refusal> {
+    let extents = image_shape(t.shape(x))?;
+    let mut maps = extents.map(|extent| AxisMap::identity(extent as u32));
+    let place = |i: usize| (i / matrix.inner) as i64;
+    let entries = matrix.weights.iter().enumerate().map(|(i, &w)| (place(i), (i % matrix.inner) as i64, w));
+    maps[axis] = AxisMap::collect(matrix.inner as u32, matrix.out as u32, entries).map_err(axis_refusal)?;
+    t.emit_value(node, TensorOp::Separable(Separable { maps }), &[x])
 }
 
 /// Weights `[out, inner]`.
@@ -122,12 +172,23 @@ impl Matrix {
 
     /// The product along the last axis of a tensor of more than two: a 1x1 convolution.
     fn per_pixel(&self, t: &mut Translator, node: NodeView<'_>, shape: &[usize]) -> Result<Value, Refusal> {
+        let view = t.view(node, 0)?;
+        let product = self.per_pixel_of(t, node, &view, shape)?;
+        t.moved(product)
+    }
+
+    fn per_pixel_of(
+        &self,
+        t: &mut Translator,
+        node: NodeView<'_>,
+        view: &View,
+        shape: &[usize],
+    ) -> Result<View, Refusal> {
         let (rank, Some(&inner)) = (shape.len(), shape.last()) else { return Err(one_row()) };
         if shape[0] != 1 {
             return Err(one_row());
         }
         check_inner(inner, self.inner)?;
-        let view = t.view(node, 0)?;
         let pixels = elements(&shape[1..rank - 1]);
         let map = view.parts.iter().map(|p| t.shape(p.base).to_vec()).find_map(|base| match base[..] {
             [1, _, h, w] if h * w == pixels => Some([h, w]),
@@ -142,7 +203,7 @@ impl Matrix {
         let y = t.emit(node, TensorOp::Conv(conv), &[x])?;
         let unfolded = [&[1, self.out], &shape[1..rank - 1]].concat();
         let last: Vec<usize> = std::iter::once(0).chain(2..rank).chain([1]).collect();
-        t.moved(View::of(y, &[1, self.out, h, w]).reshaped(unfolded).permuted(&last))
+        Ok(View::of(y, &[1, self.out, h, w]).reshaped(unfolded).permuted(&last))
     }
 }
 

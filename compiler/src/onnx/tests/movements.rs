@@ -367,3 +367,19 @@ fn weights_in_files_beside_the_model() {
         assert!(error.contains(expected), "{error}");
     }
 }
+
+#[test]
+fn matrices_along_every_axis() {
+    let rows = image(13).weights("a", &[3, 4]).node("MatMul", &["a", "x"], "y", vec![]);
+    assert_eq!(count(&rows.check(), "separable"), 1);
+    let columns = image(13).weights("a", &[5, 2]).node("MatMul", &["x", "a"], "y", vec![]);
+    assert_eq!(count(&columns.check(), "separable"), 1);
+    let channels = image(13)
+        .ints("flat", &[1, 6, 20])
+        .ints("map", &[1, 3, 4, 5])
+        .weights("a", &[3, 6])
+        .node("Reshape", &["x", "flat"], "f", vec![])
+        .node("MatMul", &["a", "f"], "m", vec![])
+        .node("Reshape", &["m", "map"], "y", vec![]);
+    assert_eq!(count(&channels.check(), "conv"), 1);
+}
