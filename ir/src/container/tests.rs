@@ -135,9 +135,9 @@ fn foreign_files_and_versions_are_named() {
     assert!(matches!(error, ContainerError::Frame { source: FrameError::Magic, .. }));
     assert!(error.to_string().contains("not a .fhe file"), "{error}");
     let mut bytes = sample_bytes();
-    bytes[8] = 2;
+    bytes[8] = 1;
     let error = read_bytes(&bytes).unwrap_err();
-    assert!(matches!(error, ContainerError::Frame { source: FrameError::Version { found: 2 }, .. }));
+    assert!(matches!(error, ContainerError::Frame { source: FrameError::Version { found: 1 }, .. }));
     let mut bytes = sample_bytes();
     *bytes.last_mut().unwrap() ^= 1;
     let error = read_bytes(&bytes).unwrap_err();

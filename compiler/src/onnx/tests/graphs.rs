@@ -191,7 +191,14 @@ fn check_program(name: &str) {
 
 #[test]
 fn programs_of_shallow_graphs_give_what_tract_gives() {
-    for name in ["polyact_tiny", "tf_nhwc_tiny_poly2", "nms_tiny_poly2"] {
+    for name in [
+        "polyact_tiny",
+        "tf_nhwc_tiny_poly2",
+        "nms_tiny_poly2",
+        "segmenter_tiny_poly2",
+        "option_a_tiny_poly2",
+        "unet_tiny_poly2",
+    ] {
         check_program(name);
     }
 }
