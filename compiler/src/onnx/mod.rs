@@ -8,6 +8,7 @@ pub(crate) mod load;
 mod meta;
 mod node;
 mod ops;
+mod poly_act;
 mod split;
 mod tensor;
 #[cfg(test)]
@@ -16,14 +17,15 @@ mod translate;
 
 use std::collections::BTreeMap;
 
-use peregrine_ir::client::ImageSpec;
+use peregrine_ir::client::{ImageSpec, RangeRecord};
 use peregrine_ir::tensor::TensorGraph;
 use tract_onnx::pb::StringStringEntryProto;
 
 pub use error::{ImportError, Refusal, UnsupportedNode, UnsupportedNodes};
-pub use export::{ExportError, export};
+pub use export::{ExportError, export, export_tuned};
 pub use load::{MAX_OPSET, MIN_OPSET, ModelInput};
 pub use meta::{CHANNELS, ImageOverrides, LABELS, MEAN, STD, parse_labels};
+pub use poly_act::{POLY_ACT_DOMAIN, TUNED_DEGREE, TUNED_ORIGINAL, TUNED_RANGES, ranges_text};
 pub use split::ClientSplit;
 
 use crate::oracle::encode;
@@ -57,6 +59,8 @@ pub struct Imported {
     pub image: Option<ImageSpec>,
     /// Class names.
     pub labels: Vec<String>,
+    /// Ranges that a tuned model carries for its activations and outputs; empty for others.
+    pub ranges: Vec<RangeRecord>,
     /// The whole model with batch 1 and fixed shapes, which tract runs as it is.
     pub model: Vec<u8>,
     /// Metadata properties of the file.
@@ -102,6 +106,7 @@ pub fn import_with(bytes: &[u8], options: &ImportOptions) -> Result<Imported, Im
     Ok(Imported {
         image: meta::image_spec(&model.proto, &input.shape, &options.image)?,
         labels: meta::labels(&model.proto)?,
+        ranges: poly_act::ranges(&model.proto)?,
         outputs: model.graph().output.iter().map(|o| o.name.clone()).collect(),
         input: input.clone(),
         head: head.map(|head| head.bytes),
