@@ -25,6 +25,13 @@ impl Ciphertext {
         &self.scale
     }
 
+    /// The same residues read at another scale: the message is multiplied by the old scale over the new one.
+    #[must_use]
+    pub fn read_at(mut self, scale: Scale) -> Ciphertext {
+        self.scale = scale;
+        self
+    }
+
     /// The part without the secret.
     pub fn c0(&self) -> &RnsPoly<Ntt> {
         &self.c0

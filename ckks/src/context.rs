@@ -38,11 +38,11 @@ impl fmt::Debug for Context {
     }
 }
 
-fn tables(primes: &[u64], n: usize) -> Result<Vec<NttTable>, Error> {
+fn tables(primes: &[u64], n: usize, kernels: Kernels) -> Result<Vec<NttTable>, Error> {
     let table = |&prime: &u64| {
         let error = Error::Ntt { modulus: prime, n };
         let Ok(modulus) = Modulus::new(prime) else { return Err(error) };
-        NttTable::new(n, modulus).map_err(|_| error)
+        NttTable::new(n, modulus, kernels).map_err(|_| error)
     };
     primes.par_iter().map(table).collect()
 }
@@ -62,7 +62,7 @@ impl Context {
     /// As [`new`](Self::new).
     pub fn with_kernels(params: &Params, kernels: Kernels) -> Result<Context, Error> {
         let n = params.n();
-        let (q, p) = (tables(params.q(), n)?, tables(params.p(), n)?);
+        let (q, p) = (tables(params.q(), n, kernels)?, tables(params.p(), n, kernels)?);
         let q_moduli: Vec<Modulus> = q.iter().map(|table| *table.modulus()).collect();
         let p_moduli: Vec<Modulus> = p.iter().map(|table| *table.modulus()).collect();
         let inverses = |l: usize| -> Vec<ShoupFactor> {
@@ -163,9 +163,7 @@ impl Context {
     /// NTT values to coefficients, limbs in parallel.
     pub fn inverse(&self, mut poly: RnsPoly<Ntt>) -> RnsPoly<Coeff> {
         let q_limbs = poly.q_limbs();
-        let kernels = self.kernels();
-        let invert = |(i, limb): (usize, &mut [u64])| self.table(q_limbs, i).inverse(limb, kernels);
-        poly.par_limbs_mut().enumerate().for_each(invert);
+        poly.par_limbs_mut().enumerate().for_each(|(i, limb)| self.table(q_limbs, i).inverse(limb));
         poly.into_domain()
     }
 

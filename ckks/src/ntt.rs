@@ -1,11 +1,11 @@
-//! The negacyclic number theoretic transform, on `tfhe-ntt`.
+//! The negacyclic number theoretic transform: our own vector code where the machine has it, else `tfhe-ntt`.
 //!
 //! Values come in bit-reversed order: `forward(f)[i] = f(psi^(2*brv(i)+1))` for the primitive `2n`-th root `psi` the
 //! library picked. A polynomial of the subring `Z[X^g]`, `g = n/m`, is transformed at size `m`: its value `a` stands
 //! for positions `a*g .. (a+1)*g` of the transform of size `n`.
 
 use crate::arith::{Modulus, ShoupFactor};
-use crate::kernels::Kernels;
+use crate::kernels::{Kernels, VectorNtt};
 use crate::ring::automorphism::Automorphism;
 use std::sync::OnceLock;
 use tfhe_ntt::prime64::Plan;
@@ -31,34 +31,71 @@ pub enum NttError {
 #[derive(Debug)]
 pub struct NttTable {
     modulus: Modulus,
-    plan: Plan,
+    kernels: Kernels,
+    engine: Engine,
+    n: usize,
     psi: u64,
     inverse_n: ShoupFactor,
     /// By `log2` of the size; built at first use.
-    subrings: Box<[OnceLock<Option<Subring>>]>,
+    subrings: Box<[OnceLock<Option<Engine>>]>,
 }
 
-/// A smaller transform and the permutation from the library's root to `psi^(n/m)`.
+/// What computes a transform.
 #[derive(Debug)]
-struct Subring {
-    plan: Plan,
-    to_our_root: Option<Automorphism>,
+enum Engine {
+    Vector(VectorNtt),
+    /// The permutation leads from the library's root to ours.
+    Library {
+        plan: Plan,
+        to_our_root: Option<Automorphism>,
+    },
+}
+
+impl Engine {
+    /// The transform of size `n` with the root `psi`; None if the library has none.
+    fn new(n: usize, modulus: &Modulus, psi: u64, kernels: Kernels) -> Option<Self> {
+        if let Some(vector) = kernels.ntt(n, modulus, psi) {
+            return Some(Engine::Vector(vector));
+        }
+        let plan = Plan::try_new(n, modulus.value())?;
+        let library = library_root(&plan);
+        let square = modulus.mul(library, library);
+        let odd_powers = std::iter::successors(Some(library), |&power| Some(modulus.mul(power, square)));
+        let exponent = 2 * odd_powers.take(n).position(|power| power == psi)? as u32 + 1;
+        let to_our_root = (exponent != 1).then(|| Automorphism::new(n, exponent));
+        Some(Engine::Library { plan, to_our_root })
+    }
+
+    fn forward(&self, limbs: &mut [&mut [u64]]) {
+        match self {
+            Engine::Vector(vector) => vector.forward(limbs),
+            Engine::Library { plan, to_our_root } => {
+                for limb in limbs {
+                    plan.fwd(limb);
+                    if let Some(permutation) = to_our_root {
+                        let library_order = limb.to_vec();
+                        Kernels::scalar().permute(limb, &library_order, permutation);
+                    }
+                }
+            }
+        }
+    }
 }
 
 impl NttTable {
-    /// Precomputes the roots for ring degree `n`.
-    pub fn new(n: usize, modulus: Modulus) -> Result<Self, NttError> {
-        let unsupported = NttError::Unsupported { modulus: modulus.value(), n };
-        let plan = Plan::try_new(n, modulus.value()).ok_or(unsupported)?;
-        let psi = library_root(&plan);
+    /// Precomputes the roots for ring degree `n`. The root is the library's, whatever computes the transform.
+    pub fn new(n: usize, modulus: Modulus, kernels: Kernels) -> Result<Self, NttError> {
+        let unsupported = || NttError::Unsupported { modulus: modulus.value(), n };
+        let psi = library_root(&Plan::try_new(n, modulus.value()).ok_or_else(unsupported)?);
+        let engine = Engine::new(n, &modulus, psi, kernels).ok_or_else(unsupported)?;
         let inverse_n = modulus.factor(modulus.inv(n as u64));
         let subrings = (0..n.trailing_zeros()).map(|_| OnceLock::new()).collect();
-        Ok(Self { modulus, plan, psi, inverse_n, subrings })
+        Ok(Self { modulus, kernels, engine, n, psi, inverse_n, subrings })
     }
 
     /// Ring degree.
     pub fn n(&self) -> usize {
-        self.plan.ntt_size()
+        self.n
     }
 
     /// The prime.
@@ -71,25 +108,30 @@ impl NttTable {
         self.psi
     }
 
-    /// `1/n mod q`, the factor [`NttTable::inverse_unscaled`] leaves out.
-    pub fn inverse_n(&self) -> ShoupFactor {
-        self.inverse_n
-    }
-
     /// Coefficients to values, in place. `limb` holds `n` residues.
     pub fn forward(&self, limb: &mut [u64]) {
-        self.plan.fwd(limb);
+        self.engine.forward(&mut [limb]);
+    }
+
+    /// [`forward`](Self::forward) for several limbs, which share the reading of the tables.
+    pub fn forward_all(&self, limbs: &mut [&mut [u64]]) {
+        self.engine.forward(limbs);
     }
 
     /// Values to coefficients, in place.
-    pub fn inverse(&self, limb: &mut [u64], kernels: Kernels) {
-        self.plan.inv(limb);
-        kernels.mul_scalar_assign(&self.modulus, limb, self.inverse_n);
+    pub fn inverse(&self, limb: &mut [u64]) {
+        self.inverse_times(limb, self.inverse_n);
     }
 
-    /// Values to `n` times the coefficients, in place, for callers that fold `1/n` into a later factor.
-    pub fn inverse_unscaled(&self, limb: &mut [u64]) {
-        self.plan.inv(limb);
+    /// Values to `n * factor` times the coefficients, in place.
+    pub fn inverse_times(&self, limb: &mut [u64], factor: ShoupFactor) {
+        match &self.engine {
+            Engine::Vector(vector) => vector.inverse(limb, factor),
+            Engine::Library { plan, .. } => {
+                plan.inv(limb);
+                self.kernels.mul_scalar_assign(&self.modulus, limb, factor);
+            }
+        }
     }
 
     /// Transforms the subring polynomial with coefficients `limb[k]` at `X^(k*n/m)`, `m = limb.len()`, in place.
@@ -122,33 +164,15 @@ impl NttTable {
     }
 
     fn transform_subring(&self, limb: &mut [u64]) {
-        let slot = &self.subrings[limb.len().trailing_zeros() as usize];
-        let Some(subring) = slot.get_or_init(|| self.build_subring(limb.len())) else {
+        let m = limb.len();
+        let build = || {
+            let psi = self.modulus.pow(self.psi, (self.n() / m) as u64);
+            Engine::new(m, &self.modulus, psi, self.kernels)
+        };
+        let Some(engine) = self.subrings[m.trailing_zeros() as usize].get_or_init(build) else {
             unreachable!("a prime = 1 mod 2n has a transform of every size 16 <= m <= n");
         };
-        subring.plan.fwd(limb);
-        if let Some(permutation) = &subring.to_our_root {
-            let library_order = limb.to_vec();
-            Kernels::scalar().permute(limb, &library_order, permutation);
-        }
-    }
-
-    fn build_subring(&self, m: usize) -> Option<Subring> {
-        let plan = Plan::try_new(m, self.modulus.value())?;
-        let library = library_root(&plan);
-        let ours = self.modulus.pow(self.psi, (self.n() / m) as u64);
-        let square = self.modulus.mul(library, library);
-        let mut power = library;
-        let mut exponent = 1u32;
-        while power != ours {
-            power = self.modulus.mul(power, square);
-            exponent += 2;
-            if exponent as usize > 2 * m {
-                return None;
-            }
-        }
-        let to_our_root = (exponent != 1).then(|| Automorphism::new(m, exponent));
-        Some(Subring { plan, to_our_root })
+        engine.forward(&mut [limb]);
     }
 }
 
@@ -185,8 +209,43 @@ mod tests {
         (i as u64).reverse_bits() >> (64 - n.trailing_zeros())
     }
 
+    fn table_of(n: usize, prime: u64, kernels: Kernels) -> NttTable {
+        NttTable::new(n, Modulus::new(prime).expect("odd"), kernels).expect("prime = 1 mod 2N")
+    }
+
     fn table(prime: u64) -> NttTable {
-        NttTable::new(N, Modulus::new(prime).expect("odd")).expect("prime = 1 mod 2N")
+        table_of(N, prime, Kernels::detect())
+    }
+
+    /// A prime of 50 bits that has transforms of every size tested.
+    const LARGE: u64 = 1_125_899_903_827_969;
+
+    #[test]
+    fn every_path_and_size_gives_the_bits_of_the_library() {
+        for log_n in 4..=16 {
+            let n = 1 << log_n;
+            let library = table_of(n, LARGE, Kernels::scalar());
+            let q = *library.modulus();
+            let mut limbs: Vec<Vec<u64>> = (0..3).map(|seed| residues(n, &q, seed)).collect();
+            limbs[1].fill(q.value() - 1);
+            let mut expected = limbs.clone();
+            expected.iter_mut().for_each(|limb| library.forward(limb));
+            for kernels in Kernels::available() {
+                let table = table_of(n, LARGE, kernels);
+                assert_eq!(table.psi(), library.psi());
+                let mut values = limbs.clone();
+                table.forward_all(&mut values.iter_mut().map(Vec::as_mut_slice).collect::<Vec<_>>());
+                assert!(values == expected, "{kernels:?}, size {n}");
+                let factor = q.factor(q.mul(q.inv(n as u64), 12345));
+                for (values, limb) in values.iter_mut().zip(&limbs) {
+                    table.inverse_times(values, factor);
+                    assert!(
+                        values.iter().zip(limb).all(|(&got, &x)| got == q.mul(x, 12345)),
+                        "{kernels:?}, size {n}"
+                    );
+                }
+            }
+        }
     }
 
     #[test]
@@ -201,11 +260,8 @@ mod tests {
             for (i, &value) in values.iter().enumerate() {
                 assert_eq!(value, evaluate(&q, &f, q.pow(table.psi(), 2 * brv(i, N) + 1)));
             }
-            for kernels in Kernels::available() {
-                let mut back = values.clone();
-                table.inverse(&mut back, kernels);
-                assert_eq!(back, f);
-            }
+            table.inverse(&mut values);
+            assert_eq!(values, f);
         }
     }
 
@@ -226,7 +282,7 @@ mod tests {
         table.forward(&mut a);
         table.forward(&mut b);
         Kernels::detect().mul_assign(&q, &mut a, &b);
-        table.inverse(&mut a, Kernels::detect());
+        table.inverse(&mut a);
         for (value, wide) in a.iter().zip(expected) {
             let modulus = BigInt::from(q.value());
             assert_eq!(BigInt::from(*value), ((wide % &modulus) + &modulus) % &modulus);
@@ -240,7 +296,7 @@ mod tests {
             let mut limb = vec![fill; N];
             table.forward(&mut limb);
             assert!(limb.iter().all(|&x| x < table.modulus().value()));
-            table.inverse(&mut limb, Kernels::detect());
+            table.inverse(&mut limb);
             assert_eq!(limb, vec![fill; N]);
         }
     }
@@ -269,7 +325,7 @@ mod tests {
     fn a_prime_without_roots_is_refused() {
         let q = Modulus::new(12289).expect("odd");
         assert_eq!(
-            NttTable::new(1 << 14, q).err(),
+            NttTable::new(1 << 14, q, Kernels::detect()).err(),
             Some(NttError::Unsupported { modulus: 12289, n: 1 << 14 })
         );
     }

@@ -16,10 +16,11 @@ use peregrine_passes::tensor::ranges::{measure_ranges, record_of};
 use crate::error::CompileError;
 use crate::fidelity;
 use crate::gate::{self, GateReport, Subject, Tolerance};
-use crate::inputs::{InputFormat, read_calibration, read_sample, synthetic};
+use crate::inputs::{self, read_calibration, read_sample, synthetic};
 use crate::onnx::{Imported, export, import_with, parse_labels};
 use crate::options::CompileOptions;
 use crate::oracle::Tract;
+use crate::precision;
 
 /// Is shown the text of each graph that `--dump-ir` asks for, with the name of the pass that made it.
 pub type DumpSink<'s> = &'s mut dyn FnMut(&str, &str);
@@ -51,7 +52,7 @@ pub fn prepare(options: &CompileOptions) -> Result<Prepared, CompileError> {
     let bytes = read(&options.model)?;
     let import = import_with(&bytes, &options.import);
     let imported = import.map_err(|source| CompileError::Import { path: options.model.clone(), source })?;
-    let format = InputFormat { shape: &imported.input.shape, image: imported.image.as_ref() };
+    let format = inputs::format(&imported.input.shape, imported.image.as_ref());
     let labels = match &options.labels {
         Some(path) => labels(path)?,
         None => imported.labels.clone(),
@@ -107,7 +108,10 @@ pub fn lower(
     dump: DumpSink<'_>,
 ) -> Result<Lowered, CompileError> {
     let stand_in = stand_in(prepared)?;
-    let compiled = run_pipeline(prepared, &stand_in, options, dump, &mut |_| {})?;
+    let mut compiled = run_pipeline(prepared, &stand_in, options, dump, &mut |_| {})?;
+    if let Some(bits) = options.precision {
+        precision::choose(&mut compiled, prepared, &settings(options), bits)?;
+    }
     let ranges = match &prepared.calibration {
         Some(batch) => ranges(&compiled.polynomial, &compiled, batch)?,
         None => recorded_ranges(&compiled.polynomial, &prepared.imported.ranges),
@@ -131,7 +135,7 @@ pub fn polynomial_model(
         (Ok(compiled), _) => Ok(compiled.polynomial),
         (
             Err(CompileError::Pipeline(PipelineError::Lower(
-                LowerError::TooDeep { .. } | LowerError::Unsupported { .. },
+                LowerError::TooDeep { .. } | LowerError::NoPlacement { .. } | LowerError::Unsupported { .. },
             ))),
             Some(graph),
         ) => Ok(graph),
@@ -164,10 +168,7 @@ fn run_pipeline(
             dump(pass, &text(snapshot));
         }
     };
-    let mut settings = pipeline::Options::default();
-    if let Some(degree) = options.degree {
-        settings.fit = Fit::With(FitOptions::of_degree(degree));
-    }
+    let settings = settings(options);
     let calibration = match &prepared.calibration {
         Some(batch) => Calibration::Data(batch),
         None if prepared.imported.ranges.is_empty() => Calibration::StandIn(stand_in),
@@ -179,6 +180,14 @@ fn run_pipeline(
         Some(point) => Err(CompileError::UnknownPass { pass: point.pass.clone(), known: passes.join(", ") }),
         None => Ok(compiled),
     }
+}
+
+fn settings(options: &CompileOptions) -> pipeline::Options {
+    let mut settings = pipeline::Options { plan: options.plan, ..pipeline::Options::default() };
+    if let Some(degree) = options.degree {
+        settings.fit = Fit::With(FitOptions::of_degree(degree));
+    }
+    settings
 }
 
 fn text(snapshot: Snapshot<'_>) -> String {

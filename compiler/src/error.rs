@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
+use peregrine_data::DataError;
 use peregrine_ir::container::ContainerError;
+use peregrine_ir::program::ClearError;
 use peregrine_passes::PassError;
 use peregrine_passes::fhe::LowerError;
 use peregrine_passes::pipeline::PipelineError;
@@ -10,7 +12,6 @@ use thiserror::Error;
 
 use crate::fidelity::FidelityError;
 use crate::gate::GateError;
-use crate::inputs::InputError;
 use crate::onnx::{ExportError, ImportError};
 use crate::oracle::OracleError;
 
@@ -65,7 +66,7 @@ pub enum CompileError {
     },
     /// A sample or calibration file is refused.
     #[error(transparent)]
-    Input(#[from] InputError),
+    Input(#[from] DataError),
     /// The client's head does not run.
     #[error("the model's input normalisation cannot be run: {0}")]
     Head(OracleError),
@@ -88,6 +89,19 @@ pub enum CompileError {
         /// Passes that ran.
         known: String,
     },
+    /// No scales keep the precision that was asked for.
+    #[error(
+        "no scales of data and weights keep {wanted} bits of the output: the most precise plan is predicted to keep {most:.1}; ask for less with --precision, or lower --degree"
+    )]
+    Precision {
+        /// Bits asked for.
+        wanted: f64,
+        /// Most that a plan keeps.
+        most: f64,
+    },
+    /// A program does not run in the clear: a bug.
+    #[error("compiler bug: the program does not run in the clear: {0}")]
+    Clear(ClearError),
     /// The imported model is not the original.
     #[error(transparent)]
     Fidelity(#[from] FidelityError),
@@ -97,6 +111,12 @@ pub enum CompileError {
     /// The polynomial model cannot be written as ONNX.
     #[error(transparent)]
     Export(#[from] ExportError),
+    /// The report cannot be serialised.
+    #[error("compiler bug: the report cannot be written as JSON: {why}")]
+    Report {
+        /// What is wrong.
+        why: String,
+    },
     /// The artefact cannot be written.
     #[error("cannot write the artefact: {0}")]
     Container(#[from] ContainerError),
@@ -113,10 +133,12 @@ impl CompileError {
             | Self::UnknownPass { .. } => Blame::User,
             Self::Import { .. } | Self::Head(_) | Self::Container(_) => Blame::User,
             Self::Pipeline(error) => pipeline_blame(error),
-            Self::Gate(GateError::Tolerance { .. }) => Blame::Limit,
+            Self::Gate(GateError::Tolerance { .. }) | Self::Precision { .. } => Blame::Limit,
             Self::Gate(GateError::Pass(error)) => pass_blame(error),
             Self::Fidelity(FidelityError::Graph(error)) => pass_blame(error),
-            Self::Fidelity(_) | Self::Gate(_) | Self::Export(_) => Blame::Bug,
+            Self::Fidelity(_) | Self::Gate(_) | Self::Export(_) | Self::Report { .. } | Self::Clear(_) => {
+                Blame::Bug
+            }
         }
     }
 }
@@ -124,7 +146,7 @@ impl CompileError {
 fn pipeline_blame(error: &PipelineError) -> Blame {
     match error {
         PipelineError::Tensor(error) => pass_blame(error),
-        PipelineError::Lower(LowerError::TooDeep { .. }) => Blame::Limit,
+        PipelineError::Lower(LowerError::TooDeep { .. } | LowerError::NoPlacement { .. }) => Blame::Limit,
         PipelineError::Lower(LowerError::Bug(_)) | PipelineError::Invalid { .. } => Blame::Bug,
         PipelineError::Lower(LowerError::Unsupported { .. }) | PipelineError::MissingCalibration { .. } => {
             Blame::User

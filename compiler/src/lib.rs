@@ -21,4 +21,5 @@ pub mod inputs;
 pub mod onnx;
 pub mod options;
 pub mod oracle;
+pub mod precision;
 pub mod report;

@@ -8,10 +8,11 @@ use std::process::ExitCode;
 use clap::Parser;
 use peregrine_compiler::driver::{self, Lowered, Prepared};
 use peregrine_compiler::error::CompileError;
+use peregrine_compiler::gate::GateReport;
 use peregrine_compiler::gate::{self, Tolerance};
-use peregrine_compiler::onnx::{ClientSplit, ImageOverrides, ImportOptions};
-use peregrine_compiler::options::{Activations, CompileOptions, DumpPoint, Emit, Verify};
-use peregrine_compiler::report;
+use peregrine_compiler::onnx::{ClientSplit, ImageOverrides, ImportOptions, MaxPools};
+use peregrine_compiler::options::{Activations, CompileOptions, DumpPoint, Emit, PlanFlag, ReportTo, Verify};
+use peregrine_compiler::report::{self, Report};
 use peregrine_ir::text::{print_fhe, print_program, print_tensor};
 
 /// Compiles a trained ONNX model into a program for encrypted images at 128-bit security.
@@ -33,6 +34,12 @@ struct Args {
     /// How activations become polynomials
     #[arg(long, value_enum, default_value_t)]
     activations: Activations,
+    /// Leveled, bootstrapped, or as predicted to be cheaper
+    #[arg(long, value_enum, default_value_t)]
+    plan: PlanFlag,
+    /// Bits of the output's range that noise must leave, as the noise model predicts: picks scales of data and weights
+    #[arg(long, value_name = "BITS", value_parser = precision)]
+    precision: Option<f64>,
     /// Degree of the polynomials, 2 to 8
     #[arg(long, value_name = "D", value_parser = clap::value_parser!(u32).range(2..=8))]
     degree: Option<u32>,
@@ -42,9 +49,9 @@ struct Args {
     /// Print the graph after a pass (after:all: after every pass); may be repeated
     #[arg(long, value_name = "after:PASS")]
     dump_ir: Vec<DumpPoint>,
-    /// Print the full report
-    #[arg(long)]
-    report: bool,
+    /// Full report: printed as text, or as json, or written to FILE.html or FILE.json
+    #[arg(long, value_name = "json|FILE.html|FILE.json", num_args = 0..=1, default_missing_value = "text")]
+    report: Option<ReportTo>,
     /// Input (picture or .npy) that the check runs and the artefact carries
     #[arg(long, value_name = "FILE")]
     sample: Option<PathBuf>,
@@ -60,12 +67,25 @@ struct Args {
     /// Shape of the input where the model leaves it open, as in 1x3x224x224
     #[arg(long, value_name = "SHAPE", value_parser = shape)]
     input_shape: Option<Shape>,
+    /// Max pools, which have no encrypted form: refused, or replaced by average pools (which changes the model's answers)
+    #[arg(long, value_enum, default_value_t)]
+    maxpool: MaxPool,
     /// Mean subtracted from pixels after division by 255: one number, or one a channel
     #[arg(long, value_delimiter = ',', allow_negative_numbers = true)]
     mean: Option<Vec<f32>>,
     /// Standard deviation that pixels are divided by after the mean: one number, or one a channel
     #[arg(long, value_delimiter = ',')]
     std: Option<Vec<f32>>,
+}
+
+/// What happens to max pools.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum MaxPool {
+    /// They are refused, unless they run on the client.
+    #[default]
+    Refuse,
+    /// They become average pools of the same window.
+    Avg,
 }
 
 #[derive(Clone, Debug)]
@@ -84,6 +104,11 @@ fn tolerance(text: &str) -> Result<Tolerance, String> {
     value.ok_or_else(|| "a number above 0 and at most 1 is expected".to_owned())
 }
 
+fn precision(text: &str) -> Result<f64, String> {
+    let value = text.parse().ok().filter(|bits: &f64| (1.0..=30.0).contains(bits));
+    value.ok_or_else(|| "a number of bits from 1 to 30 is expected".to_owned())
+}
+
 impl Args {
     fn options(&self) -> CompileOptions {
         CompileOptions {
@@ -92,10 +117,17 @@ impl Args {
                 input_shape: self.input_shape.clone().map(|s| s.0),
                 split: ClientSplit::HeadAndTail,
                 image: ImageOverrides { mean: self.mean.clone(), std: self.std.clone() },
+                max_pools: match self.maxpool {
+                    MaxPool::Refuse => MaxPools::Keep,
+                    MaxPool::Avg => MaxPools::Average,
+                },
+                folder: Some(self.model.parent().map(Path::to_owned).unwrap_or_default()),
             },
             calibrate: self.calibrate.clone(),
             activations: self.activations,
             degree: self.degree,
+            plan: self.plan.into(),
+            precision: self.precision,
             sample: self.sample.clone(),
             labels: self.labels.clone(),
             verify: if self.no_verify {
@@ -134,6 +166,13 @@ fn say(message: &str) {
 fn run(args: &Args) -> Result<(), CompileError> {
     let options = args.options();
     let prepared = driver::prepare(&options)?;
+    if let [first, rest @ ..] = prepared.imported.averaged.as_slice() {
+        let count = rest.len() + 1;
+        say(&format!(
+            "{count} max pool(s) became average pools ({first}{}): fine-tune the model with them for good answers",
+            if rest.is_empty() { "" } else { ", …" }
+        ));
+    }
     let mut dump = |pass: &str, text: &str| {
         let _ = writeln!(io::stdout(), "// after {pass}\n{text}");
     };
@@ -148,14 +187,20 @@ fn run(args: &Args) -> Result<(), CompileError> {
         emit => {
             let lowered = driver::lower(&prepared, &options, &mut dump)?;
             match args.report {
-                true => say(report::report(&prepared, &lowered).trim_end()),
-                false => say(&report::summary(&lowered.compiled)),
+                Some(ReportTo::Text) => {
+                    say(report::text::text(&Report::of(&prepared, &lowered, None)?).trim_end());
+                }
+                Some(ReportTo::Json | ReportTo::HtmlFile(_) | ReportTo::JsonFile(_)) | None => {
+                    say(&report::summary(&lowered.compiled));
+                }
             }
-            match emit {
-                Some(Emit::Fhe) => put(args.output.as_deref(), print_fhe(&lowered.compiled.fhe).as_bytes()),
-                Some(_) => put(args.output.as_deref(), print_program(&lowered.compiled.program).as_bytes()),
-                None => artefact(args, &options, &prepared, lowered),
-            }
+            let text = match emit {
+                Some(Emit::Fhe) => print_fhe(&lowered.compiled.fhe),
+                Some(Emit::Tensor | Emit::Onnx | Emit::Program) => print_program(&lowered.compiled.program),
+                None => return artefact(args, &options, &prepared, lowered),
+            };
+            write_report(args, &prepared, &lowered, None)?;
+            put(args.output.as_deref(), text.as_bytes())
         }
     }
 }
@@ -166,16 +211,49 @@ fn artefact(
     prepared: &Prepared,
     mut lowered: Lowered,
 ) -> Result<(), CompileError> {
-    if let Verify::Gate(tolerance) = options.verify {
-        let report = driver::check(prepared, &lowered, tolerance)?;
-        say(&report.to_string());
-        gate::verdict(&report)?;
+    let check = match options.verify {
+        Verify::Gate(tolerance) => Some(driver::check(prepared, &lowered, tolerance)?),
+        Verify::Skip => None,
+    };
+    if let Some(check) = &check {
+        say(&check.to_string());
+    }
+    // A program that is refused has its report too: it tells why.
+    write_report(args, prepared, &lowered, check.as_ref())?;
+    if let Some(check) = &check {
+        gate::verdict(check)?;
     }
     let path = args.output.clone().unwrap_or_else(|| args.model.with_extension("fhe"));
     let client = driver::client_part(prepared, std::mem::take(&mut lowered.ranges));
     driver::write_artefact(&path, &lowered, &client)?;
     say(&format!("wrote {}", path.display()));
     Ok(())
+}
+
+/// Writes the report where it was asked for; the text was said before.
+fn write_report(
+    args: &Args,
+    prepared: &Prepared,
+    lowered: &Lowered,
+    check: Option<&GateReport>,
+) -> Result<(), CompileError> {
+    let make = || Report::of(prepared, lowered, check);
+    let (path, text) = match &args.report {
+        None | Some(ReportTo::Text) => return Ok(()),
+        Some(ReportTo::Json) => (None, json(&make()?)?),
+        Some(ReportTo::JsonFile(path)) => (Some(path.as_path()), json(&make()?)?),
+        Some(ReportTo::HtmlFile(path)) => (Some(path.as_path()), report::html::page(&make()?)),
+    };
+    put(path, text.as_bytes())?;
+    if let Some(path) = path {
+        say(&format!("wrote {}", path.display()));
+    }
+    Ok(())
+}
+
+fn json(report: &Report) -> Result<String, CompileError> {
+    let text = serde_json::to_string(report).map_err(|e| CompileError::Report { why: e.to_string() })?;
+    Ok(text + "\n")
 }
 
 /// Writes to a file, or to standard output without one.

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
+pub use peregrine_passes::plan::Plan;
+
 use crate::gate::Tolerance;
 use crate::onnx::ImportOptions;
 
@@ -12,6 +14,28 @@ pub enum Activations {
     /// Per-channel least-squares fits on calibrated ranges.
     #[default]
     Fit,
+}
+
+/// How the depth of a model is paid for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum PlanFlag {
+    /// As predicted to be cheaper.
+    #[default]
+    Auto,
+    /// With a chain of primes for the whole model.
+    Leveled,
+    /// With bootstrapping.
+    Bootstrapped,
+}
+
+impl From<PlanFlag> for Plan {
+    fn from(flag: PlanFlag) -> Self {
+        match flag {
+            PlanFlag::Auto => Self::Auto,
+            PlanFlag::Leveled => Self::Leveled,
+            PlanFlag::Bootstrapped => Self::Bootstrapped,
+        }
+    }
 }
 
 /// What is written.
@@ -25,6 +49,37 @@ pub enum Emit {
     Program,
     /// The polynomial model as plain ONNX.
     Onnx,
+}
+
+/// Where the report goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReportTo {
+    /// To the terminal, as text.
+    Text,
+    /// To standard output, as JSON.
+    Json,
+    /// To a page.
+    HtmlFile(PathBuf),
+    /// To a file, as JSON.
+    JsonFile(PathBuf),
+}
+
+impl FromStr for ReportTo {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let path = PathBuf::from(text);
+        let ending = path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
+        match (text, ending.as_deref()) {
+            ("text", _) => Ok(Self::Text),
+            ("json", _) => Ok(Self::Json),
+            (_, Some("html" | "htm")) => Ok(Self::HtmlFile(path)),
+            (_, Some("json")) => Ok(Self::JsonFile(path)),
+            (_, _) => {
+                Err("json, FILE.html or FILE.json is expected; put the model before a bare --report"
+                    .to_owned())
+            }
+        }
+    }
 }
 
 /// Which graphs are dumped.
@@ -78,6 +133,10 @@ pub struct CompileOptions {
     pub activations: Activations,
     /// Degree of fitted polynomials.
     pub degree: Option<u32>,
+    /// How the depth is paid for.
+    pub plan: Plan,
+    /// Bits of the output that the noise model must leave; without it scales that suit the degree.
+    pub precision: Option<f64>,
     /// Input that the gate runs and the artefact carries.
     pub sample: Option<PathBuf>,
     /// Class names.

@@ -1,19 +1,22 @@
 //! Runs ONNX models in the clear with tract: the oracle of every check, and the client's head and tail.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use peregrine_ir::client::ClientTensor;
 use prost::Message;
 use thiserror::Error;
-use tract_onnx::pb::ModelProto;
+use tract_onnx::Onnx;
+use tract_onnx::model::ParsingContext;
+use tract_onnx::pb::attribute_proto::AttributeType;
+use tract_onnx::pb::{AttributeProto, ModelProto, NodeProto};
 use tract_onnx::prelude::{
-    DatumType, Framework, IntoRunnable, IntoTValue, RunnableModel, Tensor, TractError, TypedFact, TypedOp,
-    tvec,
+    DatumType, Framework, IntoRunnable, IntoTValue, RunnableModel, Tensor, TractError, TractResult,
+    TypedFact, TypedOp, tvec,
 };
-use tract_onnx::tract_hir::infer::InferenceModelExt;
+use tract_onnx::tract_hir::infer::{InferenceModelExt, InferenceOp};
 
 use crate::onnx::ImportError;
-use crate::onnx::load::load;
+use crate::onnx::load::{LoadOptions, load};
 
 /// Why tract did not run a model.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -64,7 +67,7 @@ impl Tract {
     /// # Errors
     /// When the file is broken or tract does not support the model.
     pub fn load(bytes: &[u8]) -> Result<Self, OracleError> {
-        Self::of_proto(&load(bytes, None)?.proto)
+        Self::of_proto(&load(bytes, LoadOptions::default())?.proto)
     }
 
     /// Loads a model whose dynamic input dimensions are given.
@@ -72,7 +75,8 @@ impl Tract {
     /// # Errors
     /// When the file is broken or tract does not support the model.
     pub fn load_with_shape(bytes: &[u8], input_shape: &[usize]) -> Result<Self, OracleError> {
-        Self::of_proto(&load(bytes, Some(input_shape))?.proto)
+        let options = LoadOptions { input_shape: Some(input_shape), ..LoadOptions::default() };
+        Self::of_proto(&load(bytes, options)?.proto)
     }
 
     /// Prepares a model whose input shapes are fixed.
@@ -82,7 +86,7 @@ impl Tract {
         };
         let graph = proto.graph.as_ref().ok_or(ImportError::NoGraph)?;
         let (input_names, output_names) = (names(&graph.input), names(&graph.output));
-        let typed = tract_onnx::onnx().model_for_proto_model(proto)?.into_optimized()?;
+        let typed = framework().model_for_proto_model(proto)?.into_optimized()?;
         let inputs = input_names
             .into_iter()
             .enumerate()
@@ -150,6 +154,40 @@ impl Tract {
             })
         };
         Ok(self.model.run(values)?.iter().map(|v| client(v)).collect::<Result<_, _>>()?)
+    }
+}
+
+/// tract's ONNX operators, and Upsample and Resize as operator set 9 has them.
+fn framework() -> Onnx {
+    let mut onnx = tract_onnx::onnx();
+    if let Some(&resize) = onnx.op_register.0.get("Resize") {
+        RESIZE.get_or_init(|| resize);
+        onnx.op_register.insert("Upsample", upsample);
+    }
+    onnx
+}
+
+/// tract's reader of Resize.
+static RESIZE: OnceLock<Reader> = OnceLock::new();
+
+type Reader = fn(&ParsingContext<'_>, &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)>;
+
+/// Upsample is a Resize of operator set 10 whose coordinates are rounded down.
+fn upsample(ctx: &ParsingContext<'_>, node: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
+    let resize = RESIZE.get().ok_or_else(|| TractError::msg("no Resize"))?;
+    let context = ParsingContext { onnx_operator_set_version: 10, ..ctx.clone() };
+    let mut node = node.clone();
+    node.attribute.push(text("nearest_mode", "floor"));
+    node.attribute.push(text("coordinate_transformation_mode", "asymmetric"));
+    resize(&context, &node)
+}
+
+fn text(name: &str, value: &str) -> AttributeProto {
+    AttributeProto {
+        name: name.to_owned(),
+        r#type: AttributeType::String as i32,
+        s: value.as_bytes().to_vec(),
+        ..AttributeProto::default()
     }
 }
 

@@ -254,14 +254,14 @@ fn wrong_input_is_the_users_fault() {
     let bytes = classifier("Relu");
     bench.file("m.onnx", &bytes);
     bench.file("cut.onnx", &bytes[..bytes.len() / 2]);
-    bench.file("elu.onnx", &classifier("Elu"));
+    bench.file("selu.onnx", &classifier("Selu"));
     bench.file("c4.npz", &calibration(4));
     bench.file("c8.npz", &calibration(8));
     bench.file("s.png", b"no picture");
     let cases: [(&[&str], &str); 9] = [
         (&["none.onnx"], "none.onnx"),
         (&["cut.onnx"], "cut.onnx"),
-        (&["elu.onnx"], "Elu \"node_a\""),
+        (&["selu.onnx"], "Selu \"node_a\""),
         (&["m.onnx"], "--calibrate"),
         (&["m.onnx", "--calibrate", "c4.npz"], "[1, 1, 8, 8]"),
         (&["m.onnx", "--calibrate", "c8.npz", "--sample", "s.png"], "s.png"),
@@ -302,4 +302,38 @@ fn a_model_too_deep_is_a_limit() {
     let said = bench.expect(2, &["deep.onnx", "--sample", "s.npy"]);
     assert!(said.contains("levels"), "{said}");
     bench.expect(0, &["deep.onnx", "--sample", "s.npy", "--emit", "onnx", "-o", "p.onnx"]);
+}
+
+#[test]
+fn reports_are_pages_and_json() {
+    let bench = Bench::new();
+    bench.file("m.onnx", &classifier("Square"));
+    let said = bench.expect(0, &["m.onnx", "--report", "r.html"]);
+    assert!(said.contains("wrote r.html") && said.contains("wrote m.fhe"), "{said}");
+    let page = fs::read_to_string(bench.path("r.html")).unwrap();
+    assert!(page.starts_with("<!doctype html>") && page.ends_with("</html>\n"));
+    for part in ["little", "within the tolerance", "node_c", "Precision", "Keys"] {
+        assert!(page.contains(part), "{part} is missing");
+    }
+    let report: serde_json::Value =
+        serde_json::from_str(&bench.printed(&["m.onnx", "--report", "json"])).unwrap();
+    for part in
+        ["model", "parameters", "totals", "values", "layers", "activations", "check", "keys", "passes"]
+    {
+        assert!(!report[part].is_null(), "{part} is missing");
+    }
+    let sum =
+        |of: &str| report["layers"].as_array().unwrap().iter().map(|l| l[of].as_u64().unwrap()).sum::<u64>();
+    assert_eq!(sum("rotations"), report["totals"]["rotations"].as_u64().unwrap());
+    assert_eq!(sum("products"), report["totals"]["products"].as_u64().unwrap());
+    assert_eq!(report["keys"].as_array().unwrap().len() as u64, report["totals"]["keys"].as_u64().unwrap());
+    assert!(report["check"]["passes"].as_bool().unwrap());
+    assert!(report["layers"].as_array().unwrap().iter().any(|l| l["error"]["bits"].is_f64()));
+    bench.expect(0, &["m.onnx", "--no-verify", "--report", "r.json"]);
+    let unchecked: serde_json::Value =
+        serde_json::from_slice(&fs::read(bench.path("r.json")).unwrap()).unwrap();
+    assert!(unchecked["check"].is_null());
+    let refused = bench.expect(1, &["--report", "m.onnx"]);
+    assert!(refused.contains("FILE.html"), "{refused}");
+    bench.expect(1, &["m.onnx", "--report", "nowhere/r.html"]);
 }

@@ -19,6 +19,7 @@ pub mod graph;
 pub mod layout;
 pub mod linear;
 pub mod program;
+mod refresh;
 #[cfg(test)]
 mod samples;
 pub mod tensor;
@@ -30,5 +31,7 @@ pub use consts::{ConstData, ConstId, ConstPool, ConstTensor};
 pub use entity::{EntityId, PrimaryMap};
 pub use graph::{Dialect, Graph, Node, Origin, OutputPort, ValueId};
 pub use layout::{Digit, Layout, LayoutError, Place};
+pub use peregrine_ckks::bootstrap::{Arcsine, BootstrapSpec, EvalModSpec, PrimeRun};
 pub use peregrine_ckks::params::{ParamsLiteral, PrimeSpec};
 pub use peregrine_ckks::units::{GaloisElement, Level, Rotation, Scale, Slots};
+pub use refresh::{MAX_LIFT_BITS, MAX_RANGE_BITS, RefreshForm};

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use peregrine_ckks::bootstrap::BootstrapSpec;
 use peregrine_ckks::params::{Params, ParamsLiteral, PrimeSpec};
 use peregrine_ckks::units::{Level, Scale, Slots};
 
@@ -13,8 +14,10 @@ use crate::graph::{Origin, OutputPort};
 use crate::layout::{Chw, Digit, Layout, Place};
 use crate::linear::{BsgsSplit, ConvGeometry, LayoutId, LinearMap, ResolvedMap, plan_call};
 use crate::program::{
-    CallTerm, Inst, KeyManifest, LinearCall, Probe, Program, ProgramInput, ProgramOutput, Reg, VectorRecipe,
+    CallTerm, Inst, KeyManifest, LinearCall, Probe, Program, ProgramInput, ProgramOutput, Refresh, Reg,
+    VectorRecipe,
 };
+use crate::refresh::RefreshForm;
 use crate::tensor::{
     Activation, Conv, Pool, PoolKind, Stage as TensorStage, TensorGraph, TensorOp, TensorTables, TensorTy,
 };
@@ -79,11 +82,13 @@ pub(crate) fn program() -> Program {
     let mut program = Program {
         name: "sample".into(),
         params: params().to_literal(),
+        bootstrap: None,
         consts,
         layouts,
         maps: [map(0, 1, conv, 0), map(1, 2, whole, 1)].into_iter().collect(),
         calls: [call(0, 4), call(1, 2)].into_iter().collect(),
         vectors: [VectorRecipe { values: unit(5), layout: LayoutId(1), cipher: 0 }].into_iter().collect(),
+        refreshes: PrimaryMap::new(),
         inputs: vec![ProgramInput {
             name: "x".into(),
             layout: LayoutId(0),
@@ -163,11 +168,13 @@ pub(crate) fn fhe() -> FheGraph {
         maps: program.maps,
         slots: 4096,
         chain_bits: vec![50, 35, 35],
+        bootstrap: None,
         stage: Stage::Leveled,
     };
     let ty = |layout, unit, level, scale| PackedTy {
         layout: LayoutId(layout),
         unit: crate::ConstId(unit),
+        reach: 1.0,
         cipher: Some(CipherTy { level: Level(level), scale }),
     };
     let mut graph = FheGraph::new("sample", tables);
@@ -237,4 +244,51 @@ pub(crate) fn tensor() -> TensorGraph {
     add(TensorOp::Separable(halves), &[12], &[1, 4, 2, 7]);
     graph.outputs.push(OutputPort { name: "logits".into(), value: last });
     graph
+}
+
+/// A program of N = 2^15 at 128 bits that refreshes its input alone and with itself.
+pub(crate) fn refreshing() -> Program {
+    let spec = BootstrapSpec::n15();
+    let checked = spec.clone().check().unwrap();
+    let form = RefreshForm { range_bits: 1, lift_bits: None };
+    let recipe = Refresh { slots: slots(16), scale: Scale::pow2(40), form };
+    let (level, scale) = form.result(&spec).unwrap();
+    let mut program = Program::new("refreshing".into(), checked.main().to_literal());
+    program.consts = [ConstTensor::f64([1], [2.0])].into_iter().collect();
+    program.layouts.push(raster(1, 4, 4));
+    let unit = crate::ConstId(0);
+    let input = ProgramInput {
+        name: "x".into(),
+        layout: LayoutId(0),
+        level: spec.input_level(),
+        scale: recipe.scale.clone(),
+        unit,
+    };
+    program.inputs.push(input);
+    let refresh = program.refreshes.push(recipe);
+    program.insts = vec![
+        Inst::Input { dst: Reg(0), input: 0, cipher: 0 },
+        Inst::Bootstrap { dst: Reg(1), src: Reg(0), refresh },
+        Inst::BootstrapPair { dsts: [Reg(2), Reg(3)], srcs: [Reg(0), Reg(0)], refresh },
+    ];
+    for output in 0..3 {
+        let (name, scale) = (format!("y{output}"), scale.clone());
+        program.outputs.push(ProgramOutput {
+            name,
+            shape: vec![1, 16],
+            layout: LayoutId(0),
+            level,
+            scale,
+            unit,
+        });
+        program.insts.push(Inst::Output { output, cipher: 0, src: Reg(output + 1) });
+    }
+    program.layers = vec!["stem".into()];
+    program.inst_layers = vec![0; 6];
+    program.manifest = KeyManifest {
+        relin: Some(checked.eval_mod_level()),
+        galois: checked.galois_elements(slots(16)).unwrap().into_iter().collect(),
+    };
+    program.bootstrap = Some(spec);
+    program
 }

@@ -9,6 +9,7 @@ pub mod error;
 pub mod fhe;
 pub mod pass;
 pub mod pipeline;
+pub mod plan;
 pub mod tensor;
 
 pub use error::{PassError, Unsupported};

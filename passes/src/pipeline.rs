@@ -1,17 +1,18 @@
 //! The pipeline: from an imported tensor graph to a verified program. This file is THE order of the passes.
 
-use peregrine_ckks::params::{Params, ParamsLiteral};
+use peregrine_ckks::params::Params;
 use peregrine_ir::ConstTensor;
 use peregrine_ir::client::RangeRecord;
-use peregrine_ir::fhe::{self, FheGraph};
-use peregrine_ir::program::{self, Program};
+use peregrine_ir::fhe::FheGraph;
+use peregrine_ir::program::Program;
 use peregrine_ir::tensor::{Tensor, TensorGraph, TensorOp};
 use thiserror::Error;
 
-use crate::fhe::cost::{Machine, Prediction, predict};
+use crate::fhe::cost::{Machine, Prediction};
 use crate::fhe::level::Precision;
-use crate::fhe::{LowerError, emit, level, pack, params};
+use crate::fhe::{LowerError, level, pack, params};
 use crate::pass::{PassRecord, Verification};
+use crate::plan::{self, Outcome, Plan};
 use crate::tensor::fit::{FitOptions, FitReport};
 use crate::tensor::interp::{self, Batch};
 use crate::tensor::{self, fit, ranges};
@@ -54,6 +55,8 @@ pub struct Options {
     pub fit: Fit,
     /// Scales; `None` for those that suit the polynomials' degree ([`Precision::of_degree`]).
     pub precision: Option<Precision>,
+    /// How the depth is paid for.
+    pub plan: Plan,
     /// Kernel times for the cost model.
     pub machine: Machine,
     /// When passes are verified.
@@ -90,6 +93,8 @@ pub struct Compiled {
     pub program: Program,
     /// Predicted time and memory.
     pub prediction: Prediction,
+    /// Leveled and bootstrapped, as far as they were planned.
+    pub outcomes: Vec<Outcome>,
     /// Times of the passes.
     pub records: Vec<PassRecord>,
 }
@@ -135,6 +140,7 @@ impl Default for Options {
         Self {
             fit: Fit::Deepest,
             precision: None,
+            plan: Plan::Auto,
             machine: Machine::default(),
             verification: Verification::EachPass,
         }
@@ -184,7 +190,8 @@ pub fn compile(
     if let Calibration::Recorded { ranges: records, .. } = calibration {
         ranges::apply_records(&polynomial, records, &mut ranges)?;
     }
-    let lowered = lower(&polynomial, &ranges, options, observe)?;
+    let precision = options.scales(largest_degree(&polynomial));
+    let lowered = plan::lower(&polynomial, &ranges, precision, options, observe)?;
     Ok(Compiled {
         canonical,
         polynomial,
@@ -194,6 +201,7 @@ pub fn compile(
         params: lowered.params,
         program: lowered.program,
         prediction: lowered.prediction,
+        outcomes: lowered.outcomes,
         records,
     })
 }
@@ -254,71 +262,7 @@ fn deepest_degree(graph: &TensorGraph, options: &Options) -> Result<u32, Pipelin
     Ok(DEGREES_TRIED[DEGREES_TRIED.len() - 1])
 }
 
-struct Lowered {
-    fhe: FheGraph,
-    params: Params,
-    program: Program,
-    prediction: Prediction,
-}
-
-/// Packs, levels and emits for the smallest secure ring that holds the model.
-fn lower(
-    graph: &TensorGraph,
-    ranges: &[Vec<f64>],
-    options: &Options,
-    observe: Observer<'_>,
-) -> Result<Lowered, PipelineError> {
-    let shapes: Vec<Vec<usize>> =
-        graph.outputs.iter().map(|o| graph.nodes[o.value].ty.shape.clone()).collect();
-    let mut chain = Vec::new();
-    let precision = options.scales(largest_degree(graph));
-    for log_n in params::LOG_N {
-        let packed = pack::pack(graph, ranges, 1 << (log_n - 1))?;
-        let leveled = level::assign(&packed, precision)?;
-        chain = leveled.tables.chain_bits.clone();
-        let candidates = params::candidates(&chain, log_n);
-        if candidates.is_empty() {
-            continue;
-        }
-        invalid("fhe graph", "pack", fhe::verify(&packed))?;
-        observe("pack", Snapshot::Fhe(&packed));
-        invalid("fhe graph", "assign-levels", fhe::verify(&leveled))?;
-        observe("assign-levels", Snapshot::Fhe(&leveled));
-        let lowered = best_program(leveled, candidates, &shapes, options)?;
-        invalid("program", "emit", program::verify(&lowered.program))?;
-        observe("emit", Snapshot::Program(&lowered.program));
-        return Ok(lowered);
-    }
-    Err(params::too_deep(&chain).into())
-}
-
-/// Seconds that a byte of switching keys is worth when candidates are compared: keys are made and held once, but memory
-/// is what runs short first.
-const SECONDS_PER_KEY_BYTE: f64 = 0.1e-9;
-
-/// Emits the program for every number of special primes and keeps the one of least predicted time and key bytes.
-fn best_program(
-    leveled: FheGraph,
-    candidates: Vec<ParamsLiteral>,
-    shapes: &[Vec<usize>],
-    options: &Options,
-) -> Result<Lowered, PipelineError> {
-    let mut best: Option<(f64, Params, Program, Prediction)> = None;
-    for literal in candidates {
-        let params = params::check(literal)?;
-        let program = emit::emit(&leveled, &params, shapes, &options.machine)?;
-        let prediction = predict(&program, &params, &options.machine);
-        let score = prediction.seconds + SECONDS_PER_KEY_BYTE * prediction.key_bytes as f64;
-        if best.as_ref().is_none_or(|(least, ..)| score < *least) {
-            best = Some((score, params, program, prediction));
-        }
-    }
-    let (_, params, program, prediction) =
-        best.ok_or_else(|| LowerError::bug("no parameters to choose from"))?;
-    Ok(Lowered { fhe: leveled, params, program, prediction })
-}
-
-fn invalid<E: std::error::Error + Send + Sync + 'static>(
+pub(crate) fn invalid<E: std::error::Error + Send + Sync + 'static>(
     level: &'static str,
     pass: &'static str,
     result: Result<(), E>,

@@ -62,6 +62,11 @@ pub enum RuntimeError {
         /// What is missing.
         missing: peregrine_ckks::error::Error,
     },
+    /// The program bootstraps and the key set has no keys of an ephemeral secret.
+    #[error(
+        "the key set does not fit the program: it bootstraps, and the keys of the ephemeral secret are missing; make the keys from this program's manifest"
+    )]
+    EphemeralKeys,
     /// The number of ciphertexts given is not what the program takes.
     #[error("input `{input}` is {expected} ciphertexts, {found} were given")]
     InputCiphertexts {

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use peregrine_ckks::bootstrap::BootstrapParams;
 use peregrine_ckks::params::Params;
 use peregrine_ckks::units::{Level, Scale};
 use peregrine_ir::layout::Layout;
 use peregrine_ir::program::{KeyManifest, Program, ProgramInput, ProgramOutput};
 
 use crate::client::{NamedTensor, TensorPort};
-use crate::error::RuntimeError;
+use crate::error::{At, RuntimeError};
 
 /// An encrypted input or output.
 #[derive(Clone, Debug)]
@@ -36,6 +37,8 @@ pub struct Interface {
     pub outputs: Vec<Port>,
     /// Keys.
     pub manifest: KeyManifest,
+    /// The ring's bootstrapping, if the program uses it.
+    pub bootstrap: Option<BootstrapParams>,
 }
 
 impl Interface {
@@ -46,8 +49,10 @@ impl Interface {
     pub fn of(program: &Program, params: &Params) -> Result<Arc<Self>, RuntimeError> {
         let inputs = program.inputs.iter().map(|input| Port::of_input(program, input));
         let outputs = program.outputs.iter().map(|output| Port::of_output(program, output));
+        let bootstrap = program.bootstrap.clone().map(|spec| spec.check_for(params)).transpose();
         Ok(Arc::new(Self {
             params: params.clone(),
+            bootstrap: bootstrap.at(|| "checking the bootstrapping parameters".to_owned())?,
             inputs: inputs.collect::<Result<_, _>>()?,
             outputs: outputs.collect::<Result<_, _>>()?,
             manifest: program.manifest.clone(),

@@ -9,10 +9,13 @@
 //! Code of the server cannot name a secret key: only [`client`] does. [`local`] plays both sides in one process.
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+mod bootstrap_tests;
 pub mod bytes;
 pub mod clear;
 pub mod client;
 pub mod error;
+pub mod eval;
 pub mod exec;
 pub mod interface;
 pub mod loader;
@@ -22,6 +25,7 @@ pub mod plan;
 pub mod progress;
 pub mod ranges;
 pub mod report;
+pub mod session;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

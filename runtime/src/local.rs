@@ -3,22 +3,26 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use peregrine_ckks::ciphertext::Ciphertext;
-use peregrine_ckks::context::Context;
-use peregrine_ckks::encrypt::SeededCiphertext;
+use peregrine_data::DataError;
+use peregrine_data::picture;
 use peregrine_ir::program::Noise;
 
 use crate::bytes::{ByteSize, peak_memory};
 use crate::clear::{self, ClearRun};
-use crate::client::{ClearSide, Client, NamedTensor, Normalisation, Prepared, TensorPort, read_labels};
-use crate::error::{At, RuntimeError};
-use crate::exec::{MemoryBudget, Profile, Server, key_bytes};
+use crate::client::decode::{DecodeSpec, Detection};
+use crate::client::{
+    ClearSide, ClientError, NamedTensor, Prepared, Preprocessing, TensorPort, detections, draw, read_labels,
+};
+use crate::error::RuntimeError;
+use crate::exec::{Profile, key_bytes};
 use crate::interface::Port;
 use crate::loader::Loaded;
 use crate::progress::Progress;
 use crate::report::{
-    ParameterReport, ProfileDetail, ProfileReport, RunReport, Seconds, TensorReport, error_bits, top_classes,
+    DetectionReport, ParameterReport, ProfileDetail, ProfileReport, RunReport, Seconds, TensorReport,
+    error_bits, output_errors, top_classes,
 };
+use crate::session::Planned;
 
 /// Outputs that agree with the clear run on fewer bits than this are worth a warning.
 const SUSPICIOUS_BITS: f64 = 5.0;
@@ -58,14 +62,18 @@ pub struct LocalOptions {
     pub backend: Backend,
     /// Class names; else those in the artefact.
     pub labels: Option<PathBuf>,
-    /// Overrides of the model's image normalisation.
-    pub normalisation: Normalisation,
+    /// Overrides of the model's image preprocessing.
+    pub preprocessing: Preprocessing,
     /// Memory that the run may take; else what is available.
     pub memory: Option<ByteSize>,
     /// Threads; else one per core.
     pub threads: Option<usize>,
     /// How much of the profile is reported.
     pub detail: ProfileDetail,
+    /// For detectors: how outputs become boxes.
+    pub detector: Option<DecodeSpec>,
+    /// For detectors: the picture with its boxes is written here, as PNG.
+    pub draw: Option<PathBuf>,
 }
 
 /// Loads an artefact and runs it: keys, encryption, program, decryption, and the same in the clear for comparison.
@@ -98,9 +106,10 @@ pub fn run_loaded(
         Some(path) => read_labels(path)?,
         None => loaded.client.labels.clone(),
     };
-    let clear_side = clear_side(loaded, &options.normalisation)?;
+    let clear_side = clear_side(loaded, &options.preprocessing)?;
+    check_pictures(&clear_side, options)?;
     let engine = match options.backend {
-        Backend::Ckks => Engine::Encrypted(Planned::new(loaded, options)?),
+        Backend::Ckks => Engine::Encrypted(Planned::new(loaded, options.memory)?),
         Backend::Clear => Engine::Clear,
         Backend::Noisy { seed } => Engine::Noisy { seed },
     };
@@ -117,16 +126,19 @@ pub fn run_loaded(
     let outputs = clear_side.finish(&decrypted)?;
     seconds.decrypt += clock.elapsed().as_secs_f64();
     let clear = clear_side.finish(&exact.outputs)?;
+    let detected = detect(&clear_side, &prepared, [&outputs, &clear], options, &labels)?;
 
     let bits = error_bits(&decrypted, &exact.outputs);
     Ok(RunReport {
         model: loaded.program.name.clone(),
         input: prepared.source.to_string(),
-        top: top_classes(&outputs, &decrypted, &labels),
-        clear_top: top_classes(&clear, &exact.outputs, &labels),
+        top: if detected.is_some() { Vec::new() } else { top_classes(&outputs, &decrypted, &labels) },
+        clear_top: if detected.is_some() { Vec::new() } else { top_classes(&clear, &exact.outputs, &labels) },
+        detections: detected.map(|[found, clear]| DetectionReport::new(&found, &clear, &labels)),
         outputs: outputs.iter().map(TensorReport::from).collect(),
         clear: clear.iter().map(TensorReport::from).collect(),
         error_bits: bits,
+        output_errors: output_errors(&decrypted, &exact.outputs),
         seconds,
         peak_bytes: peak_memory().map(|size| size.0),
         backend: options.backend.name(),
@@ -134,6 +146,38 @@ pub fn run_loaded(
         warnings: warnings(&prepared, &exact, bits),
         profile: profile.map(|profile| ProfileReport::new(&profile, options.detail)),
     })
+}
+
+/// Refuses, before anything is made, what only works on pictures.
+fn check_pictures(clear_side: &ClearSide, options: &LocalOptions) -> Result<(), ClientError> {
+    if options.detector.is_some() && clear_side.picture_size().is_none() {
+        return Err(ClientError::NoPicture { flag: "decoder" });
+    }
+    let picture = options.input.as_ref().filter(|p| p.extension().is_none_or(|e| e != "npy"));
+    match (&options.draw, picture) {
+        (Some(_), None) => Err(ClientError::NoPicture { flag: "draw" }),
+        (_, _) => Ok(()),
+    }
+}
+
+/// The boxes of both answers, the first drawn on the picture where that is asked for.
+fn detect(
+    clear_side: &ClearSide,
+    prepared: &Prepared,
+    answers: [&[NamedTensor]; 2],
+    options: &LocalOptions,
+    labels: &[String],
+) -> Result<Option<[Vec<Detection>; 2]>, ClientError> {
+    let Some(spec) = &options.detector else { return Ok(None) };
+    let boxes =
+        |outputs: &[NamedTensor]| detections(spec, outputs, clear_side.picture_size(), prepared.placement);
+    let found = [boxes(answers[0])?, boxes(answers[1])?];
+    if let (Some(to), Some(from)) = (&options.draw, &options.input) {
+        let bytes = std::fs::read(from).map_err(|source| DataError::Read { path: from.clone(), source })?;
+        let picture = picture::decode(from, &bytes)?.to_rgb8();
+        draw::save(to, &draw::draw(&picture, &found[0], |d| draw::caption(d, labels)))?;
+    }
+    Ok(Some(found))
 }
 
 fn parameters(loaded: &Loaded) -> ParameterReport {
@@ -162,7 +206,9 @@ impl Engine {
     ) -> Result<(Vec<NamedTensor>, Option<Profile>), RuntimeError> {
         match self {
             Self::Encrypted(planned) => {
-                let (outputs, profile) = planned.run(loaded, prepared, progress, seconds)?;
+                let session = planned.open(loaded, progress, seconds)?;
+                seconds.online = 0.0;
+                let (outputs, profile) = session.run(&prepared.tensors, progress, seconds)?;
                 Ok((outputs, Some(profile)))
             }
             Self::Clear => Ok((exact.outputs.clone(), None)),
@@ -177,72 +223,21 @@ impl Engine {
 }
 
 /// Head, tail and preprocessing of an artefact.
-fn clear_side(loaded: &Loaded, normalisation: &Normalisation) -> Result<ClearSide, RuntimeError> {
+pub(crate) fn clear_side(loaded: &Loaded, flags: &Preprocessing) -> Result<ClearSide, RuntimeError> {
     let ports =
         |ports: &[Port]| -> Vec<TensorPort> { ports.iter().map(|port| port.tensor.clone()).collect() };
     let (inputs, outputs) = (ports(&loaded.interface.inputs), ports(&loaded.interface.outputs));
-    Ok(ClearSide::new(&loaded.client, inputs, &outputs, normalisation)?)
+    Ok(ClearSide::new(&loaded.client, inputs, &outputs, flags)?)
 }
 
 fn clear_run(loaded: &Loaded, noise: Noise, prepared: &Prepared) -> Result<ClearRun, RuntimeError> {
     clear::run(&loaded.program, &loaded.interface, noise, &prepared.tensors, &loaded.client.ranges)
 }
 
-/// A server that fits in memory.
-struct Planned {
-    server: Server,
-    cache: ByteSize,
-}
-
-impl Planned {
-    /// Plans the run and refuses one that does not fit, before anything large is made.
-    fn new(loaded: &Loaded, options: &LocalOptions) -> Result<Self, RuntimeError> {
-        let server = Server::new(loaded)?;
-        let cache = server.memory().cache_budget(MemoryBudget::new(options.memory))?;
-        Ok(Self { server, cache })
-    }
-
-    fn run(
-        &self,
-        loaded: &Loaded,
-        prepared: &Prepared,
-        progress: &dyn Progress,
-        seconds: &mut Seconds,
-    ) -> Result<(Vec<NamedTensor>, Profile), RuntimeError> {
-        let clock = Instant::now();
-        let context = Context::new(&loaded.interface.params).at(|| "building the ring".to_owned())?;
-        seconds.load += clock.elapsed().as_secs_f64();
-
-        let clock = Instant::now();
-        let client = Client::new(loaded.interface.clone(), &context);
-        let keys = client.evaluation_keys(progress)?;
-        seconds.keygen = clock.elapsed().as_secs_f64();
-
-        let clock = Instant::now();
-        self.server.encode_constants(&context, self.cache, progress)?;
-        seconds.load += clock.elapsed().as_secs_f64();
-
-        let clock = Instant::now();
-        let uploads = client.encrypt(&prepared.tensors)?;
-        seconds.encrypt += clock.elapsed().as_secs_f64();
-
-        let clock = Instant::now();
-        let expand = |ciphers: &Vec<SeededCiphertext>| ciphers.iter().map(|c| c.expand(&context)).collect();
-        let inputs: Result<Vec<Vec<Ciphertext>>, _> = uploads.iter().map(expand).collect();
-        let inputs = inputs.at(|| "expanding the encrypted input".to_owned())?;
-        let execution = self.server.run(&context, &inputs, &keys, progress)?;
-        seconds.online = clock.elapsed().as_secs_f64();
-
-        let clock = Instant::now();
-        let outputs = client.decrypt(&execution.outputs)?;
-        seconds.decrypt = clock.elapsed().as_secs_f64();
-        Ok((outputs, execution.profile))
-    }
-}
-
 fn warnings(prepared: &Prepared, exact: &ClearRun, bits: f64) -> Vec<String> {
     let mut warnings = prepared.notes.clone();
     warnings.extend(exact.violations.iter().map(ToString::to_string));
+    warnings.extend(exact.overflows.iter().map(ToString::to_string));
     if exact.outputs.iter().flat_map(|output| &output.data).any(|x| !x.is_finite()) {
         let overflow = "the model overflows on this input, in the clear too: there is no answer";
         warnings.push(overflow.to_owned());
@@ -255,7 +250,7 @@ fn warnings(prepared: &Prepared, exact: &ClearRun, bits: f64) -> Vec<String> {
 }
 
 /// Runs `work` on a pool of `threads` threads, or on the global one.
-fn in_pool<T: Send>(
+pub(crate) fn in_pool<T: Send>(
     threads: Option<usize>,
     work: impl FnOnce() -> Result<T, RuntimeError> + Send,
 ) -> Result<T, RuntimeError> {

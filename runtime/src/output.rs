@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::bytes::ByteSize;
-use crate::report::{ClassScore, RunReport, SpentReport};
+use crate::report::{BoxReport, ClassScore, DetectionReport, OutputError, RunReport, SpentReport};
 
 /// The report as one JSON object on one line.
 ///
@@ -23,14 +23,18 @@ pub fn text(report: &RunReport) -> String {
 
 fn write_text(out: &mut String, report: &RunReport) -> std::fmt::Result {
     writeln!(out, "{} on {} ({} backend)", report.model, report.input, report.backend)?;
-    if report.top.is_empty() {
-        write_outputs(out, report)?;
-    } else {
-        write_classes(out, report)?;
+    match &report.detections {
+        Some(detections) => write_boxes(out, detections, report.backend)?,
+        None if report.top.is_empty() => write_outputs(out, report)?,
+        None => write_classes(out, report)?,
     }
     writeln!(out)?;
     if report.backend != "clear" {
         writeln!(out, "error      {:.1} bits below the range of the clear outputs", report.error_bits)?;
+        for error in report.output_errors.iter().filter(|_| report.output_errors.len() > 1) {
+            let OutputError { name, bits, largest } = error;
+            writeln!(out, "           {bits:.1} bits, {largest:.2e} at most, in `{name}`")?;
+        }
     }
     let p = &report.parameters;
     writeln!(
@@ -80,6 +84,36 @@ fn write_classes(out: &mut String, report: &RunReport) -> std::fmt::Result {
         writeln!(out, " {}. {a:<left$}  {a_score:>10}    {b:<right$}  {b_score:>10}", i + 1)?;
     }
     Ok(())
+}
+
+/// Boxes of the backend beside those in the clear that they match; the unmatched ones in the clear at the end.
+fn write_boxes(out: &mut String, report: &DetectionReport, backend: &str) -> std::fmt::Result {
+    let found = if backend == "ckks" { "encrypted" } else { backend };
+    let left: Vec<String> = report.boxes.iter().map(box_text).collect();
+    let width = left.iter().map(|text| text.chars().count()).max().unwrap_or(0).max(24);
+    writeln!(out, "\n     {found:<width$}  {:>7}  in clear", "overlap")?;
+    for (i, text) in left.iter().enumerate() {
+        let pair = report.matched.iter().find(|m| m.found == i);
+        let (iou, clear) = match pair.and_then(|m| Some((m.iou, report.clear.get(m.clear)?))) {
+            Some((iou, clear)) => (format!("{:.1} %", 100.0 * iou), box_text(clear)),
+            None => ("-".to_owned(), "-".to_owned()),
+        };
+        writeln!(out, "{:>3}. {text:<width$}  {iou:>7}  {clear}", i + 1)?;
+    }
+    let unmatched = (0..report.clear.len()).filter(|&j| report.matched.iter().all(|m| m.clear != j));
+    for clear in unmatched.map(|j| &report.clear[j]) {
+        writeln!(out, "     {:<width$}  {:>7}  {}", "-", "-", box_text(clear))?;
+    }
+    if report.boxes.is_empty() && report.clear.is_empty() {
+        writeln!(out, "     no box reaches the score")?;
+    }
+    Ok(())
+}
+
+fn box_text(report: &BoxReport) -> String {
+    let [left, top, right, bottom] = report.corners;
+    let name = report.label.as_ref().map_or_else(|| report.class.to_string(), Clone::clone);
+    format!("{name} {:.3} at {left:.0},{top:.0} to {right:.0},{bottom:.0}", report.score)
 }
 
 fn write_outputs(out: &mut String, report: &RunReport) -> std::fmt::Result {

@@ -14,6 +14,8 @@ pub enum Phase {
     Constants,
     /// Running the program; units of estimated work.
     Program,
+    /// Running samples of a set; one unit per sample.
+    Samples,
 }
 
 impl Phase {
@@ -23,6 +25,7 @@ impl Phase {
             Self::Keys => "keys",
             Self::Constants => "constants",
             Self::Program => "program",
+            Self::Samples => "samples",
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use peregrine_ir::client::RangeRecord;
-use peregrine_ir::program::{Inst, Probe, Program, Reg};
+use peregrine_ir::program::{Inst, Probe, Program, Refreshed, Reg};
 
 /// How far, as a share of a channel's calibrated width, a value may leave its range before it is worth a warning.
 const TOLERATED: f64 = 0.02;
@@ -35,6 +35,31 @@ impl std::fmt::Display for RangeViolation {
             far if far > 10.0 => write!(f, "more than ten times its width; the answer is meaningless"),
             near => write!(f, "{:.0} % of its width; the answer may be wrong", 100.0 * near),
         }
+    }
+}
+
+/// A refresh whose operand is larger than it is made for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RefreshOverflow {
+    /// ONNX node name.
+    pub layer: String,
+    /// Largest magnitude over the one that is allowed.
+    pub excess: f64,
+}
+
+impl RefreshOverflow {
+    /// The overflow of an operand, if it is one.
+    pub fn of(refreshed: &Refreshed<'_>) -> Option<Self> {
+        let excess = refreshed.largest / refreshed.allowed;
+        (excess > 1.0).then(|| Self { layer: refreshed.layer.to_owned(), excess })
+    }
+}
+
+impl std::fmt::Display for RefreshOverflow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { layer, excess } = self;
+        let verdict = if *excess > 8.0 { "the answer is meaningless" } else { "the answer may be wrong" };
+        write!(f, "layer `{layer}`: values reach {excess:.1} times what bootstrapping is made for; {verdict}")
     }
 }
 

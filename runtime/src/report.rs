@@ -4,6 +4,7 @@ use peregrine_ckks::params::Params;
 use serde::Serialize;
 
 use crate::client::NamedTensor;
+use crate::client::decode::{Detection, matches};
 use crate::exec::Profile;
 
 /// Classes listed.
@@ -24,9 +25,14 @@ pub struct RunReport {
     pub clear: Vec<TensorReport>,
     /// Best classes of `clear`.
     pub clear_top: Vec<ClassScore>,
+    /// Boxes, when a decoder was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detections: Option<DetectionReport>,
     /// `-log2(max |output - clear| / (max clear - min clear))` of the encrypted outputs, before the tail; the worst
     /// output counts; at most [`EXACT_BITS`].
     pub error_bits: f64,
+    /// The same for each output of the program.
+    pub output_errors: Vec<OutputError>,
     /// Wall-clock seconds.
     pub seconds: Seconds,
     /// Largest resident memory of the process, where the system tells.
@@ -62,6 +68,17 @@ impl From<&NamedTensor> for TensorReport {
     }
 }
 
+/// How far an output is from the same program in the clear.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct OutputError {
+    /// ONNX name.
+    pub name: String,
+    /// Bits below the range of the clear output, at most [`EXACT_BITS`].
+    pub bits: f64,
+    /// Largest difference.
+    pub largest: f64,
+}
+
 /// A class and its score.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ClassScore {
@@ -71,6 +88,65 @@ pub struct ClassScore {
     pub label: Option<String>,
     /// Value of the output.
     pub score: f64,
+}
+
+/// Boxes of the chosen backend and of the same program run in the clear, in pixels of the picture.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct DetectionReport {
+    /// From the chosen backend, best first.
+    pub boxes: Vec<BoxReport>,
+    /// In the clear.
+    pub clear: Vec<BoxReport>,
+    /// Pairs of boxes of one class that overlap by at least a half, by their places in `boxes` and `clear`.
+    pub matched: Vec<MatchReport>,
+}
+
+/// A box.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct BoxReport {
+    /// Class.
+    pub class: usize,
+    /// Its name, where labels are known.
+    pub label: Option<String>,
+    /// Score in 0..=1.
+    pub score: f64,
+    /// Left, top, right, bottom.
+    pub corners: [f64; 4],
+}
+
+/// Two boxes that mean the same object.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct MatchReport {
+    /// Place in `boxes`.
+    pub found: usize,
+    /// Place in `clear`.
+    pub clear: usize,
+    /// Intersection over union.
+    pub iou: f64,
+}
+
+/// Least overlap of two boxes that mean the same object.
+pub const SAME_OBJECT: f64 = 0.5;
+
+impl DetectionReport {
+    /// The report of two sets of boxes.
+    pub fn new(found: &[Detection], clear: &[Detection], labels: &[String]) -> Self {
+        let report = |d: &Detection| BoxReport {
+            class: d.class,
+            label: labels.get(d.class).cloned(),
+            score: d.score,
+            corners: d.at.0,
+        };
+        let matched = matches(found, clear, SAME_OBJECT);
+        Self {
+            boxes: found.iter().map(report).collect(),
+            clear: clear.iter().map(report).collect(),
+            matched: matched
+                .into_iter()
+                .map(|(found, clear, iou)| MatchReport { found, clear, iou })
+                .collect(),
+        }
+    }
 }
 
 /// Wall-clock seconds of the phases of a run.
@@ -198,6 +274,16 @@ pub fn error_bits(outputs: &[NamedTensor], clear: &[NamedTensor]) -> f64 {
     outputs.iter().zip(clear).map(|(o, c)| tensor_error_bits(&o.data, &c.data)).fold(EXACT_BITS, f64::min)
 }
 
+/// Error of each output against the clear one.
+pub fn output_errors(outputs: &[NamedTensor], clear: &[NamedTensor]) -> Vec<OutputError> {
+    let of = |(found, clear): (&NamedTensor, &NamedTensor)| OutputError {
+        name: found.name.clone(),
+        bits: tensor_error_bits(&found.data, &clear.data),
+        largest: found.data.iter().zip(&clear.data).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max),
+    };
+    outputs.iter().zip(clear).map(of).collect()
+}
+
 fn tensor_error_bits(found: &[f64], clear: &[f64]) -> f64 {
     if found.iter().chain(clear).any(|x| !x.is_finite()) {
         return -EXACT_BITS;
@@ -223,6 +309,16 @@ mod tests {
         assert_eq!(error_bits(&[vector(&[0.0, 4.0])], &[vector(&[0.0, 4.0])]), EXACT_BITS);
         assert_eq!(error_bits(&[vector(&[0.0, 4.5])], &[vector(&[0.0, 4.0])]), 3.0);
         assert_eq!(error_bits(&[vector(&[f64::NAN, 4.5])], &[vector(&[0.0, 4.0])]), -EXACT_BITS);
+    }
+
+    #[test]
+    fn every_output_has_an_error_of_its_own() {
+        let found =
+            output_errors(&[vector(&[0.0, 4.5]), vector(&[1.0])], &[vector(&[0.0, 4.0]), vector(&[1.0])]);
+        assert_eq!(
+            found.iter().map(|e| (e.bits, e.largest)).collect::<Vec<_>>(),
+            [(3.0, 0.5), (EXACT_BITS, 0.0)]
+        );
     }
 
     #[test]

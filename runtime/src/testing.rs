@@ -12,7 +12,7 @@ use peregrine_ir::program::{
     CallId, CallTerm, Inst, KeyManifest, LinearCall, Probe, Program, ProgramInput, ProgramOutput, Reg,
     VectorId, VectorRecipe,
 };
-use peregrine_ir::{ConstId, ConstPool, ConstTensor};
+use peregrine_ir::{ConstId, ConstPool, ConstTensor, PrimaryMap};
 
 use crate::loader::Loaded;
 
@@ -103,6 +103,8 @@ pub fn program() -> Program {
             q: [44, 50, 30].map(PrimeSpec::Bits).to_vec(),
             p: vec![PrimeSpec::Bits(50)],
         },
+        bootstrap: None,
+        refreshes: PrimaryMap::new(),
         consts: constants(),
         layouts: [layout(1, 8, [64, 8, 1], 64), layout(4, 8, [64, 8, 1], 256), layout(10, 1, [1, 1, 1], 16)]
             .into_iter()

@@ -5,20 +5,23 @@ use std::time::Instant;
 
 use peregrine_ckks::context::Context;
 use peregrine_ckks::keys::EvalKeys;
+use peregrine_data::DataError;
+use peregrine_data::picture::Resize;
 use peregrine_ir::client::{ClientPart, RangeRecord};
 use peregrine_ir::program::Noise;
 use serde_json::Value;
 
 use crate::bytes::ByteSize;
 use crate::clear;
-use crate::client::{Client, ClientError, NamedTensor};
+use crate::client::decode::{DecodeSpec, Decoder, Thresholds};
+use crate::client::{Client, ClientError, NamedTensor, Preprocessing};
 use crate::error::{BudgetOrigin, RuntimeError};
-use crate::exec::Server;
+use crate::exec::{Server, ServerKeys};
 use crate::loader::Loaded;
 use crate::local::{Backend, LocalOptions, run_loaded, run_local};
 use crate::output;
 use crate::progress::Silent;
-use crate::report::{EXACT_BITS, ProfileDetail, RunReport, error_bits};
+use crate::report::{BoxReport, EXACT_BITS, ProfileDetail, RunReport, error_bits};
 use crate::testing::{artefact, client, f32_bytes, loaded, sample, write_npy};
 
 /// Precision that the tiny program keeps on CKKS; 18.0 bits measured.
@@ -94,10 +97,12 @@ fn missing_keys_and_wrong_ciphertexts_are_refused() {
     let keys = user.evaluation_keys(&Silent).expect("keys");
     let keys_but = |skip: usize| {
         let mut set = EvalKeys::new();
-        set.extend(keys.iter().enumerate().filter(|(i, _)| *i != skip).map(|(_, key)| key.clone()));
-        set
+        set.extend(
+            keys.evaluation().iter().enumerate().filter(|(i, _)| *i != skip).map(|(_, key)| key.clone()),
+        );
+        ServerKeys::from(set)
     };
-    let refusal = |keys: &EvalKeys, inputs: &[Vec<_>]| {
+    let refusal = |keys: &ServerKeys, inputs: &[Vec<_>]| {
         server.run(&context, inputs, keys, &Silent).err().expect("it is refused").to_string()
     };
     let no_relin = refusal(&keys_but(0), &inputs);
@@ -218,7 +223,9 @@ fn wrong_arrays_are_refused() {
     let batch = refusal("x.npy", &|p| write_npy(p, "<f4", &[2, 1, 8, 8], &f32_bytes(&[0.0; 128])));
     assert!(batch.contains("2x1x8x8"), "{batch}");
     let kind = refusal("x.npy", &|p| write_npy(p, "<i4", &[8, 8], &[0; 256]));
-    assert!(kind.contains("element type `<i4`"), "{kind}");
+    assert!(kind.contains("it holds integers"), "{kind}");
+    let complex = refusal("x.npy", &|p| write_npy(p, "<c8", &[8, 4], &[0; 256]));
+    assert!(complex.contains("element type `<c8`"), "{complex}");
     let short = refusal("x.npy", &|p| write_npy(p, "<f4", &[1 << 40, 8, 8], &[0; 256]));
     assert!(short.contains("the file holds 256 bytes"), "{short}");
     let nan = refusal("x.npy", &|p| write_npy(p, "<f4", &[8, 8], &f32_bytes(&[f32::NAN; 64])));
@@ -241,7 +248,7 @@ fn pictures_are_resized_and_normalised() {
     assert_eq!(large.outputs, ones.outputs);
     assert!(large.warnings[0].contains("resized from 20x20 to 8x8"), "{:?}", large.warnings);
     let broken = run_file("p.png", |p| std::fs::write(p, b"\x89PNG\r\n\x1a\nnothing").expect("saved"));
-    assert!(matches!(broken, Err(RuntimeError::Client(ClientError::Picture { .. }))));
+    assert!(matches!(broken, Err(RuntimeError::Client(ClientError::Data(DataError::Picture { .. })))));
 }
 
 #[test]
@@ -280,6 +287,7 @@ fn json_is_one_object_with_the_documented_fields() {
         "top",
         "clear",
         "error_bits",
+        "output_errors",
         "seconds",
         "peak_bytes",
         "backend",
@@ -347,4 +355,54 @@ fn server_code_does_not_name_secret_keys() {
             "exec names a secret"
         );
     }
+}
+
+/// The tiny program as a detector: its ten outputs are one prediction of five classes, in each of 2x2 cells.
+fn detector() -> ClientPart {
+    let tail = crate::client::onnx_testing::grid_model(("y", 10), [2, 2], "head");
+    ClientPart { tail: Some(tail), ..client() }
+}
+
+fn detecting(backend: Backend) -> LocalOptions {
+    let anchors = Some("3,4".parse().expect("one anchor"));
+    let thresholds = Thresholds { score: 1e-6, iou: 0.9, most: 300 };
+    let detector = Some(DecodeSpec { decoder: Decoder::YoloV3, anchors, thresholds });
+    let preprocessing = Preprocessing { resize: Resize::Letterbox, ..Preprocessing::default() };
+    LocalOptions { detector, preprocessing, ..options(backend) }
+}
+
+#[test]
+fn a_detector_draws_the_boxes_that_it_finds_encrypted_and_in_the_clear() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (input, output) = (folder.path().join("in.png"), folder.path().join("out.png"));
+    let picture = image::GrayImage::from_fn(80, 40, |x, y| image::Luma([(x * 3 + y) as u8]));
+    picture.save(&input).expect("saved");
+    let asked = LocalOptions { input: Some(input), draw: Some(output.clone()), ..detecting(Backend::Ckks) };
+    let report = run(&loaded(detector()), &asked).expect("a run");
+    let found = report.detections.clone().expect("boxes");
+    assert!(report.top.is_empty() && !found.boxes.is_empty());
+    assert_eq!(found.boxes.len(), found.clear.len());
+    assert_eq!(found.matched.len(), found.boxes.len(), "every box has its like in the clear");
+    assert!(found.matched.iter().all(|m| m.iou > 0.99), "{:?}", found.matched);
+    let inside = |b: &BoxReport| {
+        let [left, top, right, bottom] = b.corners;
+        0.0 <= left && left <= right && right <= 80.0 && 0.0 <= top && top <= bottom && bottom <= 40.0
+    };
+    assert!(found.boxes.iter().all(inside), "{:?}", found.boxes);
+    let drawn = image::open(&output).expect("a picture").to_rgb8();
+    assert_eq!(drawn.dimensions(), (80, 40));
+    assert_ne!(drawn, image::DynamicImage::ImageLuma8(picture).to_rgb8());
+    let text = output::text(&report);
+    assert!(text.contains("encrypted") && text.contains("in clear") && text.contains("class "), "{text}");
+    let json: Value = serde_json::from_str(&output::json(&report).expect("JSON")).expect("it parses");
+    assert_eq!(json["detections"]["boxes"][0]["corners"].as_array().map(Vec::len), Some(4));
+}
+
+#[test]
+fn boxes_need_a_head_and_drawings_a_picture() {
+    let not_a_head = run(&loaded(client()), &detecting(Backend::Clear)).expect_err("a vector");
+    assert!(matches!(not_a_head, RuntimeError::Client(ClientError::Decode(_))), "{not_a_head}");
+    let nowhere = LocalOptions { draw: Some("out.png".into()), ..detecting(Backend::Ckks) };
+    let error = run(&loaded(detector()), &nowhere).expect_err("a test pattern is no picture");
+    assert!(matches!(error, RuntimeError::Client(ClientError::NoPicture { flag: "draw" })), "{error}");
 }

@@ -17,14 +17,13 @@ use std::fs;
 
 use peregrine_ckks::context::Context;
 use peregrine_ckks::encrypt::SeededCiphertext;
-use peregrine_ckks::keys::EvalKeys;
 use peregrine_compiler::driver::{self, Lowered, Prepared};
 use peregrine_compiler::gate::Tolerance;
 use peregrine_compiler::onnx::ImportOptions;
-use peregrine_compiler::options::{Activations, CompileOptions, Verify};
+use peregrine_compiler::options::{Activations, CompileOptions, Plan, Verify};
 use peregrine_ir::program::Noise;
-use peregrine_runtime::client::{ClearSide, NamedTensor, Normalisation};
-use peregrine_runtime::exec::MemoryBudget;
+use peregrine_runtime::client::{ClearSide, NamedTensor, Preprocessing};
+use peregrine_runtime::exec::{MemoryBudget, ServerKeys};
 use peregrine_runtime::progress::Silent;
 use peregrine_runtime::{Client, Loaded, Server, clear};
 
@@ -36,6 +35,8 @@ pub fn compile_options(model: &str) -> CompileOptions {
         calibrate: None,
         activations: Activations::Fit,
         degree: None,
+        plan: Plan::default(),
+        precision: None,
         sample: None,
         labels: None,
         verify: Verify::Gate(Tolerance::default()),
@@ -67,7 +68,7 @@ pub struct Deployment {
     loaded: Loaded,
     context: Context,
     client: Client,
-    keys: EvalKeys,
+    keys: ServerKeys,
     server: Server,
     side: ClearSide,
 }
@@ -95,7 +96,7 @@ impl Deployment {
         };
         let (inputs, outputs) = (tensors(&loaded.interface.inputs), tensors(&loaded.interface.outputs));
         let side =
-            ClearSide::new(&loaded.client, inputs, &outputs, &Normalisation::default()).expect("client part");
+            ClearSide::new(&loaded.client, inputs, &outputs, &Preprocessing::default()).expect("client part");
         Self { loaded, context, client, keys, server, side }
     }
 

@@ -1,8 +1,10 @@
 //! Fixtures end to end: ONNX in, encrypted answers out, against the polynomial model in the clear and against tract.
 
 use peregrine_compiler::driver;
+use peregrine_compiler::options::{CompileOptions, Plan};
 use peregrine_compiler::oracle::Tract;
 use peregrine_ir::client::ClientTensor;
+use peregrine_ir::program::{Inst, Program};
 use peregrine_tests::{Deployment, argmax, compile_options, compiled, fixture, pictures};
 
 /// Encrypted outputs must agree with the clear run on this many bits of the output range.
@@ -11,12 +13,17 @@ const LEAST_BITS: f64 = 8.0;
 fn artefact(model: &str, calibration: Option<&str>) -> (tempfile::TempDir, std::path::PathBuf) {
     let mut options = compile_options(model);
     options.calibrate = calibration.map(|name| fixture("calibration").join(name));
-    let (prepared, lowered) = compiled(&options);
+    let (folder, path, _) = artefact_of(&options);
+    (folder, path)
+}
+
+fn artefact_of(options: &CompileOptions) -> (tempfile::TempDir, std::path::PathBuf, Program) {
+    let (prepared, lowered) = compiled(options);
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("model.fhe");
     let client = driver::client_part(&prepared, lowered.ranges.clone());
     driver::write_artefact(&path, &lowered, &client).expect("the artefact is written");
-    (folder, path)
+    (folder, path, lowered.compiled.program)
 }
 
 #[test]
@@ -66,4 +73,22 @@ fn resnet8_answers_twenty_encrypted_pictures_as_in_the_clear() {
         right += usize::from(argmax(&answer.encrypted) == label);
     }
     assert!(right >= 14, "{right} of 20 pictures are right");
+}
+
+#[test]
+#[ignore = "about 8 GiB and two minutes; run with: cargo test --release -p peregrine-tests --test encrypted -- --ignored"]
+fn a_resnet8_that_bootstraps_answers_encrypted_pictures_as_in_the_clear() {
+    let mut options = compile_options("cifar10_resnet8.onnx");
+    options.calibrate = Some(fixture("calibration").join("natural32.npz"));
+    options.degree = Some(8);
+    options.plan = Plan::Bootstrapped;
+    let (_folder, path, program) = artefact_of(&options);
+    let is_bootstrap = |inst: &&Inst| matches!(inst, Inst::Bootstrap { .. } | Inst::BootstrapPair { .. });
+    assert!(program.insts.iter().filter(is_bootstrap).count() >= 1);
+    let deployed = Deployment::open(&path);
+    for (picture, _) in pictures("cifar10").into_iter().take(3) {
+        let answer = deployed.answer(&picture);
+        assert_eq!(argmax(&answer.encrypted), argmax(&answer.clear), "{}", picture.display());
+        assert!(answer.error_bits() >= LEAST_BITS, "{}: {:.1} bits", picture.display(), answer.error_bits());
+    }
 }

@@ -215,8 +215,7 @@ pub fn run(args: &Args) -> Result<ExitCode, TuneError> {
     let batches = train_inputs.batches(size).take(NORM_BATCHES).map(|b| b.map(|(_, batch)| batch));
     net.calibrate_norms(batches, &mut pool)?;
     if !args.keep_activations {
-        let coefficients =
-            if args.learn_coefficients { Coefficients::Learned } else { Coefficients::Fixed };
+        let coefficients = if args.learn_coefficients { Coefficients::Learned } else { Coefficients::Fixed };
         let replaced = net.replace_activations(&args.plan(), coefficients).map_err(TrainError::from)?;
         say(&format!(
             "{} activations become polynomials, {} max pools average pools; {} training and {} test images",

@@ -77,9 +77,15 @@ impl Model {
         image: ImageOverrides,
         input_shape: Option<Vec<usize>>,
     ) -> Result<Self, TuneError> {
-        let bytes = std::fs::read(path).map_err(|source| TuneError::Read { path: path.to_owned(), source })?;
-        let options =
-            ImportOptions { input_shape, split: ClientSplit::HeadAndTail, image: image.clone() };
+        let bytes =
+            std::fs::read(path).map_err(|source| TuneError::Read { path: path.to_owned(), source })?;
+        let options = ImportOptions {
+            input_shape,
+            split: ClientSplit::HeadAndTail,
+            image: image.clone(),
+            folder: path.parent().map(Path::to_owned),
+            ..ImportOptions::default()
+        };
         let imported = import_with(&bytes, &options)
             .map_err(|source| TuneError::Model { path: path.to_owned(), source })?;
         let net = Net::from_graph(&imported.graph)

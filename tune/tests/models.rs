@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use peregrine_compiler::driver;
-use peregrine_compiler::inputs::{InputFormat, read_sample};
+use peregrine_compiler::inputs::read_sample;
 use peregrine_compiler::onnx::{ImageOverrides, ImportOptions};
 use peregrine_compiler::options::{Activations, CompileOptions, Verify};
 use peregrine_compiler::oracle::Tract;
+use peregrine_data::set::InputFormat;
 use peregrine_ir::client::ClientTensor;
 use peregrine_tune::data::augment::Augment;
 use peregrine_tune::data::{Dataset, Labels};
@@ -147,6 +148,8 @@ fn compiles_without_calibration(path: &Path, trainer: &Trainer<'_>) {
         calibrate: None,
         activations: Activations::Fit,
         degree: None,
+        plan: Default::default(),
+        precision: None,
         sample: None,
         labels: None,
         verify: Verify::Skip,

@@ -5,7 +5,7 @@
 //! so that the reversal is never computed. Neighbouring stages are merged into groups; a group of `k` stages is a matrix with
 //! at most `2^(k+1) - 1` diagonals at multiples of its smallest `h`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::encoder::{Complex, SpecialFft};
 use crate::evaluator::linear::{DiagonalId, GiantStep, LinearPlan, Stage, Term};
@@ -124,8 +124,53 @@ fn compose(left: &Diagonals, right: &Diagonals) -> Diagonals {
     product
 }
 
-/// Splits the diagonals of a group in baby steps and giant steps. With `2^m` places for diagonals there are `2^ceil(m/2)` babies.
+/// Plans of the factors of [`slots_to_coeffs`], without their diagonals.
+pub(super) fn slots_to_coeffs_plans(slots: Slots, groups: &[u32], max: Slots) -> Vec<LinearPlan> {
+    let mut unit = 1;
+    let build = |&stages: &u32| {
+        let group = Group { unit, stages };
+        unit <<= stages;
+        split(&group.places(slots), group, slots, max).0
+    };
+    groups.iter().map(build).collect()
+}
+
+/// Plans of the factors of [`coeffs_to_slots`], without their diagonals.
+pub(super) fn coeffs_to_slots_plans(slots: Slots, groups: &[u32], max: Slots) -> Vec<LinearPlan> {
+    let mut end = slots.get() as usize;
+    let build = |&stages: &u32| {
+        end >>= stages;
+        let group = Group { unit: end, stages };
+        split(&group.places(slots), group, slots, max).0
+    };
+    groups.iter().map(build).collect()
+}
+
+impl Group {
+    /// The diagonals of the group's matrix: sums of 0 or plus or minus the half length of each stage.
+    fn places(self, slots: Slots) -> Vec<usize> {
+        let p = slots.get() as usize;
+        let stage = |places: BTreeSet<usize>, s: u32| {
+            let half = self.unit << s;
+            places.iter().flat_map(|&place| [place, (place + half) % p, (place + p - half) % p]).collect()
+        };
+        (0..self.stages).fold(BTreeSet::from([0]), stage).into_iter().collect()
+    }
+}
+
+/// A matrix as baby steps and giant steps with its diagonals.
 fn factor(matrix: &Diagonals, group: Group, slots: Slots, max: Slots) -> Factor {
+    let p = slots.get() as usize;
+    let places: Vec<usize> = matrix.keys().copied().collect();
+    let (plan, turns) = split(&places, group, slots, max);
+    let turned =
+        |(diagonal, turn): (&Vec<Complex>, usize)| (0..p).map(|i| diagonal[(i + p - turn) % p]).collect();
+    Factor { plan, diagonals: matrix.values().zip(turns).map(turned).collect() }
+}
+
+/// Splits the diagonals of a group, in ascending order, in baby steps and giant steps; gives the rotation of each diagonal's giant
+/// step too. With `2^m` places for diagonals there are `2^ceil(m/2)` babies.
+fn split(places: &[usize], group: Group, slots: Slots, max: Slots) -> (LinearPlan, Vec<usize>) {
     let Group { unit, stages } = group;
     let p = slots.get() as usize;
     let wraps = unit << stages == p;
@@ -133,20 +178,20 @@ fn factor(matrix: &Diagonals, group: Group, slots: Slots, max: Slots) -> Factor 
     let (places_log2, start) = if wraps { (stages, 0) } else { (stages + 1, unit << stages) };
     let babies = 1usize << places_log2.div_ceil(2);
     let rotation = |steps: usize| Rotation::new((steps % p) as i64, max);
-    let mut diagonals = Vec::new();
+    let mut turns = Vec::with_capacity(places.len());
     let mut giants: BTreeMap<usize, GiantStep> = BTreeMap::new();
-    for (&place, diagonal) in matrix {
+    for &place in places {
         let shifted = (place + start) % p / unit;
         let (giant, baby) = (shifted / babies, shifted % babies);
         let turn = (giant * babies * unit + p - start) % p;
-        let id = DiagonalId(diagonals.len() as u32);
-        diagonals.push((0..p).map(|i| diagonal[(i + p - turn) % p]).collect());
+        let diagonal = DiagonalId(turns.len() as u32);
+        turns.push(turn);
         let step = giants.entry(giant);
         let step =
             step.or_insert_with(|| GiantStep { output: 0, rotation: rotation(turn), terms: Vec::new() });
-        step.terms.push(Term { input: 0, baby: baby as u32, diagonal: id });
+        step.terms.push(Term { input: 0, baby: baby as u32, diagonal });
     }
     let stage = Stage { giants: giants.into_values().collect(), fold: Vec::new() };
     let table = vec![(0..babies).map(|baby| rotation(baby * unit)).collect()];
-    Factor { plan: LinearPlan { inputs: 1, outputs: 1, babies: table, stages: vec![stage] }, diagonals }
+    (LinearPlan { inputs: 1, outputs: 1, babies: table, stages: vec![stage] }, turns)
 }

@@ -59,8 +59,9 @@ impl EvalMod {
         let mut y = ev.evaluate_on_ladder(x, &self.cosine, &self.working_scale, &self.ladder, keys)?;
         for offset in &self.offsets {
             // Doubled before the rescale, whose error then counts once.
-            let square = ev.square_relin(&y, keys)?;
-            y = ev.add_scalar(&ev.rescale(&ev.add(&square, &square)?)?, -offset)?;
+            let mut square = ev.square(&y)?;
+            ev.double_product(&mut square)?;
+            y = ev.add_scalar(&ev.relinearize_rescale(&square, keys)?, -offset)?;
         }
         match &self.arcsine {
             None => Ok(y),

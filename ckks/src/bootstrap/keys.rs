@@ -2,7 +2,8 @@
 
 use std::io::{Read, Write};
 
-use super::Bootstrapper;
+use super::{BootstrapParams, Bootstrapper};
+use crate::context::Context;
 use crate::error::Error;
 use crate::keys::{EvalKeys, KeyGenerator, SecretKey, SwitchingKey};
 use crate::units::Level;
@@ -28,11 +29,27 @@ impl BootstrapKeys {
         sk: &SecretKey,
         bootstrapper: &Bootstrapper,
     ) -> Result<BootstrapKeys, Error> {
-        let top = bootstrapper.params().main().max_level();
-        let [to_ephemeral, to_main] = generator.encapsulation(sk, bootstrapper.ephemeral(), top)?;
+        let params = bootstrapper.params();
         let mut evaluation = EvalKeys::new();
-        evaluation.extend(generator.galois_set(sk, &bootstrapper.galois_elements())?);
-        evaluation.insert(generator.relin(sk, bootstrapper.params().eval_mod_level())?);
+        evaluation.extend(generator.galois_set(sk, &params.galois_elements(bootstrapper.slots())?)?);
+        evaluation.insert(generator.relin(sk, params.eval_mod_level())?);
+        Self::with_evaluation(generator, sk, params, evaluation)
+    }
+
+    /// Adds the keys of an ephemeral secret, which is new and forgotten, to evaluation keys that are there: those that
+    /// [`BootstrapParams::galois_elements`] names for each slot count, and relinearisation up to
+    /// [`BootstrapParams::eval_mod_level`].
+    ///
+    /// # Errors
+    /// [`Error::ForeignParameters`] if the secret key belongs to another ring.
+    pub fn with_evaluation(
+        generator: &KeyGenerator,
+        sk: &SecretKey,
+        params: &BootstrapParams,
+        evaluation: EvalKeys,
+    ) -> Result<BootstrapKeys, Error> {
+        let ephemeral = Context::new(params.ephemeral())?;
+        let [to_ephemeral, to_main] = generator.encapsulation(sk, &ephemeral, params.main().max_level())?;
         Ok(BootstrapKeys { evaluation, to_ephemeral, to_main })
     }
 
@@ -74,10 +91,11 @@ impl BootstrapKeys {
 
     fn check(&self, bootstrapper: &Bootstrapper) -> Result<(), Error> {
         let op = "bootstrapping keys";
-        for (element, level) in bootstrapper.galois_elements() {
+        let params = bootstrapper.params();
+        for (element, level) in params.galois_elements(bootstrapper.slots())? {
             self.evaluation.galois(element, level)?;
         }
-        self.evaluation.relin(bootstrapper.params().eval_mod_level())?;
+        self.evaluation.relin(params.eval_mod_level())?;
         let top = bootstrapper.params().main().max_level();
         for (key, level) in [(&self.to_main, top), (&self.to_ephemeral, Level(0))] {
             if key.level() < level {

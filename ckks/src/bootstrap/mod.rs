@@ -27,7 +27,6 @@ mod spec;
 mod tests;
 mod transform;
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::ciphertext::Ciphertext;
@@ -35,7 +34,7 @@ use crate::context::Context;
 use crate::encoder::Encoder;
 use crate::error::Error;
 use crate::evaluator::Evaluator;
-use crate::units::{GaloisElement, Level, Rotation, Scale, Slots};
+use crate::units::{Level, Scale, Slots};
 
 use eval_mod::EvalMod;
 pub use keys::BootstrapKeys;
@@ -104,6 +103,11 @@ impl Bootstrapper {
         &self.params
     }
 
+    /// The slots after which its ciphertexts repeat.
+    pub fn slots(&self) -> Slots {
+        self.slots
+    }
+
     /// The ring of the ephemeral secret.
     pub(crate) fn ephemeral(&self) -> &Context {
         &self.ephemeral
@@ -114,36 +118,11 @@ impl Bootstrapper {
         self.slots_to_coeffs.iter().chain(&self.coeffs_to_slots).map(EncodedFactor::bytes).sum()
     }
 
-    /// The automorphisms that keys are needed for, each with the highest level it is used at.
-    pub fn galois_elements(&self) -> Vec<(GaloisElement, Level)> {
-        let n = self.params.main().n();
-        let top = self.params.main().max_level();
-        let trace = self.trace_rotations().map(|r| (GaloisElement::from_rotation(r, n), top));
-        let unscaled = Level(top.0 + 1 - self.coeffs_to_slots.len() as u32);
-        let conjugation = (GaloisElement::conjugation(n), unscaled);
-        let factors = self.slots_to_coeffs.iter().chain(&self.coeffs_to_slots);
-        let mut highest = BTreeMap::new();
-        for (element, level) in factors.flat_map(|factor| factor.wanted(n)).chain(trace).chain([conjugation])
-        {
-            let entry = highest.entry(element).or_insert(level);
-            *entry = level.max(*entry);
-        }
-        highest.into_iter().collect()
-    }
-
-    /// The rotations whose sums project on the subring of the slots.
-    fn trace_rotations(&self) -> impl Iterator<Item = Rotation> + use<> {
-        let max = self.params.main().max_slots();
-        let doublings = max.log2() - self.slots.log2();
-        let slots = self.slots;
-        (0..doublings).map(move |k| Rotation::new(i64::from(slots.get()) << k, max))
-    }
-
     /// Refreshes one real ciphertext.
     ///
     /// The input is at [`BootstrapParams::input_level`] or higher and at the scale of this bootstrapper; its slots repeat and
-    /// are real, of magnitude at most 1. The result is at [`BootstrapParams::output_level`], at an exact scale near
-    /// `2^(prime_bits - ratio_bits)` that depends on the parameters only.
+    /// are real, of magnitude at most 1. The result is at [`BootstrapParams::output_level`] and at the exact scale
+    /// [`BootstrapSpec::output_scale`], near `2^(prime_bits - ratio_bits)`.
     ///
     /// # Errors
     /// [`Error::LevelOutOfRange`] for an input below the input level, [`Error::ScaleMismatch`], [`Error::MissingKey`],
@@ -197,7 +176,7 @@ impl Bootstrapper {
         // Few slots have fewer factors than there are levels.
         let low = ev.drop_to(&through(&self.slots_to_coeffs, ct.clone())?, Level(0))?;
         let mut high = raise::raise(ev.context(), &self.ephemeral, &low, keys)?;
-        for rotation in self.trace_rotations() {
+        for rotation in self.params.trace_rotations(self.slots) {
             let turned = ev.rotate(&high, rotation, evaluation)?;
             ev.add_assign(&mut high, &turned)?;
         }
@@ -217,13 +196,6 @@ impl Bootstrapper {
     }
 }
 
-/// Sizes of the groups of butterfly stages for a number of factors, in order of growing stride. The groups of large stride,
-/// whose diagonals wrap around, take the remainder.
-fn stage_groups(stages: u32, factors: usize) -> Vec<u32> {
-    let (size, rest) = (stages as usize / factors, stages as usize % factors);
-    (0..factors).map(|i| (size + usize::from(i >= factors - rest)) as u32).filter(|&size| size > 0).collect()
-}
-
 /// The first factor also brings the scale to that of level 0.
 fn slots_to_coeffs(
     params: &BootstrapParams,
@@ -232,14 +204,13 @@ fn slots_to_coeffs(
     input_scale: &Scale,
 ) -> Result<Vec<EncodedFactor>, Error> {
     let max = params.main().max_slots();
-    let groups = stage_groups(slots.log2(), params.spec().slots_to_coeffs.count);
-    let correction = params.base_scale().div(input_scale);
+    let groups = params.spec().down_groups(slots);
+    let correction = params.spec().base_scale().div(input_scale);
     let factors = dft::slots_to_coeffs(slots, &groups, max);
     let encode = |(i, factor): (usize, &dft::Factor)| {
-        let level = Level(params.input_level().0 - i as u32);
-        let prime = Scale::prime(level.0);
+        let prime = Scale::prime(params.input_level().0 - i as u32);
         let scale = if i == 0 { prime.mul(&correction) } else { prime };
-        EncodedFactor::new(encoder, factor, slots, (level, &scale))
+        EncodedFactor::new(encoder, factor, slots, &scale)
     };
     factors.iter().enumerate().map(encode).collect()
 }
@@ -251,16 +222,14 @@ fn coeffs_to_slots(
     slots: Slots,
 ) -> Result<Vec<EncodedFactor>, Error> {
     let max = params.main().max_slots();
-    let groups: Vec<u32> =
-        stage_groups(slots.log2(), params.spec().coeffs_to_slots.count).into_iter().rev().collect();
+    let groups = params.spec().up_groups(slots);
     let copies = f64::from(max.get() / slots.get());
     let factors = dft::coeffs_to_slots(slots, &groups, max, 1.0 / (f64::from(2 * RANGE) * copies));
     let correction = params.spec().eval_mod.input_scale().div(&Scale::prime(0));
     let encode = |(i, factor): (usize, &dft::Factor)| {
-        let level = Level(params.main().max_level().0 - i as u32);
-        let prime = Scale::prime(level.0);
+        let prime = Scale::prime(params.main().max_level().0 - i as u32);
         let scale = if i == 0 { prime.mul(&correction) } else { prime };
-        EncodedFactor::new(encoder, factor, slots, (level, &scale))
+        EncodedFactor::new(encoder, factor, slots, &scale)
     };
     factors.iter().enumerate().map(encode).collect()
 }

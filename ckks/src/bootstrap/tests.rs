@@ -25,7 +25,7 @@ fn small_spec(log_n: u32) -> BootstrapSpec {
     BootstrapSpec {
         log_n,
         slots_to_coeffs: PrimeRun::new(2, 32),
-        usable: PrimeRun::new(2, 50),
+        usable: vec![50; 2],
         coeffs_to_slots: PrimeRun::new(3, 46),
         special: PrimeRun::new(6, 50),
         ..BootstrapSpec::n16()
@@ -82,6 +82,7 @@ impl World {
             assert!(found >= bits, "{what}, seed {seed}: {found:.2} bits, expected at least {bits}");
         }
         assert_eq!(real.scale(), single.scale());
+        assert_eq!(*real.scale(), self.bootstrapper.params.spec().output_scale());
     }
 }
 
@@ -143,6 +144,29 @@ fn a_refreshed_ciphertext_can_be_computed_on_and_refreshed_again() {
 }
 
 #[test]
+fn usable_primes_of_any_size_and_stated_primes() {
+    let spec = BootstrapSpec { usable: vec![28, 50, 22], ..small_spec(6) };
+    let params = spec.clone().check_insecure_for_tests().expect("valid");
+    assert_eq!(spec.clone().check_for(params.main()).expect("its own primes"), params);
+    let other = small_spec(6).check_for(params.main());
+    assert!(matches!(other, Err(Error::ForeignParameters { .. })), "{other:?}");
+    World::new(&params, 32, Kernels::detect()).assert_refreshes(1, 18.0);
+}
+
+#[test]
+fn plans_without_diagonals_are_those_with_them() {
+    let params = small_spec(9).check_insecure_for_tests().expect("valid");
+    let max = params.main().max_slots();
+    for log in 1..=8 {
+        let slots = Slots::new(1 << log).expect("power of two");
+        let planned = params.transforms(slots).expect("fits").into_iter().map(|(plan, _)| plan);
+        let down = dft::slots_to_coeffs(slots, &params.spec().down_groups(slots), max);
+        let up = dft::coeffs_to_slots(slots, &params.spec().up_groups(slots), max, 1.0);
+        assert!(planned.eq(down.into_iter().chain(up).map(|factor| factor.plan)), "2^{log} slots");
+    }
+}
+
+#[test]
 fn presets_are_secure_and_unlikely_to_fail() {
     for spec in [BootstrapSpec::n16(), BootstrapSpec::n15()] {
         let params = spec.check().expect("a preset");
@@ -159,7 +183,7 @@ fn insecure_and_senseless_parameters_are_refused() {
         change(&mut spec);
         spec.check().expect_err("must be refused").to_string()
     };
-    assert!(refused(|s| s.usable.count = 12).contains("exceeds 1700"));
+    assert!(refused(|s| s.usable = vec![50; 12]).contains("exceeds 1700"));
     let ephemeral = refused(|s| s.ephemeral_special = 7);
     assert!(ephemeral.contains("ephemeral secret") && ephemeral.contains("340"), "{ephemeral}");
     assert!(refused(|s| s.ephemeral_special = 0).contains("special prime"));
@@ -167,7 +191,7 @@ fn insecure_and_senseless_parameters_are_refused() {
     assert!(refused(|s| s.slots_to_coeffs.count = 16).contains("factors"));
     assert!(refused(|s| s.eval_mod.degree = 1).contains("degree"));
     assert!(refused(|s| s.ratio_bits = 60).contains("ratio"));
-    assert!(refused(|s| s.usable.count = 0).contains("usable"));
+    assert!(refused(|s| s.usable.clear()).contains("usable"));
 }
 
 #[test]

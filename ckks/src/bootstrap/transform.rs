@@ -10,14 +10,13 @@ use crate::evaluator::Evaluator;
 use crate::evaluator::linear::{self, DiagonalId, DiagonalSource, LinearPlan};
 use crate::keys::EvalKeys;
 use crate::plaintext::IntPlaintext;
-use crate::units::{GaloisElement, Level, Scale, Slots};
+use crate::units::{Scale, Slots};
 
 /// A plan with its diagonals as compact integer coefficients.
 #[derive(Debug)]
 pub(super) struct EncodedFactor {
     plan: LinearPlan,
     diagonals: Vec<Arc<IntPlaintext>>,
-    level: Level,
 }
 
 impl DiagonalSource for EncodedFactor {
@@ -27,16 +26,16 @@ impl DiagonalSource for EncodedFactor {
 }
 
 impl EncodedFactor {
-    /// Encodes a factor that takes ciphertexts at `level` and multiplies their scale by `scale` before it rescales.
+    /// Encodes a factor that multiplies the scale by `scale` before it rescales.
     pub(super) fn new(
         encoder: &Encoder,
         factor: &Factor,
         slots: Slots,
-        (level, scale): (Level, &Scale),
+        scale: &Scale,
     ) -> Result<Self, Error> {
         let encode = |diagonal: &Vec<_>| encoder.encode_complex(diagonal, slots, scale).map(Arc::new);
         let diagonals = factor.diagonals.iter().map(encode).collect::<Result<_, _>>()?;
-        Ok(Self { plan: factor.plan.clone(), diagonals, level })
+        Ok(Self { plan: factor.plan.clone(), diagonals })
     }
 
     /// The transform, one level lower.
@@ -46,7 +45,7 @@ impl EncodedFactor {
         ct: &Ciphertext,
         keys: &EvalKeys,
     ) -> Result<Ciphertext, Error> {
-        ev.rescale(&self.apply_unscaled(ev, ct, keys)?)
+        only(linear::apply_rescaled(ev, &[ct], &self.plan, self, keys)?)
     }
 
     /// The transform before its rescale.
@@ -56,20 +55,18 @@ impl EncodedFactor {
         ct: &Ciphertext,
         keys: &EvalKeys,
     ) -> Result<Ciphertext, Error> {
-        match linear::apply(ev, &[ct], &self.plan, self, keys)?.pop() {
-            Some(output) => Ok(output),
-            None => unreachable!("a factor has one output"),
-        }
-    }
-
-    /// The automorphisms it needs, and the level it needs them at.
-    pub(super) fn wanted(&self, n: usize) -> impl Iterator<Item = (GaloisElement, Level)> {
-        let level = self.level;
-        self.plan.galois_elements(n).into_iter().map(move |element| (element, level))
+        only(linear::apply(ev, &[ct], &self.plan, self, keys)?)
     }
 
     /// Bytes of the diagonals.
     pub(super) fn bytes(&self) -> usize {
         self.diagonals.iter().map(|diagonal| diagonal.bytes()).sum()
+    }
+}
+
+fn only(mut outputs: Vec<Ciphertext>) -> Result<Ciphertext, Error> {
+    match outputs.pop() {
+        Some(output) => Ok(output),
+        None => unreachable!("a factor has one output"),
     }
 }

@@ -144,12 +144,16 @@ impl Evaluator {
         self.check(op, a)?;
         let constant = WideInteger::nearest(self, op, value, &a.scale)?;
         let mut sum = a.clone();
-        sum.c0.par_limbs_mut().enumerate().for_each(|(i, limb)| {
-            let modulus = &self.ctx.q_moduli()[i];
+        self.add_constant(&mut sum.c0, constant);
+        Ok(sum)
+    }
+
+    /// Adds the constant polynomial of an integer, whose slots are all equal.
+    pub(super) fn add_constant(&self, part: &mut RnsPoly<Ntt>, constant: WideInteger) {
+        part.par_limbs_mut().zip(self.ctx.q_moduli()).for_each(|(limb, modulus)| {
             let residue = constant.residue(modulus);
             limb.iter_mut().for_each(|word| *word = modulus.add(*word, residue));
         });
-        Ok(sum)
     }
 
     /// Multiplies every slot by an integer; the scale stays.

@@ -11,6 +11,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 use smallvec::SmallVec;
 
+use super::mod_down::{Divisor, mod_down};
 use super::scratch::with_scratch;
 use crate::arith::Modulus;
 use crate::context::Context;
@@ -29,10 +30,10 @@ mod tests;
 const CHUNK: usize = 4096;
 
 /// Most limbs per job of a base conversion: its inputs are read once for all of them.
-const GROUP: usize = 4;
+pub(super) const GROUP: usize = 4;
 
 /// Limbs per job: fewer than [`GROUP`] if threads would otherwise go without work.
-fn group_size(limbs: usize) -> usize {
+pub(super) fn group_size(limbs: usize) -> usize {
     (limbs / (2 * rayon::current_num_threads())).clamp(1, GROUP)
 }
 
@@ -85,6 +86,11 @@ impl QpPair {
         Self { c0: QpPoly::unspecified(ctx, q_limbs), c1: QpPoly::unspecified(ctx, q_limbs) }
     }
 
+    /// Both parts divided, rounded to nearest.
+    pub(crate) fn divided(self, ctx: &Context, divisor: Divisor) -> (RnsPoly<Ntt>, RnsPoly<Ntt>) {
+        both(mod_down(ctx, vec![self.c0, self.c1], divisor, |_, _, _| ()))
+    }
+
     /// Limbs of both parts side by side, with their index.
     pub(crate) fn limb_pairs(&mut self) -> Vec<(usize, [&mut [u64]; 2])> {
         let pairs = self.c0.limbs_mut().zip(self.c1.limbs_mut());
@@ -98,7 +104,7 @@ pub(crate) fn modulus(ctx: &Context, q_limbs: usize, m: usize) -> &Modulus {
 }
 
 /// Limb vectors `y_i` of a base conversion and, last, the quotients.
-type Views<'a> = SmallVec<[&'a [u64]; 16]>;
+pub(super) type Views<'a> = SmallVec<[&'a [u64]; 16]>;
 
 /// A polynomial cut in digits, each ready for conversion to any prime.
 struct Decomposed<'a> {
@@ -112,18 +118,18 @@ struct Decomposed<'a> {
 
 impl<'a> Decomposed<'a> {
     fn new(ctx: &'a Context, source: &'a RnsPoly<Ntt>) -> Self {
-        let (n, kernels, converters) = (ctx.n(), ctx.kernels(), ctx.converters());
+        let (n, converters) = (ctx.n(), ctx.converters());
         let ranges: Vec<_> = converters.digit_ranges(source.q_limbs()).collect();
         let mut scaled: RnsPoly<Coeff> = RnsPoly::unspecified(n, source.q_limbs(), 0);
         scaled.par_limbs_mut().enumerate().for_each(|(i, limb)| {
             limb.copy_from_slice(source.limb(i));
-            ctx.q_tables()[i].inverse_unscaled(limb);
             let range = &ranges[i / converters.alpha()];
-            converters.digit(range).scale_over_n(kernels, i - range.start, limb);
+            ctx.q_tables()[i].inverse_times(limb, converters.digit(range).scale_over_n(i - range.start));
         });
         let mut quotients: RnsPoly<Coeff> = RnsPoly::unspecified(n, ranges.len(), 0);
         for (j, range) in ranges.iter().enumerate() {
-            fill_quotients(ctx, converters.digit(range), &scaled, range, quotients.limb_mut(j));
+            let limbs: Views<'_> = range.clone().map(|i| scaled.limb(i)).collect();
+            fill_quotients(ctx, converters.digit(range), &limbs, quotients.limb_mut(j));
         }
         Self { ctx, source, ranges, scaled, quotients }
     }
@@ -146,7 +152,8 @@ impl<'a> Decomposed<'a> {
         }
         for (buffers, &m) in buffers.chunks_exact_mut(digits).zip(group) {
             let raised = buffers.iter_mut().zip(&self.ranges).filter(|(_, range)| !range.contains(&m));
-            raised.for_each(|(buffer, _)| ctx.table(q_limbs, m).forward(buffer));
+            let mut raised: SmallVec<[&mut [u64]; 16]> = raised.map(|(buffer, _)| &mut **buffer).collect();
+            ctx.table(q_limbs, m).forward_all(&mut raised);
         }
     }
 
@@ -164,17 +171,11 @@ fn views<'a>(scaled: &'a RnsPoly<Coeff>, range: &Range<usize>, quotients: &'a [u
     range.clone().map(|i| scaled.limb(i)).chain([quotients]).collect()
 }
 
-/// The quotients of a base conversion from the limbs `range` of `scaled`, coefficients in parallel.
-fn fill_quotients(
-    ctx: &Context,
-    converter: &BaseConverter,
-    scaled: &RnsPoly<Coeff>,
-    range: &Range<usize>,
-    out: &mut [u64],
-) {
+/// The quotients of a base conversion from the limbs `scaled`, coefficients in parallel.
+pub(super) fn fill_quotients(ctx: &Context, converter: &BaseConverter, scaled: &[&[u64]], out: &mut [u64]) {
     out.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, out)| {
         let part = chunk * CHUNK..chunk * CHUNK + out.len();
-        let limbs: Views<'_> = range.clone().map(|i| &scaled.limb(i)[part.clone()]).collect();
+        let limbs: Views<'_> = scaled.iter().map(|limb| &limb[part.clone()]).collect();
         converter.quotients(ctx.kernels(), &limbs, out);
     });
 }
@@ -276,59 +277,6 @@ fn switch_qp(ctx: &Context, source: &RnsPoly<Ntt>, key: &SwitchingKey, permutati
     pair
 }
 
-/// Divides each polynomial by `P`, rounding to nearest; `finish(part, i, limb)` sees each limb while it is in cache.
-pub(crate) fn mod_down(
-    ctx: &Context,
-    parts: Vec<QpPoly>,
-    finish: impl Fn(usize, usize, &mut [u64]) + Sync,
-) -> Vec<RnsPoly<Ntt>> {
-    let (n, kernels, converters) = (ctx.n(), ctx.kernels(), ctx.converters());
-    let all_special = 0..ctx.p_moduli().len();
-    let (mut outputs, specials): (Vec<_>, Vec<_>) = parts.into_iter().map(|part| (part.q, part.p)).unzip();
-    let specials = special_coefficients(ctx, specials);
-    let mut quotients: RnsPoly<Coeff> = RnsPoly::unspecified(n, specials.len(), 0);
-    for (special, out) in specials.iter().zip(quotients.limbs_mut()) {
-        fill_quotients(ctx, converters.special(), special, &all_special, out);
-    }
-    let mut limbs: Vec<(usize, SmallVec<[&mut [u64]; 2]>)> =
-        (0..outputs[0].q_limbs()).map(|i| (i, SmallVec::new())).collect();
-    for q in &mut outputs {
-        limbs.iter_mut().zip(q.limbs_mut()).for_each(|((_, limbs), limb)| limbs.push(limb));
-    }
-    let group_size = group_size(limbs.len());
-    limbs.into_par_iter().chunks(group_size).for_each(|group| {
-        with_scratch(n, GROUP * specials.len(), |scratch| {
-            let mut buffers: SmallVec<[&mut [u64]; 8]> = scratch.limbs_mut().collect();
-            for (part, special) in specials.iter().enumerate() {
-                let views = views(special, &all_special, quotients.limb(part));
-                let buffers = buffers[part * GROUP..].iter_mut();
-                let targets = group.iter().zip(buffers).map(|((i, _), buffer)| (*i, &mut **buffer));
-                converters.special().convert(kernels, &views, targets);
-            }
-            for (place, (i, limbs)) in group.into_iter().enumerate() {
-                for (part, limb) in limbs.into_iter().enumerate() {
-                    let buffer = &mut *buffers[part * GROUP + place];
-                    ctx.q_tables()[i].forward(buffer);
-                    kernels.sub_mul_scalar_assign(&ctx.q_moduli()[i], limb, buffer, converters.inverse_p(i));
-                    finish(part, i, limb);
-                }
-            }
-        });
-    });
-    outputs
-}
-
-/// The P limbs as scaled coefficients, the input of the conversion from `P`.
-fn special_coefficients(ctx: &Context, specials: Vec<RnsPoly<Ntt>>) -> Vec<RnsPoly<Coeff>> {
-    let mut specials: Vec<RnsPoly<Coeff>> = specials.into_iter().map(RnsPoly::into_domain).collect();
-    let limbs: Vec<_> = specials.iter_mut().flat_map(|p| p.limbs_mut().enumerate()).collect();
-    limbs.into_par_iter().for_each(|(k, limb)| {
-        ctx.p_tables()[k].inverse_unscaled(limb);
-        ctx.converters().special().scale_over_n(ctx.kernels(), k, limb);
-    });
-    specials
-}
-
 /// Switches `source`, which multiplies the key's secret `s'`, to the pair that decrypts under `s` to the same product.
 ///
 /// # Errors
@@ -342,6 +290,32 @@ pub fn switch(
     let identity = ctx.automorphism(GaloisElement::IDENTITY)?;
     let pair = switch_qp(ctx, source, key, &identity);
     Ok(finish_switch(ctx, pair, |_, _| ()))
+}
+
+/// `(added + switched source) / q_top`, rounded to nearest, where the switch's own division by `P` is not rounded before.
+///
+/// # Errors
+/// As [`switch`]. The source has at least two limbs.
+pub(super) fn switch_add_rescale(
+    ctx: &Context,
+    source: &RnsPoly<Ntt>,
+    added: [&RnsPoly<Ntt>; 2],
+    key: &SwitchingKey,
+) -> Result<(RnsPoly<Ntt>, RnsPoly<Ntt>), Error> {
+    let q_limbs = source.q_limbs();
+    check_key(ctx, "key switch", key, q_limbs)?;
+    let identity = ctx.automorphism(GaloisElement::IDENTITY)?;
+    let mut pair = QpPair::unspecified(ctx, q_limbs);
+    for_each_raised(ctx, source, &mut pair, |m, digits, [b, a]| {
+        key_product(ctx, (q_limbs, m), digits, key, &identity, [&mut *b, &mut *a]);
+        if m < q_limbs {
+            let (q, p_mod_q) = (&ctx.q_moduli()[m], ctx.converters().p_mod_q(m));
+            for (out, added) in [b, a].into_iter().zip(added) {
+                ctx.kernels().mul_scalar_add_assign(q, out, added.limb(m), p_mod_q);
+            }
+        }
+    });
+    Ok(pair.divided(ctx, Divisor::SpecialAndTop))
 }
 
 /// The image of the ciphertext `(c0, c1)` under an automorphism, switched back to `s`.
@@ -371,10 +345,13 @@ fn finish_switch(
             finish(i, limb);
         }
     };
-    let mut parts = mod_down(ctx, vec![pair.c0, pair.c1], first_part).into_iter();
-    match (parts.next(), parts.next()) {
-        (Some(c0), Some(c1)) => (c0, c1),
-        _ => unreachable!("two parts in, two parts out"),
+    both(mod_down(ctx, vec![pair.c0, pair.c1], Divisor::Special, first_part))
+}
+
+fn both(parts: Vec<RnsPoly<Ntt>>) -> (RnsPoly<Ntt>, RnsPoly<Ntt>) {
+    match <[RnsPoly<Ntt>; 2]>::try_from(parts) {
+        Ok([c0, c1]) => (c0, c1),
+        Err(_) => unreachable!("two parts in, two parts out"),
     }
 }
 

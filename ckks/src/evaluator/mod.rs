@@ -3,7 +3,9 @@
 mod arith;
 pub mod keyswitch;
 pub mod linear;
+mod mod_down;
 pub mod polynomial;
+mod product;
 mod rescale;
 mod rotate;
 mod scratch;

@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::Evaluator;
+use super::scratch::with_scratch;
 use crate::ciphertext::Ciphertext;
 use crate::error::Error;
 use crate::ring::poly::{Ntt, RnsPoly};
@@ -16,10 +17,16 @@ impl Evaluator {
     pub fn rescale(&self, ct: &Ciphertext) -> Result<Ciphertext, Error> {
         let op = "rescale";
         self.check(op, ct)?;
-        let level = ct.level.below(1).ok_or(Error::NoLevelLeft { op, level: ct.level })?;
+        let (level, scale) = Evaluator::rescaled(op, ct.level, &ct.scale)?;
         let (c0, c1) =
             rayon::join(|| self.divide_by_top(&ct.c0, ct.level), || self.divide_by_top(&ct.c1, ct.level));
-        Ok(Ciphertext { c0, c1, level, scale: ct.scale.div(&Scale::prime(ct.level.0)) })
+        Ok(Ciphertext { c0, c1, level, scale })
+    }
+
+    /// Level and scale after a rescale.
+    pub(crate) fn rescaled(op: &'static str, level: Level, scale: &Scale) -> Result<(Level, Scale), Error> {
+        let below = level.below(1).ok_or(Error::NoLevelLeft { op, level })?;
+        Ok((below, scale.div(&Scale::prime(level.0))))
     }
 
     /// `(x - [x]_q)/q` for the top prime `q`, with the centred remainder. Only the top limb leaves the NTT domain: its
@@ -27,17 +34,19 @@ impl Evaluator {
     fn divide_by_top(&self, poly: &RnsPoly<Ntt>, level: Level) -> RnsPoly<Ntt> {
         let ctx = &self.ctx;
         let (kernels, top) = (ctx.kernels(), level.0 as usize);
-        let mut remainder = poly.limb(top).to_vec();
-        ctx.q_tables()[top].inverse(&mut remainder, kernels);
-        let mut quotient = poly.truncated(top);
+        let mut quotient = poly.clone();
+        let (low, remainder) = quotient.words_mut().split_at_mut(top * ctx.n());
+        ctx.q_tables()[top].inverse(remainder);
         let factors = ctx.rescale_factors(level);
-        let scratch = || vec![0; ctx.n()];
-        quotient.par_limbs_mut().enumerate().for_each_init(scratch, |lifted, (i, limb)| {
-            let modulus = &ctx.q_moduli()[i];
-            kernels.recenter(modulus, lifted, &remainder, &ctx.q_moduli()[top]);
-            ctx.q_tables()[i].forward(lifted);
-            kernels.sub_mul_scalar_assign(modulus, limb, lifted, factors[i]);
+        low.par_chunks_exact_mut(ctx.n()).enumerate().for_each(|(i, limb)| {
+            with_scratch(ctx.n(), 1, |scratch| {
+                let (modulus, lifted) = (&ctx.q_moduli()[i], scratch.limb_mut(0));
+                kernels.recenter(modulus, lifted, remainder, &ctx.q_moduli()[top]);
+                ctx.q_tables()[i].forward(lifted);
+                kernels.sub_mul_scalar_assign(modulus, limb, lifted, factors[i]);
+            });
         });
+        quotient.truncate(top);
         quotient
     }
 

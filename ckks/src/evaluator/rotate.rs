@@ -37,6 +37,41 @@ impl Evaluator {
         self.relinearize(&self.square(a)?, keys)
     }
 
+    /// Relinearisation and rescale with one rounding, faster than one after the other.
+    ///
+    /// # Errors
+    /// [`Error::NoLevelLeft`] at level 0, [`Error::MissingRelinKey`], [`Error::Shape`].
+    pub fn relinearize_rescale(&self, product: &Product, keys: &EvalKeys) -> Result<Ciphertext, Error> {
+        let op = "relinearize_rescale";
+        self.check_product(op, product)?;
+        let (level, scale) = Evaluator::rescaled(op, product.level, &product.scale)?;
+        let key = keys.relin(product.level)?;
+        let added = [&product.d0, &product.d1];
+        let (c0, c1) = keyswitch::switch_add_rescale(&self.ctx, &product.d2, added, key)?;
+        Ok(Ciphertext { c0, c1, level, scale })
+    }
+
+    /// Product, relinearisation and rescale; see [`relinearize_rescale`](Self::relinearize_rescale).
+    ///
+    /// # Errors
+    /// Those of [`mul`](Self::mul) and [`relinearize_rescale`](Self::relinearize_rescale).
+    pub fn mul_relin_rescale(
+        &self,
+        a: &Ciphertext,
+        b: &Ciphertext,
+        keys: &EvalKeys,
+    ) -> Result<Ciphertext, Error> {
+        self.relinearize_rescale(&self.mul(a, b)?, keys)
+    }
+
+    /// Square, relinearisation and rescale; see [`relinearize_rescale`](Self::relinearize_rescale).
+    ///
+    /// # Errors
+    /// Those of [`square`](Self::square) and [`relinearize_rescale`](Self::relinearize_rescale).
+    pub fn square_relin_rescale(&self, a: &Ciphertext, keys: &EvalKeys) -> Result<Ciphertext, Error> {
+        self.relinearize_rescale(&self.square(a)?, keys)
+    }
+
     /// Rotates the slots left: `rotate(x, r)[i] = x[i + r]`.
     ///
     /// # Errors

@@ -103,6 +103,28 @@ fn products_of_ciphertexts() {
 }
 
 #[test]
+fn relinearisation_and_rescale_in_one_step() {
+    let p = Pair::new();
+    let (f, ev) = (p.f, &p.f.ev);
+    let merged = ev.mul_relin_rescale(&p.cx, &p.cy, &f.keys).unwrap();
+    assert_eq!((merged.level(), merged.scale()), (Level(2), &Scale::pow2(80).div(&Scale::prime(3))));
+    f.assert_bits("mul_relin_rescale", &merged, &p.map(|x, y| x * y), 28.0);
+    let square = ev.square_relin_rescale(&p.cx, &f.keys).unwrap();
+    f.assert_bits("square_relin_rescale", &square, &p.map(|x, _| x * x), 27.5);
+    let mut sum = ev.mul(&p.cx, &p.cy).unwrap();
+    ev.double_product(&mut sum).unwrap();
+    ev.add_scalar_to_product(&mut sum, -0.25).unwrap();
+    let factor = Scale::pow2(40);
+    ev.add_to_product(&mut sum, &ev.mul_scalar(&p.cx, 1.0, &factor).unwrap()).unwrap();
+    ev.sub_from_product(&mut sum, &ev.mul_scalar(&p.cy, 3.0, &factor).unwrap()).unwrap();
+    let sum = ev.relinearize_rescale(&sum, &f.keys).unwrap();
+    f.assert_bits("a sum with a product", &sum, &p.map(|x, y| 2.0 * x * y - 0.25 + x - 3.0 * y), 26.5);
+    let bottom = ev.drop_to(&p.cx, Level(0)).unwrap();
+    let refused = ev.square_relin_rescale(&bottom, &f.keys).unwrap_err();
+    assert!(matches!(refused, Error::NoLevelLeft { .. }), "{refused}");
+}
+
+#[test]
 fn rescale_divides_by_the_prime_exactly() {
     let p = Pair::new();
     let (f, ev) = (p.f, &p.f.ev);

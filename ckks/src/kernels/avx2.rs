@@ -187,6 +187,17 @@ pub(super) fn sub_mul_scalar_assign(q: &Modulus, a: &mut [u64], b: &[u64], w: Sh
 }
 
 #[target_feature(enable = "avx2,fma")]
+pub(super) fn mul_scalar_add_assign(q: &Modulus, out: &mut [u64], a: &[u64], w: ShoupFactor) {
+    let prime = Prime::new(q);
+    let factor = _mm256_set1_pd(w.value as f64);
+    let ((out, out_tail), (a, a_tail)) = (out.as_chunks_mut(), a.as_chunks());
+    for (out, a) in out.iter_mut().zip(a) {
+        store(out, prime.add(load(out), prime.mul(load(a), factor)));
+    }
+    scalar::mul_scalar_add_assign(q, out_tail, a_tail, w);
+}
+
+#[target_feature(enable = "avx2,fma")]
 pub(super) fn dot_add(q: &Modulus, out: &mut [u64], terms: &[(&[u64], &[u64])]) {
     let prime = Prime::new(q);
     let whole = out.len() / WIDTH * WIDTH;

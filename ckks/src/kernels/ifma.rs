@@ -35,13 +35,13 @@ struct Prime {
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn splat(x: u64) -> __m512i {
+pub(super) fn splat(x: u64) -> __m512i {
     _mm512_set1_epi64(x as i64)
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn load(x: &[u64; LINE]) -> __m512i {
+pub(super) fn load(x: &[u64; LINE]) -> __m512i {
     // SAFETY: the reference covers 64 readable bytes and the load has no alignment demand.
     unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
 }
@@ -62,7 +62,7 @@ fn load_i32(x: &[i32; LINE]) -> __m512i {
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn store(x: &mut [u64; LINE], value: __m512i) {
+pub(super) fn store(x: &mut [u64; LINE], value: __m512i) {
     // SAFETY: the reference covers 64 writable bytes and the store has no alignment demand.
     unsafe { _mm512_storeu_si512(x.as_mut_ptr().cast(), value) }
 }
@@ -256,6 +256,17 @@ pub(super) fn sub_mul_scalar_assign(q: &Modulus, a: &mut [u64], b: &[u64], w: Sh
         store(a, prime.mul_factor(prime.sub(load(a), load(b)), value, quotient));
     }
     scalar::sub_mul_scalar_assign(q, a_tail, b_tail, w);
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(super) fn mul_scalar_add_assign(q: &Modulus, out: &mut [u64], a: &[u64], w: ShoupFactor) {
+    let prime = Prime::new(q);
+    let (value, quotient) = (splat(w.value), splat(w.quotient));
+    let ((out, out_tail), (a, a_tail)) = (out.as_chunks_mut(), a.as_chunks());
+    for (out, a) in out.iter_mut().zip(a) {
+        store(out, prime.once(_mm512_add_epi64(load(out), prime.mul_factor(load(a), value, quotient))));
+    }
+    scalar::mul_scalar_add_assign(q, out_tail, a_tail, w);
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]

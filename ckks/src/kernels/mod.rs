@@ -8,6 +8,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod ifma;
+#[cfg(target_arch = "x86_64")]
+mod ifma_ntt;
 mod scalar;
 #[cfg(test)]
 mod tests;
@@ -47,6 +49,45 @@ pub struct CombineTarget<'a> {
     pub constants: &'a [u64],
     /// The result.
     pub out: &'a mut [u64],
+}
+
+/// A transform in vector code; one exists where it is faster than the library's. A value is proof that this machine has the
+/// instructions.
+#[derive(Debug)]
+pub struct VectorNtt {
+    #[cfg(target_arch = "x86_64")]
+    ifma: Box<ifma_ntt::IfmaNtt>,
+}
+
+impl VectorNtt {
+    /// Forward transforms of several limbs modulo the same prime, in place: canonical residues in, canonical values out,
+    /// bit-reversed.
+    pub fn forward(&self, limbs: &mut [&mut [u64]]) {
+        assert!(limbs.iter().all(|limb| limb.len() == self.size()));
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: `Kernels::ntt` builds a value on `Path::Ifma` only, whose features are all that the function enables.
+        unsafe {
+            self.ifma.forward(limbs);
+        }
+    }
+
+    /// Inverse transform in place, times a factor that includes `1/n`.
+    pub fn inverse(&self, limb: &mut [u64], factor: ShoupFactor) {
+        assert_eq!(limb.len(), self.size());
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as in `forward`.
+        unsafe {
+            self.ifma.inverse(limb, factor);
+        }
+    }
+
+    /// Words of a limb.
+    pub fn size(&self) -> usize {
+        #[cfg(target_arch = "x86_64")]
+        return self.ifma.size();
+        #[cfg(not(target_arch = "x86_64"))]
+        0
+    }
 }
 
 /// Shortest run (longer than 1) of equal weights in a [`PlainTerm`].
@@ -141,6 +182,21 @@ impl Kernels {
         }
     }
 
+    /// The transform of size `n` modulo `q < 2^50` with the primitive `2n`-th root `psi`, where this path has one.
+    #[cfg(target_arch = "x86_64")]
+    pub fn ntt(self, n: usize, q: &Modulus, psi: u64) -> Option<VectorNtt> {
+        let possible =
+            n.is_power_of_two() && (ifma_ntt::SMALLEST..=ifma_ntt::LARGEST).contains(&n) && q.bits() <= 50;
+        (self.0 == Path::Ifma && possible)
+            .then(|| VectorNtt { ifma: Box::new(ifma_ntt::IfmaNtt::new(n, *q, psi)) })
+    }
+
+    /// A transform in vector code: none on this architecture.
+    #[cfg(not(target_arch = "x86_64"))]
+    pub fn ntt(self, _: usize, _: &Modulus, _: u64) -> Option<VectorNtt> {
+        None
+    }
+
     /// `a += b`.
     pub fn add_assign(self, q: &Modulus, a: &mut [u64], b: &[u64]) {
         assert_eq!(a.len(), b.len());
@@ -179,6 +235,12 @@ impl Kernels {
     pub fn sub_mul_scalar_assign(self, q: &Modulus, a: &mut [u64], b: &[u64], w: ShoupFactor) {
         assert_eq!(a.len(), b.len());
         dispatch!(self, sub_mul_scalar_assign(q, a, b, w))
+    }
+
+    /// `out += a * w`.
+    pub fn mul_scalar_add_assign(self, q: &Modulus, out: &mut [u64], a: &[u64], w: ShoupFactor) {
+        assert_eq!(out.len(), a.len());
+        dispatch!(self, mul_scalar_add_assign(q, out, a, w))
     }
 
     /// `out += a * b`.

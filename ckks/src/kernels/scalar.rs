@@ -46,6 +46,12 @@ pub(super) fn sub_mul_scalar_assign(q: &Modulus, a: &mut [u64], b: &[u64], w: Sh
     }
 }
 
+pub(super) fn mul_scalar_add_assign(q: &Modulus, out: &mut [u64], a: &[u64], w: ShoupFactor) {
+    for (out, &a) in out.iter_mut().zip(a) {
+        *out = q.add(*out, q.mul_factor(a, w));
+    }
+}
+
 pub(super) fn dot_add(q: &Modulus, out: &mut [u64], terms: &[(&[u64], &[u64])]) {
     for (k, out) in out.iter_mut().enumerate() {
         let sum = terms.iter().fold(u128::from(*out), |sum, (x, y)| sum + product(x[k], y[k]));

@@ -46,7 +46,7 @@ fn sums_products_and_scalars() {
     every_path_agrees(|kernels, q, source| {
         let (a, b) = (source.limb(q.value(), N), source.limb(q.value(), N));
         let w = q.factor(source.word());
-        let mut results = vec![a.clone(); 8];
+        let mut results = vec![a.clone(); 9];
         kernels.add_assign(q, &mut results[0], &b);
         kernels.sub_assign(q, &mut results[1], &b);
         kernels.neg_assign(q, &mut results[2]);
@@ -55,6 +55,7 @@ fn sums_products_and_scalars() {
         kernels.sub_mul_scalar_assign(q, &mut results[5], &b, w);
         kernels.mul_add_assign(q, &mut results[6], &a, &b);
         kernels.mul(q, &mut results[7], &a, &b);
+        kernels.mul_scalar_add_assign(q, &mut results[8], &b, w);
         results
     });
 }

@@ -8,6 +8,7 @@ mod tests;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::ring::poly::polynomial_bytes;
 use crate::units::{Level, Slots};
 
 /// Smallest supported `log2(N)`.
@@ -236,6 +237,14 @@ impl ParamsLiteral {
         self.resolve(Security::NoneForTests)
     }
 
+    /// The same with every prime explicit, whatever its security.
+    ///
+    /// # Errors
+    /// [`ParamsError`] names the first prime that fails.
+    pub fn resolved_primes(self) -> Result<ParamsLiteral, ParamsError> {
+        Ok(self.check_insecure_for_tests()?.to_literal())
+    }
+
     fn resolve(self, security: Security) -> Result<Params, ParamsError> {
         for (chain, specs) in [(Chain::Q, &self.q), (Chain::P, &self.p)] {
             if specs.is_empty() || specs.len() > MAX_PRIMES {
@@ -366,10 +375,12 @@ impl Params {
 
     /// Bytes in memory of one expanded switching key at a level (of the top level for levels above it).
     pub fn key_bytes(&self, level: Level) -> u64 {
-        2 * self.seeded_key_bytes(level)
+        let level = level.min(self.max_level());
+        let poly = polynomial_bytes(self.n() * (level.limbs() + self.alpha()));
+        2 * self.digits_at(level) as u64 * poly
     }
 
-    /// Payload bytes of one seeded switching key at a level: half of [`key_bytes`](Self::key_bytes).
+    /// Payload bytes of one seeded switching key at a level: about half of [`key_bytes`](Self::key_bytes).
     pub fn seeded_key_bytes(&self, level: Level) -> u64 {
         let level = level.min(self.max_level());
         (self.digits_at(level) * (level.limbs() + self.alpha()) * self.n() * size_of::<u64>()) as u64
@@ -377,7 +388,7 @@ impl Params {
 
     /// Bytes in memory of one ciphertext at a level (of the top level for levels above it).
     pub fn ciphertext_bytes(&self, level: Level) -> u64 {
-        (2 * level.min(self.max_level()).limbs() * self.n() * size_of::<u64>()) as u64
+        2 * polynomial_bytes(level.min(self.max_level()).limbs() * self.n())
     }
 
     /// The literal with every prime explicit; checking it gives equal parameters.

@@ -66,10 +66,10 @@ impl BaseConverter {
         kernels.mul_scalar_assign(&self.from[i], limb, self.scales[i]);
     }
 
-    /// First step for input limb `i` that holds `n` times the coefficients
-    /// (see [`crate::ntt::NttTable::inverse_unscaled`]).
-    pub fn scale_over_n(&self, kernels: Kernels, i: usize, limb: &mut [u64]) {
-        kernels.mul_scalar_assign(&self.from[i], limb, self.scales_over_n[i]);
+    /// The factor of the first step for input limb `i` over `n`, which an inverse transform can apply (see
+    /// [`crate::ntt::NttTable::inverse_times`]).
+    pub fn scale_over_n(&self, i: usize) -> ShoupFactor {
+        self.scales_over_n[i]
     }
 
     /// Second step: the quotients `v` of all coefficients, from the limbs `y_i`.
@@ -113,6 +113,10 @@ pub struct ConverterSet {
     inverse_p: Box<[ShoupFactor]>,
     /// `P mod q_i`.
     p_mod_q: Box<[ShoupFactor]>,
+    /// By index of the top limb: from `P` and that limb to all below it.
+    merged: Box<[BaseConverter]>,
+    /// By index of the top limb `l`: `(P q_l)^-1 mod q_i` for `i < l`.
+    inverse_merged: Box<[Box<[ShoupFactor]>]>,
 }
 
 impl ConverterSet {
@@ -125,8 +129,18 @@ impl ConverterSet {
             BaseConverter::new(&q[start..=top], &all, n)
         };
         let product = |m: &Modulus| cofactor(p, 0, m);
+        let merged = |top: usize| {
+            let from: Vec<Modulus> = p.iter().chain([&q[top]]).copied().collect();
+            BaseConverter::new(&from, &q[..top], n)
+        };
+        let inverse_merged = |top: usize| -> Box<[ShoupFactor]> {
+            let inverse = |m: &Modulus| m.factor(m.inv(m.mul(product(m), m.reduce(q[top].value()))));
+            q[..top].iter().map(inverse).collect()
+        };
         Self {
             alpha,
+            merged: (0..q.len()).map(merged).collect(),
+            inverse_merged: (0..q.len()).map(inverse_merged).collect(),
             digits: (0..q.len()).map(digit).collect(),
             special: BaseConverter::new(p, q, n),
             inverse_p: q.iter().map(|m| m.factor(m.inv(product(m)))).collect(),
@@ -155,9 +169,19 @@ impl ConverterSet {
         &self.special
     }
 
-    /// `P^-1 mod q_i`.
-    pub fn inverse_p(&self, i: usize) -> ShoupFactor {
-        self.inverse_p[i]
+    /// `P^-1 mod q_i` for every `i`.
+    pub fn inverse_p(&self) -> &[ShoupFactor] {
+        &self.inverse_p
+    }
+
+    /// From P and the limb `top`, in this order, to each prime below `top`.
+    pub fn merged(&self, top: usize) -> &BaseConverter {
+        &self.merged[top]
+    }
+
+    /// `(P q_top)^-1 mod q_i` for each `i` below `top`.
+    pub fn inverse_merged(&self, top: usize) -> &[ShoupFactor] {
+        &self.inverse_merged[top]
     }
 
     /// `P mod q_i`.

@@ -12,6 +12,12 @@ const HUGE_PAGE: usize = 2 << 20;
 /// Blocks of this many bytes or more are mapped.
 const MAPPED: usize = HUGE_PAGE / 2;
 
+/// Bytes that a block of so many words takes: a mapped one fills its last huge page.
+pub(super) fn resident_bytes(words: usize) -> u64 {
+    let bytes = words * WORD;
+    (if bytes >= MAPPED { bytes.next_multiple_of(HUGE_PAGE) } else { bytes }) as u64
+}
+
 /// Words that start on a cache line; those of a large block on a huge page.
 #[derive(Debug)]
 pub(super) struct Block {

@@ -12,6 +12,11 @@ use zeroize::Zeroize;
 use super::words::Words;
 use crate::units::Level;
 
+/// Bytes that a polynomial of so many words takes in memory.
+pub(crate) fn polynomial_bytes(words: usize) -> u64 {
+    super::block::resident_bytes(words)
+}
+
 mod sealed {
     pub trait Sealed {}
 }
@@ -177,6 +182,16 @@ impl<D: Domain> RnsPoly<D> {
         assert!(q_limbs <= self.q_limbs, "cannot take {q_limbs} of {} limbs", self.q_limbs);
         let words = Words::copied(&self.words[..q_limbs * self.n]);
         RnsPoly { n: self.n, q_limbs, p_limbs: 0, words, domain: PhantomData }
+    }
+
+    /// Forgets all limbs but the first `q_limbs`, without a copy.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    pub(crate) fn truncate(&mut self, q_limbs: usize) {
+        assert!(q_limbs <= self.q_limbs, "cannot take {q_limbs} of {} limbs", self.q_limbs);
+        self.words.truncate(q_limbs * self.n);
+        (self.q_limbs, self.p_limbs) = (q_limbs, 0);
     }
 
     /// Reinterprets the words after an in-place transform of every limb.

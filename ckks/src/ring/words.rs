@@ -27,6 +27,11 @@ impl Words {
         Words { block: Some(pool::take(len).unwrap_or_else(|| Block::zeroed(len))), len }
     }
 
+    /// Forgets the words from `len` on; the storage stays.
+    pub(super) fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
     /// A copy of `words`.
     pub(super) fn copied(words: &[u64]) -> Words {
         let mut copy = Words::unspecified(words.len());

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use peregrine_data::onnx::MetadataError;
 use thiserror::Error;
 
 /// Why a node cannot be translated, and the way out.
@@ -105,6 +106,18 @@ pub enum ImportError {
         /// Name of the tensor.
         tensor: String,
     },
+    /// A file of external weights cannot be read.
+    #[error(
+        "tensor {tensor:?} keeps its data in the file {file:?} beside the model, which cannot be read: {why}"
+    )]
+    ExternalFile {
+        /// Name of the tensor.
+        tensor: String,
+        /// The file as the model names it.
+        file: String,
+        /// What is wrong.
+        why: String,
+    },
     /// A tensor contradicts itself.
     #[error("tensor {tensor:?} is malformed: {why}; export the model again")]
     BadTensor {
@@ -180,15 +193,8 @@ pub enum ImportError {
     #[error("{0}")]
     Unsupported(UnsupportedNodes),
     /// A metadata property or flag cannot be read.
-    #[error("model property {key:?} = {value:?}: {why}")]
-    Metadata {
-        /// Key.
-        key: String,
-        /// Value.
-        value: String,
-        /// What is expected.
-        why: String,
-    },
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
     /// tract, which runs the client's head and tail, cannot run them.
     #[error("the part of the model that runs on the client ({part}) cannot be run: {why}")]
     ClientModel {

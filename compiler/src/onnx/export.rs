@@ -427,6 +427,15 @@ impl<'g> Writer<'g> {
                 self.op(id, "Mul", &[x, &gate], out, vec![]);
             }
             Activation::Gelu => self.gelu(id, x, out),
+            Activation::GeluTanh => self.gelu_tanh(id, x, out),
+            Activation::Softplus => self.op(id, "Softplus", &[x], out, vec![]),
+            Activation::Mish => {
+                let (plus, gate) = (format!("{out}/softplus"), format!("{out}/gate"));
+                self.op(id, "Softplus", &[x], &plus, vec![]);
+                self.op(id, "Tanh", &[&plus], &gate, vec![]);
+                self.op(id, "Mul", &[x, &gate], out, vec![]);
+            }
+            Activation::Elu { alpha } => self.op(id, "Elu", &[x], out, vec![float("alpha", *alpha)]),
         }
     }
 
@@ -440,6 +449,25 @@ impl<'g> Writer<'g> {
         self.op(id, "Mul", &[x, &root], &step("scaled"), vec![]);
         self.op(id, "Erf", &[&step("scaled")], &step("erf"), vec![]);
         self.op(id, "Add", &[&step("erf"), &one], &step("shifted"), vec![]);
+        self.op(id, "Mul", &[x, &step("shifted")], &step("doubled"), vec![]);
+        self.op(id, "Mul", &[&step("doubled"), &half], out, vec![]);
+    }
+
+    /// x (1 + tanh(a x (1 + b x^2))) / 2
+    fn gelu_tanh(&mut self, id: ValueId, x: &str, out: &str) {
+        let constant =
+            |w: &mut Self, name: &str, v: f32| w.numbers(format!("peregrine/gelu/{name}"), vec![], &[v]);
+        let (cubic, slope) =
+            (constant(self, "cubic", 0.044715), constant(self, "slope", (2.0 / std::f32::consts::PI).sqrt()));
+        let (one, half) = (constant(self, "one", 1.0), constant(self, "half", 0.5));
+        let step = |name: &str| format!("{out}/{name}");
+        self.op(id, "Mul", &[x, x], &step("square"), vec![]);
+        self.op(id, "Mul", &[&step("square"), &cubic], &step("scaled"), vec![]);
+        self.op(id, "Add", &[&step("scaled"), &one], &step("factor"), vec![]);
+        self.op(id, "Mul", &[x, &step("factor")], &step("inner"), vec![]);
+        self.op(id, "Mul", &[&step("inner"), &slope], &step("sloped"), vec![]);
+        self.op(id, "Tanh", &[&step("sloped")], &step("tanh"), vec![]);
+        self.op(id, "Add", &[&step("tanh"), &one], &step("shifted"), vec![]);
         self.op(id, "Mul", &[x, &step("shifted")], &step("doubled"), vec![]);
         self.op(id, "Mul", &[&step("doubled"), &half], out, vec![]);
     }

@@ -1,15 +1,17 @@
 //! From bytes to a checked `ModelProto`: one input of fixed shape with batch 1, functions inlined, constants checked.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
+use peregrine_data::onnx::{display_name, inline_functions};
 use prost::Message;
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
 use tract_onnx::pb::{GraphProto, ModelProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto};
 
 use super::error::ImportError;
-use super::inline::inline_functions;
-use super::node::display_name;
+use super::external::read_external;
+use super::max_pools::{self, MaxPools};
 use super::tensor::Constant;
 
 /// Oldest operator set understood.
@@ -41,6 +43,8 @@ pub(crate) struct Loaded {
     pub(crate) inputs: Vec<ModelInput>,
     /// Initialisers by name.
     pub(crate) constants: BTreeMap<String, Constant>,
+    /// Names of max pools that were replaced by average pools.
+    pub(crate) averaged: Vec<String>,
 }
 
 impl Loaded {
@@ -50,8 +54,19 @@ impl Loaded {
     }
 }
 
-/// Decodes and checks. `input_shape` fixes the dynamic dimensions of a single input.
-pub(crate) fn load(bytes: &[u8], input_shape: Option<&[usize]>) -> Result<Loaded, ImportError> {
+/// How a file is read.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct LoadOptions<'a> {
+    /// Fixes the dynamic dimensions of a single input.
+    pub(crate) input_shape: Option<&'a [usize]>,
+    /// Where external weights lie.
+    pub(crate) folder: Option<&'a Path>,
+    /// What happens to max pools.
+    pub(crate) max_pools: MaxPools,
+}
+
+/// Decodes and checks.
+pub(crate) fn load(bytes: &[u8], options: LoadOptions<'_>) -> Result<Loaded, ImportError> {
     if bytes.len() > MAX_BYTES {
         return Err(ImportError::TooLarge { bytes: bytes.len(), limit: MAX_BYTES });
     }
@@ -64,19 +79,27 @@ pub(crate) fn load(bytes: &[u8], input_shape: Option<&[usize]>) -> Result<Loaded
     if !(MIN_OPSET..=MAX_OPSET).contains(&opset) {
         return Err(ImportError::Opset { found: opset, min: MIN_OPSET, max: MAX_OPSET });
     }
-    inline_functions(&mut proto)?;
+    inline_functions(&mut proto).map_err(|e| ImportError::Decode { why: e.to_string() })?;
     let graph = proto.graph.as_mut().ok_or(ImportError::NoGraph)?;
+    if let Some(folder) = options.folder {
+        read_external(graph, folder)?;
+    }
+    let averaged = match options.max_pools {
+        MaxPools::Keep => Vec::new(),
+        MaxPools::Average => max_pools::average(graph),
+    };
     let constants = constants(graph)?;
     graph.input.retain(|i| !constants.contains_key(&i.name));
     graph.value_info.clear();
-    let inputs = graph.input.iter_mut().map(|i| fix_input(i, input_shape)).collect::<Result<Vec<_>, _>>()?;
+    let inputs =
+        graph.input.iter_mut().map(|i| fix_input(i, options.input_shape)).collect::<Result<Vec<_>, _>>()?;
     for output in &mut graph.output {
         if let Some(TypeProto { value: Some(type_proto::Value::TensorType(t)), .. }) = &mut output.r#type {
             t.shape = None;
         }
     }
     check_order(graph, &inputs, &constants)?;
-    Ok(Loaded { proto, opset, inputs, constants })
+    Ok(Loaded { proto, opset, inputs, constants, averaged })
 }
 
 fn constants(graph: &GraphProto) -> Result<BTreeMap<String, Constant>, ImportError> {

@@ -2,20 +2,25 @@
 
 mod error;
 mod export;
+mod external;
 mod fold;
-mod inline;
 pub(crate) mod load;
-mod meta;
+mod max_pools;
+mod movement;
 mod node;
 mod ops;
 mod poly_act;
+mod recognise;
+mod settle;
 mod split;
 mod tensor;
 #[cfg(test)]
 mod tests;
 mod translate;
+mod view;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use peregrine_ir::client::{ImageSpec, RangeRecord};
 use peregrine_ir::tensor::TensorGraph;
@@ -24,11 +29,14 @@ use tract_onnx::pb::StringStringEntryProto;
 pub use error::{ImportError, Refusal, UnsupportedNode, UnsupportedNodes};
 pub use export::{ExportError, export, export_tuned};
 pub use load::{MAX_OPSET, MIN_OPSET, ModelInput};
-pub use meta::{CHANNELS, ImageOverrides, LABELS, MEAN, STD, parse_labels};
+pub use max_pools::MaxPools;
+pub use peregrine_data::onnx::{CHANNELS, ImageOverrides, LABELS, MEAN, STD, parse_labels};
 pub use poly_act::{POLY_ACT_DOMAIN, TUNED_DEGREE, TUNED_ORIGINAL, TUNED_RANGES, ranges_text};
 pub use split::ClientSplit;
 
 use crate::oracle::encode;
+use load::LoadOptions;
+use recognise::Plan;
 use translate::{Translator, Value};
 
 /// How a model is imported.
@@ -40,6 +48,10 @@ pub struct ImportOptions {
     pub split: ClientSplit,
     /// Image normalisation that replaces the model's metadata.
     pub image: ImageOverrides,
+    /// What happens to max pools.
+    pub max_pools: MaxPools,
+    /// The model's folder, where external weights lie.
+    pub folder: Option<PathBuf>,
 }
 
 /// An imported model: the part that is encrypted and the parts that run on the client.
@@ -63,6 +75,8 @@ pub struct Imported {
     pub ranges: Vec<RangeRecord>,
     /// The whole model with batch 1 and fixed shapes, which tract runs as it is.
     pub model: Vec<u8>,
+    /// Names of the max pools that average pools replace in `model`.
+    pub averaged: Vec<String>,
     /// Metadata properties of the file.
     pub(crate) metadata: Vec<StringStringEntryProto>,
 }
@@ -80,7 +94,12 @@ pub fn import(bytes: &[u8]) -> Result<Imported, ImportError> {
 /// # Errors
 /// [`ImportError`]; nodes that cannot be compiled are reported all at once.
 pub fn import_with(bytes: &[u8], options: &ImportOptions) -> Result<Imported, ImportError> {
-    let model = load::load(bytes, options.input_shape.as_deref())?;
+    let how = LoadOptions {
+        input_shape: options.input_shape.as_deref(),
+        folder: options.folder.as_deref(),
+        max_pools: options.max_pools,
+    };
+    let model = load::load(bytes, how)?;
     let [input] = model.inputs.as_slice() else {
         return Err(ImportError::Inputs { names: model.inputs.iter().map(|i| i.name.clone()).collect() });
     };
@@ -96,7 +115,7 @@ pub fn import_with(bytes: &[u8], options: &ImportOptions) -> Result<Imported, Im
     let shapes = BTreeMap::from([(input.name.clone(), input.shape.clone())]);
     let mut translator = Translator::new(&model, shapes);
     translator.input(&split.encrypted, encrypted_shape);
-    translator.run(&model.graph().node, model.opset, &split);
+    translator.run(&model.graph().node, model.opset, &Plan::new(&model, &split));
     let (graph, values) = translator.finish(&split.ports)?;
     let shape_of = |name: &str| match values.get(name) {
         Some(Value::Data(id)) => Some(graph.nodes[*id].ty.shape.clone()),
@@ -104,14 +123,15 @@ pub fn import_with(bytes: &[u8], options: &ImportOptions) -> Result<Imported, Im
     };
     let tail = split::tail_model(&model, &split, &values, shape_of)?;
     Ok(Imported {
-        image: meta::image_spec(&model.proto, &input.shape, &options.image)?,
-        labels: meta::labels(&model.proto)?,
+        image: peregrine_data::onnx::image_spec(&model.proto, &input.shape, &options.image)?,
+        labels: peregrine_data::onnx::labels(&model.proto)?,
         ranges: poly_act::ranges(&model.proto)?,
         outputs: model.graph().output.iter().map(|o| o.name.clone()).collect(),
         input: input.clone(),
         head: head.map(|head| head.bytes),
         tail,
         model: encode(&model.proto),
+        averaged: model.averaged.clone(),
         metadata: model.proto.metadata_props.clone(),
         graph,
     })

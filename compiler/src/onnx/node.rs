@@ -1,5 +1,6 @@
 //! Typed access to an ONNX node's attributes.
 
+use peregrine_data::onnx::display_name;
 use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::pb::{AttributeProto, NodeProto, TensorProto};
 
@@ -12,15 +13,6 @@ pub(crate) struct NodeView<'a> {
     pub(crate) proto: &'a NodeProto,
     /// Operator set of the model.
     pub(crate) opset: i64,
-}
-
-/// Name for messages: the node's, else its first output's.
-pub(crate) fn display_name(node: &NodeProto) -> &str {
-    [Some(&node.name), node.output.first(), Some(&node.op_type)]
-        .into_iter()
-        .flatten()
-        .find(|s| !s.is_empty())
-        .map_or("?", |s| s)
 }
 
 impl<'a> NodeView<'a> {

@@ -10,6 +10,7 @@
 
 use std::collections::BTreeSet;
 
+use peregrine_data::onnx::MetadataError;
 use peregrine_ir::client::RangeRecord;
 use serde_json::{Value, json};
 use tract_onnx::pb::{FunctionProto, ModelProto, NodeProto, OperatorSetIdProto};
@@ -86,10 +87,12 @@ pub(crate) fn ranges(model: &ModelProto) -> Result<Vec<RangeRecord>, ImportError
     let Some(property) = model.metadata_props.iter().find(|p| p.key == TUNED_RANGES) else {
         return Ok(Vec::new());
     };
-    parse_ranges(&property.value).ok_or_else(|| ImportError::Metadata {
-        key: TUNED_RANGES.to_owned(),
-        value: property.value.chars().take(40).collect(),
-        why: "a JSON list of {\"layer\", \"low\", \"high\"} with finite numbers is expected".into(),
+    parse_ranges(&property.value).ok_or_else(|| {
+        ImportError::Metadata(MetadataError {
+            key: TUNED_RANGES.to_owned(),
+            value: property.value.chars().take(40).collect(),
+            why: "a JSON list of {\"layer\", \"low\", \"high\"} with finite numbers is expected".into(),
+        })
     })
 }
 

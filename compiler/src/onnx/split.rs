@@ -1,9 +1,11 @@
 //! Which nodes run where: the client's head (before encryption), the server, the client's tail (after decryption).
 //!
-//! * Head: the chain of normalisations, casts and transposes that the input goes through first.
-//! * Tail: what follows the last linear layer (softmax, argmax, box decoding): nodes without a convolution, matrix
-//!   product or pooling behind them. Additions of constants and the like at its beginning stay on the server, where they
-//!   fold into the layer before.
+//! * Head: the normalisations, casts, transposes and slices (space-to-depth) that the input goes through first, up to one value.
+//! * Tail: what follows the last linear layer of every output (softmax, argmax, box decoding, non-maximum suppression): nodes
+//!   without a convolution, matrix product or average pooling behind them. A layer of few weights behind an operator that only
+//!   the client can run (the expectation after a softmax in box heads) is no such layer. Additions of constants and the like at
+//!   the beginning of the tail stay on the server, where they fold into the layer before, and so does what only drops
+//!   elements, so that fewer are encrypted.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -64,6 +66,8 @@ struct Facts<'a> {
     constant: BTreeSet<&'a str>,
     /// Nodes that read a value's numbers (not only its shape).
     readers: BTreeMap<&'a str, Vec<usize>>,
+    /// Values behind an operator that only the client can run.
+    revealed: BTreeSet<&'a str>,
 }
 
 impl<'a> Facts<'a> {
@@ -74,17 +78,40 @@ impl<'a> Facts<'a> {
             constants: &model.constants,
             constant: model.constants.keys().map(String::as_str).collect(),
             readers: BTreeMap::new(),
+            revealed: BTreeSet::new(),
         };
         for (index, node) in graph.node.iter().enumerate() {
             if reads_shape_only(node) || inputs(node).all(|i| facts.constant.contains(i)) {
                 facts.constant.extend(outputs(node));
                 continue;
             }
-            for input in inputs(node).filter(|i| !facts.constant.contains(i)) {
+            let reads: Vec<&str> = inputs(node).filter(|i| !facts.constant.contains(i)).collect();
+            if client_only(node) || reads.iter().any(|i| facts.revealed.contains(i)) {
+                facts.revealed.extend(outputs(node));
+            }
+            for input in reads {
                 facts.readers.entry(input).or_default().push(index);
             }
         }
         facts
+    }
+
+    /// Layers that only the server may run: they hold the weights, or shrink what the client would have to download.
+    fn is_layer(&self, node: &NodeProto) -> bool {
+        let weights = || {
+            let held =
+                inputs(node).filter_map(|i| self.constants.get(i)).map(Constant::len).max().unwrap_or(0);
+            held > FEW_WEIGHTS || !inputs(node).any(|i| self.revealed.contains(i))
+        };
+        match node.op_type.as_str() {
+            "Conv" | "ConvTranspose" | "Gemm" => weights(),
+            "MatMul" => inputs(node).any(|i| self.constant.contains(i)) && weights(),
+            "AveragePool" | "GlobalAveragePool" | "ReduceMean" | "BatchNormalization" => {
+                !inputs(node).any(|i| self.revealed.contains(i))
+            }
+            "LSTM" | "GRU" | "RNN" => true,
+            _ => false,
+        }
     }
 
     fn is_constant(&self, node: &NodeProto) -> bool {
@@ -117,25 +144,37 @@ fn reads_shape_only(node: &NodeProto) -> bool {
     matches!(node.op_type.as_str(), "Shape" | "Size")
 }
 
-/// Layers that only the server may run: they hold the weights, or shrink what the client would have to download.
-fn is_layer(node: &NodeProto) -> bool {
+/// A layer of at most this many weights behind an operator that only the client can run runs there too.
+const FEW_WEIGHTS: usize = 1 << 8;
+
+/// Operators that have no encrypted form whatever the activations are replaced by.
+fn client_only(node: &NodeProto) -> bool {
     matches!(
         node.op_type.as_str(),
-        "Conv"
-            | "ConvTranspose"
-            | "Gemm"
-            | "MatMul"
-            | "BatchNormalization"
-            | "InstanceNormalization"
-            | "LayerNormalization"
-            | "AveragePool"
-            | "GlobalAveragePool"
-            | "MaxPool"
-            | "GlobalMaxPool"
-            | "ReduceMean"
-            | "LSTM"
-            | "GRU"
-            | "RNN"
+        "Softmax"
+            | "LogSoftmax"
+            | "Hardmax"
+            | "ArgMax"
+            | "ArgMin"
+            | "TopK"
+            | "NonMaxSuppression"
+            | "NonZero"
+            | "Where"
+            | "Greater"
+            | "GreaterOrEqual"
+            | "Less"
+            | "LessOrEqual"
+            | "Equal"
+            | "Not"
+            | "And"
+            | "Or"
+            | "ReduceMax"
+            | "ReduceMin"
+            | "Exp"
+            | "GatherND"
+            | "ScatterND"
+            | "GridSample"
+            | "RoiAlign"
     )
 }
 
@@ -146,7 +185,7 @@ pub(crate) fn split(model: &Loaded, input: &str, rank: usize, choice: ClientSpli
     let mut places: Vec<Place> =
         nodes.iter().map(|n| if facts.is_constant(n) { Place::Constant } else { Place::Server }).collect();
     let mut encrypted = input.to_owned();
-    if choice == ClientSplit::HeadAndTail && nodes.iter().any(is_layer) {
+    if choice == ClientSplit::HeadAndTail && nodes.iter().any(|n| facts.is_layer(n)) {
         mark_tail(&facts, &mut places);
         encrypted = mark_head(&facts, &mut places, input, rank);
     }
@@ -161,9 +200,9 @@ fn mark_tail(facts: &Facts<'_>, places: &mut [Place]) {
         if places[index] == Place::Constant {
             continue;
         }
-        let leads = |reader: &usize| before_layer[*reader] || is_layer(&nodes[*reader]);
+        let leads = |reader: &usize| before_layer[*reader] || facts.is_layer(&nodes[*reader]);
         before_layer[index] = outputs(node).any(|o| facts.readers(o).iter().any(leads));
-        if !before_layer[index] && !is_layer(node) {
+        if !before_layer[index] && !facts.is_layer(node) {
             places[index] = Place::Tail;
         }
     }
@@ -171,7 +210,8 @@ fn mark_tail(facts: &Facts<'_>, places: &mut [Place]) {
     for (index, node) in
         nodes.iter().enumerate().filter(|(i, _)| places[*i] == Place::Tail).collect::<Vec<_>>()
     {
-        if facts.data_inputs(node).all(|i| !client.contains(i)) && folds_into_layer(facts, node) {
+        let first = facts.data_inputs(node).all(|i| !client.contains(i));
+        if first && (folds_into_layer(facts, node) || drops_elements(facts, node)) {
             places[index] = Place::Server;
         } else {
             client.extend(outputs(node));
@@ -195,32 +235,73 @@ fn folds_into_layer(facts: &Facts<'_>, node: &NodeProto) -> bool {
     }
 }
 
-/// Marks the head and returns the name of the value that is encrypted.
+/// Nodes that give fewer elements than they read, and are all that reads them.
+fn drops_elements(facts: &Facts<'_>, node: &NodeProto) -> bool {
+    let picks = match node.op_type.as_str() {
+        "Slice" => true,
+        "Gather" => node.input.get(1).is_some_and(|i| facts.constant.contains(i.as_str())),
+        _ => false,
+    };
+    picks && facts.data_inputs(node).all(|i| facts.readers(i).len() == 1 && !facts.is_output(i))
+}
+
+/// Marks the head and returns the name of the value that is encrypted: the last one that the client can compute and through
+/// which everything else sees the input.
 fn mark_head(facts: &Facts<'_>, places: &mut [Place], input: &str, rank: usize) -> String {
-    let mut current = input;
-    while let [reader] = facts.readers(current) {
-        let node = &facts.graph.node[*reader];
-        let one_operand = node.output.iter().filter(|o| !o.is_empty()).count() == 1
-            && facts.data_inputs(node).eq([current]);
-        let reads_once = inputs(node).filter(|i| *i == current).count() == 1;
-        let last = facts.is_output(current) || facts.is_output(&node.output[0]);
-        if places[*reader] != Place::Server
-            || !one_operand
-            || !reads_once
-            || last
-            || !runs_in_head(node, rank)
-        {
-            break;
+    let nodes = &facts.graph.node;
+    let mut computable: BTreeSet<&str> = BTreeSet::from([input]);
+    let mut makers: Vec<usize> = Vec::new();
+    let mut best: Option<(usize, Vec<usize>)> = None;
+    for (index, node) in nodes.iter().enumerate() {
+        let data: Vec<&str> = facts.data_inputs(node).collect();
+        let one_output = outputs(node).count() == 1;
+        let here = places[index] == Place::Server && one_output && !data.is_empty();
+        if !here || !runs_in_head(node, rank) || !data.iter().all(|i| computable.contains(i)) {
+            continue;
         }
-        places[*reader] = Place::Head;
-        current = &node.output[0];
+        computable.extend(outputs(node));
+        makers.push(index);
+        if let Some(needed) = separates(facts, &makers, index, input)
+            && !unread(facts, node)
+        {
+            best = Some((index, needed));
+        }
     }
-    current.to_owned()
+    let Some((last, needed)) = best else { return input.to_owned() };
+    for index in needed {
+        places[index] = Place::Head;
+    }
+    nodes[last].output[0].clone()
+}
+
+/// Whether what a node gives is read at all and is no output of the model.
+fn unread(facts: &Facts<'_>, node: &NodeProto) -> bool {
+    outputs(node).any(|o| facts.is_output(o) || facts.readers(o).is_empty())
+}
+
+/// The nodes that `last` needs, when no other node and no output reads their values or the input.
+fn separates(facts: &Facts<'_>, makers: &[usize], last: usize, input: &str) -> Option<Vec<usize>> {
+    let nodes = &facts.graph.node;
+    let mut wanted: BTreeSet<&str> = facts.data_inputs(&nodes[last]).collect();
+    let mut needed = vec![last];
+    for &index in makers.iter().rev().filter(|&&i| i != last) {
+        if outputs(&nodes[index]).any(|o| wanted.contains(o)) {
+            needed.push(index);
+            wanted.extend(facts.data_inputs(&nodes[index]));
+        }
+    }
+    let inner = needed.iter().filter(|&&i| i != last).flat_map(|&i| outputs(&nodes[i]));
+    let closed = inner.chain([input]).all(|value| {
+        !facts.is_output(value) && facts.readers(value).iter().all(|reader| needed.contains(reader))
+    });
+    needed.sort_unstable();
+    closed.then_some(needed)
 }
 
 fn runs_in_head(node: &NodeProto, input_rank: usize) -> bool {
     match node.op_type.as_str() {
-        "Add" | "Sub" | "Mul" | "Div" | "Cast" | "Transpose" | "Identity" | "BatchNormalization" => true,
+        "Add" | "Sub" | "Mul" | "Div" | "Cast" | "Transpose" | "Identity" | "BatchNormalization"
+        | "Slice" | "Concat" | "Clip" | "Resize" | "SpaceToDepth" => true,
         "Reshape" | "Unsqueeze" | "Squeeze" => input_rank != 4,
         _ => false,
     }

@@ -4,18 +4,20 @@
 //! outputs become unusable; translation goes on, so that all such nodes are reported at once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use peregrine_ir::tensor::{Stage, TensorGraph, TensorOp, TensorTables, TensorTy, infer};
 use peregrine_ir::{ConstId, ConstPool, ConstTensor, Origin, OutputPort, ValueId};
 use tract_onnx::pb::NodeProto;
 
-use super::error::{ImportError, Refusal, UnsupportedNode, UnsupportedNodes};
+use super::error::{ImportError, Refusal, UnsupportedNode, UnsupportedNodes, shape_text};
 use super::fold::evaluate;
 use super::load::Loaded;
 use super::node::NodeView;
 use super::ops;
-use super::split::Split;
+use super::recognise::Plan;
 use super::tensor::Constant;
+use super::view::{MAX_VIEW, View};
 
 /// What a name of the ONNX graph stands for.
 #[derive(Clone, Debug)]
@@ -24,6 +26,8 @@ pub(crate) enum Value {
     Constant(Constant),
     /// Encrypted.
     Data(ValueId),
+    /// Elements of encrypted tensors and constants, moved.
+    View(Arc<View>),
     /// Result of a node that could not be translated.
     Unusable,
 }
@@ -71,17 +75,21 @@ impl Translator {
         self.values.insert(name.to_owned(), Value::Data(id));
     }
 
-    /// Translates the nodes that the server runs and folds the constant ones.
-    pub(crate) fn run(&mut self, nodes: &[NodeProto], opset: i64, split: &Split) {
-        for (index, proto) in nodes.iter().enumerate() {
-            if split.is_client(index) {
-                continue;
-            }
+    /// Translates the nodes of the plan and folds the constant ones.
+    pub(crate) fn run(&mut self, nodes: &[NodeProto], opset: i64, plan: &Plan) {
+        for (index, proto) in nodes.iter().enumerate().filter(|(index, _)| plan.needs(*index)) {
             let node = NodeView { proto, opset };
-            if self.refers_to_client(node) {
+            let recognised = plan.activation(index);
+            if recognised.is_none() && self.refers_to_client(node) {
                 continue;
             }
-            match self.node(node) {
+            let results = match recognised {
+                Some((operand, activation)) => {
+                    ops::recognised(self, node, operand, activation).map(|v| vec![v])
+                }
+                None => self.node(node),
+            };
+            match results {
                 Ok(results) => self.bind(node, results),
                 Err(refusal) => self.refuse(node, refusal),
             }
@@ -140,6 +148,9 @@ impl Translator {
                 .collect();
             return Ok(evaluate(node, &constants)?.into_iter().map(Value::Constant).collect());
         }
+        if node.proto.op_type == "Split" && inputs.iter().flatten().all(|v| !matches!(v, Value::Unusable)) {
+            return self.parts(node);
+        }
         if node.proto.op_type == "MaxPool" {
             let doubtful = self.unsupported(node, ops::max_pool());
             self.doubtful.push(doubtful);
@@ -156,6 +167,11 @@ impl Translator {
             ));
         }
         Ok(vec![translate(self, node)?])
+    }
+
+    /// The parts of a Split.
+    fn parts(&mut self, node: NodeView<'_>) -> Result<Vec<Value>, Refusal> {
+        ops::split(self, node)
     }
 
     /// Value of a Shape or Size node.
@@ -179,6 +195,7 @@ impl Translator {
         match self.values.get(name) {
             Some(Value::Constant(c)) => Some(c.shape().to_vec()),
             Some(Value::Data(id)) => Some(self.shape(*id).to_vec()),
+            Some(Value::View(view)) => Some(view.shape.clone()),
             Some(Value::Unusable) => None,
             None => self.shapes.get(name).cloned(),
         }
@@ -189,19 +206,41 @@ impl Translator {
         mut self,
         outputs: &[(String, String)],
     ) -> Result<(TensorGraph, BTreeMap<String, Value>), ImportError> {
+        let mut values = Vec::new();
+        for (name, _) in outputs {
+            values.push(self.settled(name));
+        }
         if !self.problems.is_empty() {
             self.problems.append(&mut self.doubtful);
             return Err(ImportError::Unsupported(UnsupportedNodes(self.problems)));
         }
-        for (value, port) in outputs {
-            match self.values.get(value) {
-                Some(Value::Data(id)) => {
-                    self.graph.outputs.push(OutputPort { name: port.clone(), value: *id })
-                }
-                _ => return Err(ImportError::ConstantOutput { output: value.clone() }),
+        for ((value, port), id) in outputs.iter().zip(values) {
+            match id {
+                Some(id) => self.graph.outputs.push(OutputPort { name: port.clone(), value: id }),
+                None => return Err(ImportError::ConstantOutput { output: value.clone() }),
             }
         }
         Ok((self.graph, self.values))
+    }
+
+    /// The tensor of an output; a movement that has no form is a problem.
+    fn settled(&mut self, name: &str) -> Option<ValueId> {
+        match self.values.get(name).cloned() {
+            Some(Value::Data(id)) => Some(id),
+            Some(Value::View(view)) => match self.settle(name, &view) {
+                Ok(id) => {
+                    self.values.insert(name.to_owned(), Value::Data(id));
+                    Some(id)
+                }
+                Err(refusal) => {
+                    let shapes = vec![Some(view.shape.clone())];
+                    let node = name.to_owned();
+                    self.problems.push(UnsupportedNode { node, op: "output".into(), shapes, refusal });
+                    None
+                }
+            },
+            Some(Value::Constant(_) | Value::Unusable) | None => None,
+        }
     }
 
     /// Shape of an encrypted value.
@@ -215,15 +254,70 @@ impl Translator {
         node.input(i).and_then(|name| self.values.get(name)).ok_or_else(missing)
     }
 
-    /// Input `i`, which must be encrypted.
-    pub(crate) fn data(&self, node: NodeView<'_>, i: usize) -> Result<ValueId, Refusal> {
-        match self.value(node, i)? {
-            Value::Data(id) => Ok(*id),
-            _ => Err(Refusal::new(
+    /// Input `i`, which must be encrypted, as a tensor of the graph.
+    pub(crate) fn data(&mut self, node: NodeView<'_>, i: usize) -> Result<ValueId, Refusal> {
+        match self.value(node, i)?.clone() {
+            Value::Data(id) => Ok(id),
+            Value::View(view) => {
+                let id = self.settle(node.name(), &view)?;
+                if let Some(name) = node.input(i) {
+                    self.values.insert(name.to_owned(), Value::Data(id));
+                }
+                Ok(id)
+            }
+            Value::Constant(_) | Value::Unusable => Err(Refusal::new(
                 format!("input {i} is a constant"),
                 "swap the operands or fold the constant",
             )),
         }
+    }
+
+    /// Shape of input `i`, which must be encrypted.
+    pub(crate) fn data_shape(&self, node: NodeView<'_>, i: usize) -> Result<Vec<usize>, Refusal> {
+        match self.value(node, i)? {
+            Value::Data(id) => Ok(self.shape(*id).to_vec()),
+            Value::View(view) => Ok(view.shape.clone()),
+            Value::Constant(_) | Value::Unusable => Err(Refusal::new(
+                format!("input {i} is a constant"),
+                "swap the operands or fold the constant",
+            )),
+        }
+    }
+
+    /// Input `i`, encrypted or constant, to be moved.
+    pub(crate) fn view(&self, node: NodeView<'_>, i: usize) -> Result<View, Refusal> {
+        let value = self.value(node, i)?;
+        let shape = node.input(i).and_then(|name| self.shape_of(name)).unwrap_or_default();
+        let elements = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d).filter(|&n| n <= MAX_VIEW));
+        if elements.is_none() {
+            return Err(Refusal::new(
+                format!("it moves {}, more than {MAX_VIEW} elements", shape_text(Some(&shape))),
+                "use a smaller input",
+            ));
+        }
+        Ok(match value {
+            Value::Data(id) => View::of(*id, &shape),
+            Value::View(view) => (**view).clone(),
+            Value::Constant(c) => View::constant(&shape, c.to_f32()),
+            Value::Unusable => return Err(Refusal::new("its input cannot be compiled", "see above")),
+        })
+    }
+
+    /// The value of a view: a tensor where nothing moves.
+    pub(crate) fn moved(&self, view: View) -> Result<Value, Refusal> {
+        if view.shape.first() != Some(&1) && view.shape.is_empty() {
+            return Err(Refusal::new(
+                "its result has no dimension",
+                "keep the batch of 1 as the first dimension",
+            ));
+        }
+        if let ([part], None) = (view.parts.as_slice(), &view.constants) {
+            let base = self.shape(part.base);
+            if view.shape == base && part.is_identity(view.len()) {
+                return Ok(Value::Data(part.base));
+            }
+        }
+        Ok(Value::View(Arc::new(view)))
     }
 
     /// Input `i`, which must be a constant.
@@ -259,11 +353,16 @@ impl Translator {
         op: TensorOp,
         args: &[ValueId],
     ) -> Result<ValueId, Refusal> {
+        self.emit_as(node.name(), op, args)
+    }
+
+    /// Appends an operation of the layer `name`.
+    pub(crate) fn emit_as(&mut self, name: &str, op: TensorOp, args: &[ValueId]) -> Result<ValueId, Refusal> {
         let types: Vec<&TensorTy> = args.iter().map(|&a| &self.graph.nodes[a].ty).collect();
         let ty = infer(&op, &types, &self.graph.tables.consts).map_err(|e| {
             Refusal::new(e.to_string(), "check the model with onnx.checker and export it again")
         })?;
-        Ok(self.graph.add(op, args.iter().copied(), ty, Origin::new(node.name())))
+        Ok(self.graph.add(op, args.iter().copied(), ty, Origin::new(name)))
     }
 
     /// Appends an operation and gives its result as a value.

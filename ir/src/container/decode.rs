@@ -10,10 +10,13 @@ use crate::consts::{ConstData, ConstId, ConstPool, ConstTensor};
 use crate::layout::{Chw, Digit, Layout, Place};
 use crate::linear::{BsgsSplit, ConvGeometry, LayoutId, LinearMap, LinearMapId};
 use crate::program::{
-    CallId, CallTerm, Inst, KeyManifest, LinearCall, Probe, Program, ProgramInput, ProgramOutput, Reg,
-    VectorId, VectorRecipe,
+    CallId, CallTerm, Inst, KeyManifest, LinearCall, Probe, Program, ProgramInput, ProgramOutput, Refresh,
+    RefreshId, Reg, VectorId, VectorRecipe,
 };
-use crate::{GaloisElement, Level, ParamsLiteral, PrimeSpec, Rotation, Scale, Slots};
+use crate::{
+    Arcsine, BootstrapSpec, EvalModSpec, GaloisElement, Level, ParamsLiteral, PrimeRun, PrimeSpec,
+    RefreshForm, Rotation, Scale, Slots,
+};
 
 /// Most axes of a shape.
 const MAX_AXES: usize = 8;
@@ -99,7 +102,8 @@ pub(super) fn program(bytes: &[u8], constants: &[u8]) -> Result<Program, DecodeE
     let params =
         program.params.ok_or(DecodeError::Missing { part: "program", index: 0, field: "parameters" })?;
     let exact = |primes: Vec<u64>| primes.into_iter().map(PrimeSpec::Exact).collect();
-    let params = ParamsLiteral { log_n: params.log_n, q: exact(params.q), p: exact(params.p) };
+    let log_n = params.log_n;
+    let params = ParamsLiteral { log_n, q: exact(params.q), p: exact(params.p) };
     let slots = 1u64.checked_shl(params.log_n.saturating_sub(1)).and_then(|slots| u32::try_from(slots).ok());
     let slots = slots.and_then(|slots| Slots::new(slots).ok());
     Ok(Program {
@@ -119,6 +123,42 @@ pub(super) fn program(bytes: &[u8], constants: &[u8]) -> Result<Program, DecodeE
         inst_layers: program.inst_layers,
         probes: each("probe", program.probes, |_, p| Ok(probe(p)))?,
         manifest: manifest(program.manifest.unwrap_or_default())?,
+        bootstrap: program.bootstrap.map(|spec| bootstrap(spec, log_n)).transpose()?,
+        refreshes: each("refresh", program.refreshes, refresh)?,
+    })
+}
+
+fn bootstrap(spec: proto::Bootstrap, log_n: u32) -> Result<BootstrapSpec, DecodeError> {
+    let at = At { part: "bootstrapping specification", index: 0 };
+    let run = |run: Option<proto::PrimeRun>, field| {
+        let run = run.ok_or_else(|| at.missing(field))?;
+        Ok::<_, DecodeError>(PrimeRun::new(run.count as usize, run.bits))
+    };
+    let arcsine = Arcsine::of_degree(spec.arcsine_degree);
+    Ok(BootstrapSpec {
+        log_n,
+        base_bits: spec.base_bits,
+        slots_to_coeffs: run(spec.slots_to_coeffs, "SlotsToCoeffs primes")?,
+        usable: spec.usable,
+        eval_mod: EvalModSpec {
+            prime_bits: spec.mod_bits,
+            boost_bits: spec.boost_bits,
+            degree: spec.degree,
+            double_angles: spec.double_angles,
+            arcsine: arcsine.ok_or_else(|| at.range("arcsine degree", u64::from(spec.arcsine_degree)))?,
+        },
+        coeffs_to_slots: run(spec.coeffs_to_slots, "CoeffsToSlots primes")?,
+        special: run(spec.special, "special primes")?,
+        ephemeral_special: spec.ephemeral_special as usize,
+        ratio_bits: spec.ratio_bits,
+    })
+}
+
+fn refresh(at: At, refresh: proto::Refresh) -> Result<Refresh, DecodeError> {
+    Ok(Refresh {
+        slots: Slots::new(refresh.slots).map_err(|_| at.range("slots", u64::from(refresh.slots)))?,
+        scale: scale(at, refresh.scale)?,
+        form: RefreshForm { range_bits: refresh.range_bits, lift_bits: refresh.lift_bits },
     })
 }
 
@@ -300,7 +340,17 @@ fn inst(at: At, inst: proto::Inst, slots: Option<Slots>) -> Result<Inst, DecodeE
         Op::Rescale(i) => Inst::Rescale { dst: Reg(i.dst), src: Reg(i.src) },
         Op::Conjugate(i) => Inst::Conjugate { dst: Reg(i.dst), src: Reg(i.src) },
         Op::ModDrop(i) => Inst::ModDrop { dst: Reg(i.dst), src: Reg(i.src), to: Level(i.level) },
-        Op::Bootstrap(i) => Inst::Bootstrap { dst: Reg(i.dst), src: Reg(i.src), to: Level(i.level) },
+        Op::Bootstrap(i) => match (&i.dsts[..], &i.srcs[..]) {
+            (&[dst], &[src]) => {
+                Inst::Bootstrap { dst: Reg(dst), src: Reg(src), refresh: RefreshId(i.refresh) }
+            }
+            (&[a, b], &[x, y]) => Inst::BootstrapPair {
+                dsts: [Reg(a), Reg(b)],
+                srcs: [Reg(x), Reg(y)],
+                refresh: RefreshId(i.refresh),
+            },
+            _ => return Err(at.range("number of refreshed registers", i.srcs.len() as u64)),
+        },
         Op::Rotate(i) => {
             let slots = slots.filter(|slots| i.steps < slots.get());
             let slots = slots.ok_or_else(|| at.range("rotation", u64::from(i.steps)))?;

@@ -6,8 +6,10 @@ use crate::consts::{ConstData, ConstPool, ConstTensor};
 use crate::entity::EntityId;
 use crate::layout::{Axis, Digit, Layout, Place};
 use crate::linear::LinearMap;
-use crate::program::{Inst, KeyManifest, LinearCall, Probe, Program, ProgramInput, ProgramOutput, Reg};
-use crate::{PrimeSpec, Scale};
+use crate::program::{
+    Inst, KeyManifest, LinearCall, Probe, Program, ProgramInput, ProgramOutput, Refresh, Reg,
+};
+use crate::{BootstrapSpec, PrimeRun, PrimeSpec, Scale};
 
 /// The constants section.
 pub(super) fn constants(consts: &ConstPool) -> Vec<u8> {
@@ -56,7 +58,37 @@ pub(super) fn program(program: &Program) -> Result<proto::Program, DecodeError> 
         inst_layers: program.inst_layers.clone(),
         probes: program.probes.iter().map(probe).collect(),
         manifest: Some(manifest(&program.manifest)),
+        bootstrap: program.bootstrap.as_ref().map(bootstrap),
+        refreshes: program.refreshes.values().map(refresh).collect(),
     })
+}
+
+fn bootstrap(spec: &BootstrapSpec) -> proto::Bootstrap {
+    // Counts of a valid specification are below the limit of primes.
+    let run = |run: PrimeRun| Some(proto::PrimeRun { count: run.count as u32, bits: run.bits });
+    proto::Bootstrap {
+        base_bits: spec.base_bits,
+        slots_to_coeffs: run(spec.slots_to_coeffs),
+        usable: spec.usable.clone(),
+        mod_bits: spec.eval_mod.prime_bits,
+        boost_bits: spec.eval_mod.boost_bits,
+        degree: spec.eval_mod.degree,
+        double_angles: spec.eval_mod.double_angles,
+        arcsine_degree: spec.eval_mod.arcsine.degree(),
+        coeffs_to_slots: run(spec.coeffs_to_slots),
+        special: run(spec.special),
+        ephemeral_special: spec.ephemeral_special as u32,
+        ratio_bits: spec.ratio_bits,
+    }
+}
+
+fn refresh(refresh: &Refresh) -> proto::Refresh {
+    proto::Refresh {
+        slots: refresh.slots.get(),
+        scale: scale(&refresh.scale),
+        range_bits: refresh.form.range_bits,
+        lift_bits: refresh.form.lift_bits,
+    }
 }
 
 fn id(entity: impl EntityId) -> u32 {
@@ -190,7 +222,12 @@ fn inst(inst: &Inst) -> proto::Inst {
         Inst::Rescale { dst, src } => Op::Rescale(unary(dst, src)),
         Inst::Conjugate { dst, src } => Op::Conjugate(unary(dst, src)),
         Inst::ModDrop { dst, src, to } => Op::ModDrop(p::ToLevel { dst: dst.0, src: src.0, level: to.0 }),
-        Inst::Bootstrap { dst, src, to } => Op::Bootstrap(p::ToLevel { dst: dst.0, src: src.0, level: to.0 }),
+        Inst::Bootstrap { dst, src, refresh } => {
+            Op::Bootstrap(p::Bootstrap { dsts: vec![dst.0], srcs: vec![src.0], refresh: refresh.0 })
+        }
+        Inst::BootstrapPair { dsts, srcs, refresh } => {
+            Op::Bootstrap(p::Bootstrap { dsts: regs(dsts), srcs: regs(srcs), refresh: refresh.0 })
+        }
         Inst::Rotate { dst, src, rotation } => {
             Op::Rotate(p::Rotate { dst: dst.0, src: src.0, steps: rotation.get() })
         }

@@ -13,6 +13,7 @@ mod verify;
 pub use op::{FheOp, MonicPoly};
 pub use verify::verify;
 
+use peregrine_ckks::bootstrap::BootstrapSpec;
 use peregrine_ckks::units::{Level, Scale};
 
 use crate::consts::{ConstId, ConstPool};
@@ -46,6 +47,8 @@ pub struct PackedTy {
     pub layout: LayoutId,
     /// Per-channel unit `[C]` (f64): tensor value = unit * packed value.
     pub unit: ConstId,
+    /// Largest magnitude of a packed value that calibration saw.
+    pub reach: f64,
     /// Level and scale, from stage [`Stage::Leveled`].
     pub cipher: Option<CipherTy>,
 }
@@ -63,6 +66,8 @@ pub struct FheTables {
     pub slots: u32,
     /// Bits of the primes q_0, q_1, ... ; empty before stage [`Stage::Leveled`].
     pub chain_bits: Vec<u32>,
+    /// How the chain serves bootstrapping; `None` before stage [`Stage::Leveled`] and for graphs that do not refresh.
+    pub bootstrap: Option<BootstrapSpec>,
     /// Stage.
     pub stage: Stage,
 }

@@ -4,6 +4,7 @@ use peregrine_ckks::units::Level;
 
 use crate::consts::ConstId;
 use crate::linear::LinearMapId;
+use crate::refresh::RefreshForm;
 
 /// A per-channel monic polynomial `y = x^degree + sum_{k<degree} lower[c, k] x^k`.
 ///
@@ -35,9 +36,9 @@ pub enum FheOp {
         /// ONNX input name.
         name: String,
     },
-    /// Sum of linear maps, one per operand, plus a per-channel bias `[C]` (f64); one rescale for all. Operands are at one
-    /// level l, with scales of their own; the result is at level l - 1. Its scale T is free: the weights of operand i are
-    /// encoded at T * q_l / S_i.
+    /// Sum of linear maps, one per operand, plus a per-channel bias `[C]` (f64); rescaled together. Operands are at one
+    /// level l, with scales of their own; the result is at level l - r for r >= 1 rescales. Its scale T is free: the weights of
+    /// operand i are encoded at T * q_l * .. * q_(l-r+1) / S_i.
     Linear {
         /// `maps[i]` applies to operand i. All share the result's layout.
         maps: Vec<LinearMapId>,
@@ -53,9 +54,6 @@ pub enum FheOp {
         /// New level.
         to: Level,
     },
-    /// Refresh to a higher level. No leveled program has one; the passes that place it come with bootstrapping.
-    Bootstrap {
-        /// New level.
-        to: Level,
-    },
+    /// Refresh of an operand at the input level of bootstrapping.
+    Bootstrap(RefreshForm),
 }

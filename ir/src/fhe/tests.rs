@@ -1,12 +1,14 @@
 //! Each rule of the fhe verifier is broken once.
 
+use peregrine_ckks::bootstrap::{BootstrapSpec, PrimeRun};
 use peregrine_ckks::units::{Level, Scale};
 
 use super::*;
 use crate::consts::ConstTensor;
 use crate::graph::{OutputPort, ValueId};
+use crate::refresh::RefreshForm;
 use crate::samples::{fhe, slots};
-use crate::verify::{AnyStage, Counted, Entity, Problem, Site};
+use crate::verify::{Counted, Entity, Problem, Site};
 
 /// The only problem of the sample graph after a change.
 fn broken(change: impl FnOnce(&mut FheGraph)) -> (Site, Problem) {
@@ -120,6 +122,9 @@ fn rule_5_constants_per_channel() {
     assert_eq!(problem, Problem::Unit { constant: ConstId(4), channel: 1, value: 0.0 });
     let problem = at(0, |g| g.nodes[ValueId(0)].ty.unit = ConstId(3));
     assert!(matches!(problem, Problem::ConstShape { constant: ConstId(3), .. }));
+    for reach in [0.0, -1.0, f64::INFINITY] {
+        assert_eq!(at(1, |g| g.nodes[ValueId(1)].ty.reach = reach), Problem::Reach(reach));
+    }
     let problem = at(5, |g| g.nodes[ValueId(5)].ty.unit = ConstId(5));
     let (expected, found) = (ConstId(5), ConstId(3));
     assert_eq!(problem, Problem::UnitMismatch { what: Entity::Value(ValueId(1)), expected, found });
@@ -169,7 +174,12 @@ fn rule_7_leveled_operations_keep_exact_books() {
     let mut graph = fhe();
     below(&mut graph);
     let problems: Vec<Problem> = verify(&graph).unwrap_err().errors.into_iter().map(|e| e.problem).collect();
-    assert_eq!(problems, [level(1, 0), Problem::OutOfLevels { needed: 1, left: 0 }]);
+    // Two rescales would take weights at 2^70.
+    assert!(matches!(problems[0], Problem::ScaleRange { low, .. } if low < 2.0), "{problems:?}");
+    assert_eq!(problems[1..], [Problem::OutOfLevels { needed: 1, left: 0 }]);
+    cipher(&mut graph, 0).scale = Scale::pow2(45);
+    let problems: Vec<Problem> = verify(&graph).unwrap_err().errors.into_iter().map(|e| e.problem).collect();
+    assert_eq!(problems, [Problem::OutOfLevels { needed: 1, left: 0 }], "two rescales");
     assert_eq!(at(4, |g| cipher(g, 4).level = Level(1)), level(0, 1));
     // Weights at scale 2^-1, and at 2^64.
     for (arg, result) in [(66, 30), (15, 44)] {
@@ -234,17 +244,45 @@ fn rule_7_polynomials_consume_levels_by_degree() {
 }
 
 #[test]
-fn rule_8_bootstraps_go_up() {
-    let bootstrap = |to| {
-        move |g: &mut FheGraph| {
-            g.nodes[ValueId(5)].op = FheOp::Bootstrap { to: Level(to) };
-            cipher(g, 5).level = Level(to);
-        }
+fn rule_8_bootstraps_are_those_of_the_specification() {
+    let form = RefreshForm { range_bits: 1, lift_bits: Some(14) };
+    let spec = BootstrapSpec { usable: vec![30, 25], ..BootstrapSpec::n15() };
+    let (level, scale) = form.result(&spec).unwrap();
+    assert_eq!((level, scale.to_string().as_str()), (Level(3), "2^402*q4^-1*q5^-1*q6^-2*q7^-4"));
+    let bootstrap = |g: &mut FheGraph| {
+        g.tables.chain_bits = vec![50, 30, 30, 30, 25, 50, 50, 50, 50, 50, 50, 50, 50];
+        let operand = cipher(g, 3).clone();
+        let mut input = g.nodes[ValueId(3)].clone();
+        input.op = FheOp::Input { name: "z".into() };
+        input.args.clear();
+        input.ty.cipher = Some(CipherTy { level: spec.input_level(), scale: operand.scale });
+        g.nodes[ValueId(3)] = input;
+        g.nodes[ValueId(4)].args[0] = ValueId(3);
+        g.nodes[ValueId(4)].ty.cipher = Some(CipherTy { level: Level(1), scale: Scale::pow2(35) });
+        g.nodes[ValueId(5)].args[0] = ValueId(3);
+        g.nodes[ValueId(5)].op = FheOp::Bootstrap(form);
+        g.nodes[ValueId(5)].ty.cipher = Some(CipherTy { level, scale: scale.clone() });
+        g.tables.bootstrap = Some(spec.clone());
     };
-    let mut graph = fhe();
-    bootstrap(2)(&mut graph);
-    verify(&graph).unwrap();
-    let stage = AnyStage::Fhe(Stage::Leveled);
-    let problem = at(5, bootstrap(1));
-    assert_eq!(problem, Problem::StageForbids { op: "bootstrap to a level that is not higher", stage });
+    let at = |change: &dyn Fn(&mut FheGraph)| {
+        let mut graph = fhe();
+        bootstrap(&mut graph);
+        change(&mut graph);
+        verify(&graph).map_err(|mut errors| errors.errors.pop().unwrap().problem)
+    };
+    assert_eq!(at(&|_| ()), Ok(()));
+    assert_eq!(at(&|g| g.tables.bootstrap = None), Err(Problem::NoBootstrap));
+    let wrong = at(&|g| cipher(g, 5).level = Level(4));
+    assert_eq!(wrong, Err(Problem::LevelMismatch { expected: level, found: Level(4) }));
+    assert!(matches!(at(&|g| cipher(g, 5).scale = Scale::pow2(30)), Err(Problem::ScaleMismatch { .. })));
+    let wide = RefreshForm { range_bits: 17, lift_bits: None };
+    assert_eq!(at(&|g| g.nodes[ValueId(5)].op = FheOp::Bootstrap(wide)), Err(Problem::RefreshForm(wide)));
+    let high = at(&|g| {
+        g.tables.bootstrap = g
+            .tables
+            .bootstrap
+            .take()
+            .map(|spec| BootstrapSpec { slots_to_coeffs: PrimeRun::new(1, 30), ..spec });
+    });
+    assert_eq!(high, Err(Problem::LevelMismatch { expected: Level(1), found: Level(2) }));
 }

@@ -7,14 +7,15 @@
 //! 3. layouts are valid and fit N/2 slots; linear maps connect existing layouts and have weights of the right shape;
 //! 4. operand counts; the layouts of operands and result are those of the operation: maps join them, `poly`, `add` and
 //!    `drop` keep them;
-//! 5. each unit has one usable number per channel; `add` and `drop` keep it; biases and polynomial coefficients have one row
+//! 5. each unit has one usable number per channel, each reach is finite and positive; `add` and `drop` keep it; biases and polynomial coefficients have one row
 //!    per channel; degrees are 2..=8;
 //! 6. at [`Stage::Packed`] no value has a level and scale; at [`Stage::Leveled`] each has, the level is in the chain, the
 //!    scale is at least 2^10 and leaves one bit of the modulus of its level;
-//! 7. leveled operations keep the books exactly: a linear op takes operands of one level l and gives l - 1, with weights of
+//! 7. leveled operations keep the books exactly: a linear op takes operands of one level l and gives a lower one, with weights of
 //!    scale at least 2; a polynomial gives level and scale as [`MonicPoly`] says; `add` takes and gives one level and one
 //!    scale; `drop` goes down and keeps the scale;
-//! 8. no `bootstrap` at stage [`Stage::Leveled`] whose target is not above its operand's level.
+//! 8. a leveled graph with a `bootstrap` says how its chain serves bootstrapping; the operand is at the input level, the result at
+//!    the level and scale that follow from the specification.
 
 use peregrine_ckks::units::{Level, Scale};
 
@@ -23,8 +24,8 @@ use crate::consts::ConstId;
 use crate::graph::{Node, ValueId};
 use crate::linear::LinearMapId;
 use crate::verify::{
-    AnyStage, Collector, Counted, Entity, IrLevel, Problem, Site, VerifyErrors, check_consts, check_layout,
-    check_map, check_structure, check_unit, const_shape,
+    Collector, Counted, Entity, IrLevel, Problem, Site, VerifyErrors, check_consts, check_layout, check_map,
+    check_structure, check_unit, const_shape,
 };
 
 /// Least log2 of a scale.
@@ -120,6 +121,10 @@ impl NodeCheck<'_> {
     fn check_type(&self) -> Result<(), Problem> {
         let tables = &self.graph.tables;
         check_unit(&tables.consts, self.node.ty.unit, self.channels(&self.node.ty)?)?;
+        let reach = self.node.ty.reach;
+        if !(reach.is_finite() && reach > 0.0) {
+            return Err(Problem::Reach(reach));
+        }
         let leveled = tables.stage >= Stage::Leveled;
         match &self.node.ty.cipher {
             Some(cipher) if leveled => self.check_cipher(cipher),
@@ -169,7 +174,7 @@ impl NodeCheck<'_> {
                 self.check_same_layout()?;
                 self.check_same_unit()
             }
-            FheOp::Drop { .. } | FheOp::Bootstrap { .. } => {
+            FheOp::Drop { .. } | FheOp::Bootstrap(_) => {
                 self.check_count(1)?;
                 self.check_same_layout()?;
                 self.check_same_unit()
@@ -275,17 +280,14 @@ impl NodeCheck<'_> {
                 }
                 expect_scale(&result.scale, &operand.scale)
             }
-            FheOp::Bootstrap { to } => {
-                let operand = self.operand(0)?;
-                expect_level(result.level, *to)?;
-                if *to <= operand.level {
-                    let stage = AnyStage::Fhe(Stage::Leveled);
-                    return Err(Problem::StageForbids {
-                        op: "bootstrap to a level that is not higher",
-                        stage,
-                    });
-                }
-                Ok(())
+            FheOp::Bootstrap(form) => {
+                let spec = self.graph.tables.bootstrap.as_ref().ok_or(Problem::NoBootstrap)?;
+                expect_level(self.operand(0)?.level, spec.input_level())?;
+                let bounded = Some(form).filter(|form| form.is_bounded());
+                let (level, scale) =
+                    bounded.and_then(|form| form.result(spec)).ok_or(Problem::RefreshForm(*form))?;
+                expect_level(result.level, level)?;
+                expect_scale(&result.scale, &scale)
             }
         }
     }
@@ -293,11 +295,15 @@ impl NodeCheck<'_> {
     fn check_linear_levels(&self, result: &CipherTy) -> Result<(), Problem> {
         let level = self.operand(0)?.level;
         let below = level.below(1).ok_or(Problem::OutOfLevels { needed: 1, left: 0 })?;
-        expect_level(result.level, below)?;
+        if result.level > below {
+            return Err(Problem::LevelMismatch { expected: below, found: result.level });
+        }
+        let divisor = (result.level.0 + 1..=level.0)
+            .fold(Scale::one(), |product, prime| product.mul(&Scale::prime(prime)));
         for i in 0..self.node.args.len() {
             let operand = self.operand(i)?;
             expect_level(operand.level, level)?;
-            let weights = result.scale.mul(&Scale::prime(level.0)).div(&operand.scale);
+            let weights = result.scale.mul(&divisor).div(&operand.scale);
             let (log2, high) = (self.log2(&weights)?, MOST_WEIGHT_BITS);
             if !(LEAST_WEIGHT_BITS..=high).contains(&log2) {
                 let scale = Box::new(weights);

@@ -15,6 +15,10 @@ crate::entity_id!(
     /// Names a plaintext vector; prints as `p0`.
     VectorId, "p"
 );
+crate::entity_id!(
+    /// Names a refresh; prints as `b0`.
+    RefreshId, "b"
+);
 
 /// One instruction. `dst` registers are fresh.
 #[derive(Clone, Debug, PartialEq)]
@@ -126,14 +130,23 @@ pub enum Inst {
         /// Operand.
         src: Reg,
     },
-    /// Refresh to level `to`. No runtime executes it yet: the verifier refuses it.
+    /// Refreshes a ciphertext of real slots as `refresh` says.
     Bootstrap {
         /// Result.
         dst: Reg,
         /// Operand.
         src: Reg,
-        /// New level.
-        to: Level,
+        /// Recipe.
+        refresh: RefreshId,
+    },
+    /// Refreshes two ciphertexts of real slots in one bootstrap, as `x + iy`.
+    BootstrapPair {
+        /// Results.
+        dsts: [Reg; 2],
+        /// Operands.
+        srcs: [Reg; 2],
+        /// Recipe.
+        refresh: RefreshId,
     },
     /// Gives `src` out as ciphertext `cipher` of output `output`.
     Output {
@@ -157,6 +170,7 @@ impl Inst {
         match self {
             Self::Input { .. } | Self::Free { .. } => SmallVec::new(),
             Self::Linear { args, .. } => SmallVec::from_slice(args),
+            Self::BootstrapPair { srcs, .. } => SmallVec::from_slice(srcs),
             Self::AddVector { src, .. }
             | Self::MulVector { src, .. }
             | Self::Square { src, .. }
@@ -174,6 +188,7 @@ impl Inst {
     pub fn writes(&self) -> &[Reg] {
         match self {
             Self::Linear { dsts, .. } => dsts,
+            Self::BootstrapPair { dsts, .. } => dsts,
             Self::Input { dst, .. }
             | Self::AddVector { dst, .. }
             | Self::MulVector { dst, .. }

@@ -4,6 +4,8 @@
 //! everything else is explicit. Registers are assigned once and freed by [`Inst::Free`] after their last use.
 //! A register's contents repeat with a period that divides N/2.
 
+#[cfg(test)]
+mod bootstrap_tests;
 mod clear;
 mod inst;
 mod simulate;
@@ -11,19 +13,21 @@ mod simulate;
 mod tests;
 mod verify;
 
-pub use clear::{ClearError, ClearMachine, Noise, Probed, pack_input, unpack_output};
-pub use inst::{CallId, Inst, Reg, VectorId};
+pub use clear::{ClearError, ClearMachine, Noise, Probed, Refreshed, Seen, pack_input, unpack_output};
+pub use inst::{CallId, Inst, RefreshId, Reg, VectorId};
 pub use verify::{MAX_CIPHERTEXTS, MAX_DIAGONAL_GROUPS, MAX_ENTRIES, VerifyErrors, verify, verify_at};
 
 use std::collections::BTreeMap;
 
+use peregrine_ckks::bootstrap::BootstrapSpec;
 use peregrine_ckks::params::ParamsLiteral;
-use peregrine_ckks::units::{GaloisElement, Level, Scale};
+use peregrine_ckks::units::{GaloisElement, Level, Scale, Slots};
 
 use crate::consts::{ConstId, ConstPool};
 use crate::entity::PrimaryMap;
 use crate::layout::Layout;
 use crate::linear::{BsgsSplit, LayoutId, LinearMap, LinearMapId};
+use crate::refresh::RefreshForm;
 
 /// One term of a linear call: `map(operand)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +56,17 @@ pub struct VectorRecipe {
     pub layout: LayoutId,
     /// Ciphertext of the layout.
     pub cipher: u32,
+}
+
+/// The recipe of a refresh.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Refresh {
+    /// Period of the operands' slots.
+    pub slots: Slots,
+    /// Scale of the operands.
+    pub scale: Scale,
+    /// Range of the operands, scale of the results.
+    pub form: RefreshForm,
 }
 
 /// An encrypted input of the program: the client packs `tensor / unit`.
@@ -117,6 +132,9 @@ pub struct Program {
     pub name: String,
     /// Encryption parameters, with exact primes.
     pub params: ParamsLiteral,
+    /// How the chain of primes serves bootstrapping, if the program bootstraps. Then the client also makes keys of an ephemeral
+    /// secret.
+    pub bootstrap: Option<BootstrapSpec>,
     /// Constants.
     pub consts: ConstPool,
     /// Layouts.
@@ -127,6 +145,8 @@ pub struct Program {
     pub calls: PrimaryMap<CallId, LinearCall>,
     /// Plaintext vectors.
     pub vectors: PrimaryMap<VectorId, VectorRecipe>,
+    /// Refreshes.
+    pub refreshes: PrimaryMap<RefreshId, Refresh>,
     /// Inputs.
     pub inputs: Vec<ProgramInput>,
     /// Outputs.
@@ -144,16 +164,23 @@ pub struct Program {
 }
 
 impl Program {
+    /// Level and scale of the results of a refresh; `None` if there is no such refresh or the parameters do not admit it.
+    pub fn refreshed(&self, id: RefreshId) -> Option<(Level, Scale)> {
+        self.refreshes.get(id)?.form.result(self.bootstrap.as_ref()?)
+    }
+
     /// A program without constants, instructions or keys.
     pub fn new(name: String, params: ParamsLiteral) -> Self {
         Self {
             name,
             params,
+            bootstrap: None,
             consts: ConstPool::new(),
             layouts: PrimaryMap::new(),
             maps: PrimaryMap::new(),
             calls: PrimaryMap::new(),
             vectors: PrimaryMap::new(),
+            refreshes: PrimaryMap::new(),
             inputs: Vec::new(),
             outputs: Vec::new(),
             insts: Vec::new(),

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use peregrine_ckks::params::Params;
 use peregrine_ckks::units::{GaloisElement, Level, Rotation, Scale};
 
-use super::verify::{CallFacts, UsedKeys, check_plain_scale, check_scale};
-use super::{CallId, Inst, Probe, Program, Reg, VectorId};
+use super::verify::{Facts, UsedKeys, check_plain_scale, check_scale};
+use super::{CallId, Inst, Probe, Program, RefreshId, Reg, VectorId};
 use crate::layout::Layout;
 use crate::linear::LayoutId;
 use crate::verify::{Collector, Contents, Counted, Entity, Key, Liveness, Problem, Site, check_unit};
@@ -22,7 +22,7 @@ struct Live {
 pub(super) struct Simulation<'a> {
     program: &'a Program,
     params: &'a Params,
-    calls: &'a BTreeMap<CallId, CallFacts>,
+    facts: &'a Facts,
     live: BTreeMap<Reg, Live>,
     freed: BTreeSet<Reg>,
     read: BTreeSet<(u32, u32)>,
@@ -36,13 +36,13 @@ impl<'a> Simulation<'a> {
     pub(super) fn run(
         program: &'a Program,
         params: &'a Params,
-        calls: &'a BTreeMap<CallId, CallFacts>,
+        facts: &'a Facts,
         out: &mut Collector,
     ) -> UsedKeys {
         let mut this = Self {
             program,
             params,
-            calls,
+            facts,
             live: BTreeMap::new(),
             freed: BTreeSet::new(),
             read: BTreeSet::new(),
@@ -90,7 +90,8 @@ impl<'a> Simulation<'a> {
                 self.need_galois(GaloisElement::conjugation(self.params.n()), live.level)?;
                 self.assign(*dst, live)
             }
-            Inst::Bootstrap { .. } => Err(Problem::Bootstrap),
+            Inst::Bootstrap { dst, src, refresh } => self.refresh(&[*dst], &[*src], *refresh),
+            Inst::BootstrapPair { dsts, srcs, refresh } => self.refresh(dsts, srcs, *refresh),
             Inst::Output { output, cipher, src } => self.output(*output, *cipher, *src),
             Inst::Free { reg } => {
                 self.get(*reg)?;
@@ -156,7 +157,7 @@ impl<'a> Simulation<'a> {
     }
 
     fn linear(&mut self, dsts: &[Reg], call: CallId, args: &[Reg], scale: &Scale) -> Result<(), Problem> {
-        let facts = self.calls.get(&call).ok_or(Problem::Unknown(Entity::Call(call)))?;
+        let facts = self.facts.calls.get(&call).ok_or(Problem::Unknown(Entity::Call(call)))?;
         let mut next = 0;
         let mut level = None;
         for &layout in &facts.operands {
@@ -262,6 +263,30 @@ impl<'a> Simulation<'a> {
         }
         let contents = Contents::Raw { period: self.period(live.contents)? };
         self.assign(dst, Live { contents, ..live })
+    }
+
+    fn refresh(&mut self, dsts: &[Reg], srcs: &[Reg], refresh: RefreshId) -> Result<(), Problem> {
+        let unknown = || Problem::Unknown(Entity::Refresh(refresh));
+        let recipe = self.program.refreshes.get(refresh).ok_or_else(unknown)?;
+        let facts = self.facts.refreshes.get(&refresh).ok_or_else(unknown)?;
+        let mut refreshed = Vec::with_capacity(srcs.len());
+        for &src in srcs {
+            let live = self.get(src)?;
+            expect_level(live.level, facts.input_level)?;
+            expect_scale(&live.scale, &recipe.scale)?;
+            let period = self.period(live.contents)?;
+            if period != recipe.slots.get() {
+                let expected = Contents::Raw { period: recipe.slots.get() };
+                return Err(Problem::Contents { reg: src, expected, found: live.contents });
+            }
+            let (level, scale) = facts.result.clone();
+            refreshed.push(Live { level, scale, contents: live.contents });
+        }
+        self.need_relin(facts.relin)?;
+        for &(element, level) in &facts.galois {
+            self.need_galois(element, level)?;
+        }
+        dsts.iter().zip(refreshed).try_for_each(|(&dst, live)| self.assign(dst, live))
     }
 
     fn output(&mut self, output: u32, cipher: u32, src: Reg) -> Result<(), Problem> {

@@ -340,8 +340,8 @@ fn rule_10_layers_and_probes() {
 
 #[test]
 fn rule_11_bootstrap() {
-    let bootstrap = Inst::Bootstrap { dst: Reg(20), src: Reg(6), to: Level(2) };
-    assert_eq!(insert(9, bootstrap), Problem::Bootstrap);
+    let bootstrap = Inst::Bootstrap { dst: Reg(20), src: Reg(6), refresh: RefreshId(0) };
+    assert_eq!(insert(9, bootstrap), Problem::Unknown(Entity::Refresh(RefreshId(0))));
 }
 
 /// What the sample program computes, directly.

@@ -19,15 +19,18 @@
 //! 8. every key that an instruction needs is in the manifest, up to its level; the manifest lists nothing else;
 //! 9. each ciphertext of each output is given exactly once, at the declared level and scale;
 //! 10. each instruction has a layer; a probe's registers are live after its instruction and hold its layout;
-//! 11. no `bootstrap`.
+//! 11. a program refreshes if and only if its parameters say how: its primes are those of the bootstrapping specification, the
+//!     ephemeral secret is as secure as the main one; a refresh takes ciphertexts of its period and scale at the input level, and the
+//!     scales that SlotsToCoeffs and the result get are in range.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use peregrine_ckks::bootstrap::BootstrapParams;
 use peregrine_ckks::params::{Chain, Params, PrimeSpec};
 use peregrine_ckks::units::{GaloisElement, Level, Scale};
 
 use super::simulate::Simulation;
-use super::{CallId, LinearCall, Program};
+use super::{CallId, LinearCall, Program, Refresh, RefreshId};
 use crate::consts::ConstId;
 use crate::linear::{Diagonals, LayoutId, ResolvedMap, plan_call};
 use crate::verify::{
@@ -85,12 +88,13 @@ pub fn verify_at(program: &Program, params: &Params) -> Result<(), VerifyErrors>
         return out.finish();
     }
     let calls = check_calls(program, params, &mut out);
+    let refreshes = check_refreshes(program, params, &mut out);
     check_ports(program, params, &mut out);
     check_manifest(program, params, &mut out);
     if !out.is_clean() {
         return out.finish();
     }
-    let used = Simulation::run(program, params, &calls, &mut out);
+    let used = Simulation::run(program, params, &Facts { calls, refreshes }, &mut out);
     if out.is_clean() {
         check_keys(program, &used, &mut out);
     }
@@ -102,6 +106,24 @@ pub fn verify_at(program: &Program, params: &Params) -> Result<(), VerifyErrors>
 pub(super) struct UsedKeys {
     pub(super) relin: Option<Level>,
     pub(super) galois: BTreeMap<GaloisElement, Level>,
+}
+
+/// What the simulation needs to know of the tables.
+pub(super) struct Facts {
+    pub(super) calls: BTreeMap<CallId, CallFacts>,
+    pub(super) refreshes: BTreeMap<RefreshId, RefreshFacts>,
+}
+
+/// What the simulation needs to know of a refresh.
+pub(super) struct RefreshFacts {
+    /// Level of the operands.
+    pub(super) input_level: Level,
+    /// Level and scale of the results.
+    pub(super) result: (Level, Scale),
+    /// Level of the relinearisation key.
+    pub(super) relin: Level,
+    /// Galois keys with their levels.
+    pub(super) galois: Vec<(GaloisElement, Level)>,
 }
 
 /// What the simulation needs to know of a linear call.
@@ -131,6 +153,7 @@ fn check_limits(program: &Program, out: &mut Collector) {
         program.maps.len(),
         program.calls.len(),
         program.vectors.len(),
+        program.refreshes.len(),
         program.inputs.len(),
         program.outputs.len(),
         program.insts.len(),
@@ -262,6 +285,62 @@ fn check_call(
     plan.check()?;
     let galois = plan.galois_elements(params.n());
     Ok(CallFacts { operands: operands.into_values().collect(), output, galois })
+}
+
+fn check_refreshes(
+    program: &Program,
+    params: &Params,
+    out: &mut Collector,
+) -> BTreeMap<RefreshId, RefreshFacts> {
+    let mut facts = BTreeMap::new();
+    let spec = match (&program.bootstrap, program.refreshes.len()) {
+        (None, 0) => return facts,
+        (Some(_), 0) => {
+            out.report(Site::Params, Problem::None(Counted::Refreshes));
+            return facts;
+        }
+        (None, _) => {
+            out.report(Site::Params, Problem::NoBootstrap);
+            return facts;
+        }
+        (Some(spec), _) => spec,
+    };
+    let bootstrap = match spec.clone().check_for(params) {
+        Ok(bootstrap) => bootstrap,
+        Err(error) => {
+            out.report(Site::Params, Problem::Bootstrap(error.to_string()));
+            return facts;
+        }
+    };
+    for (id, refresh) in program.refreshes.iter() {
+        match check_refresh(params, &bootstrap, refresh) {
+            Ok(checked) => drop(facts.insert(id, checked)),
+            Err(problem) => out.report(Site::Entry(Entity::Refresh(id)), problem),
+        }
+    }
+    facts
+}
+
+fn check_refresh(
+    params: &Params,
+    bootstrap: &BootstrapParams,
+    refresh: &Refresh,
+) -> Result<RefreshFacts, Problem> {
+    let (spec, form) = (bootstrap.spec(), refresh.form);
+    let input_level = spec.input_level();
+    if !form.is_bounded() {
+        return Err(Problem::RefreshForm(form));
+    }
+    check_form(params, &refresh.scale)?;
+    check_scale(params, input_level, &form.unit_scale(&refresh.scale))?;
+    // The diagonals of the first transform bring the operand to the scale of the base.
+    let correction = spec.base_scale().div(&form.unit_scale(&refresh.scale));
+    check_plain_scale(params, &correction.mul(&Scale::prime(input_level.0)))?;
+    let result = form.result(spec).ok_or(Problem::RefreshForm(form))?;
+    check_scale(params, result.0, &result.1)?;
+    let refused = |error: peregrine_ckks::error::Error| Problem::Bootstrap(error.to_string());
+    let galois = bootstrap.galois_elements(refresh.slots).map_err(refused)?;
+    Ok(RefreshFacts { input_level, result, relin: bootstrap.eval_mod_level(), galois })
 }
 
 fn check_ports(program: &Program, params: &Params, out: &mut Collector) {

@@ -309,7 +309,7 @@ fn infer_activation(
     consts: &ConstPool,
 ) -> Result<TensorTy, TypeError> {
     let usable = match activation {
-        Activation::LeakyRelu { alpha } => alpha.is_finite(),
+        Activation::LeakyRelu { alpha } | Activation::Elu { alpha } => alpha.is_finite(),
         Activation::Clip { low, high } => low <= high,
         Activation::HardSigmoid { alpha, beta } => alpha.is_finite() && beta.is_finite(),
         Activation::PRelu { slope } => {
@@ -322,6 +322,9 @@ fn infer_activation(
         | Activation::Silu
         | Activation::HardSwish
         | Activation::Gelu
+        | Activation::GeluTanh
+        | Activation::Softplus
+        | Activation::Mish
         | Activation::Tanh => true,
     };
     if usable { Ok(arg.clone()) } else { Err(TypeError::Activation { op: op.mnemonic() }) }

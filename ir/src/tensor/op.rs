@@ -81,6 +81,17 @@ pub enum Activation {
     HardSwish,
     /// x Phi(x), exact form
     Gelu,
+    /// x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2
+    GeluTanh,
+    /// ln(1 + e^x)
+    Softplus,
+    /// x tanh(Softplus(x))
+    Mish,
+    /// x or alpha (e^x - 1)
+    Elu {
+        /// Factor for x < 0.
+        alpha: f32,
+    },
     /// tanh(x)
     Tanh,
 }
@@ -154,6 +165,10 @@ impl Activation {
             Self::HardSigmoid { .. } => "hard_sigmoid",
             Self::HardSwish => "hard_swish",
             Self::Gelu => "gelu",
+            Self::GeluTanh => "gelu_tanh",
+            Self::Softplus => "softplus",
+            Self::Mish => "mish",
+            Self::Elu { .. } => "elu",
             Self::Tanh => "tanh",
         }
     }

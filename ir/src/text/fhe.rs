@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::bootstrap::{bootstrap_text, form_text, parse_bootstrap, parse_form};
 use super::cursor::{Cursor, Expected, Join, Name, Quote, TextError, lines};
 use super::tables::{parse_const, parse_layout, parse_map, print_consts, print_layouts, print_maps};
 use super::tensor::{parse_origin, parse_output};
@@ -21,13 +22,16 @@ pub fn print_fhe(graph: &FheGraph) -> String {
         out.push('-');
     }
     let _ = writeln!(out, "{}", Join(&tables.chain_bits, ","));
+    if let Some(spec) = &tables.bootstrap {
+        let _ = writeln!(out, "  {} log_n={}", bootstrap_text(spec), spec.log_n);
+    }
     print_consts(&mut out, &tables.consts);
     print_layouts(&mut out, &tables.layouts);
     print_maps(&mut out, &tables.maps);
     for (id, node) in graph.nodes.iter() {
         let _ = write!(out, "  {id} = ");
         print_op(&mut out, node);
-        let _ = write!(out, " : {} unit={}", node.ty.layout, node.ty.unit);
+        let _ = write!(out, " : {} unit={} reach={:?}", node.ty.layout, node.ty.unit, node.ty.reach);
         if let Some(cipher) = &node.ty.cipher {
             let _ = write!(out, " level={} scale={}", cipher.level, cipher.scale);
         }
@@ -65,7 +69,7 @@ fn print_op(out: &mut String, node: &Node<Fhe>) {
         FheOp::Poly(poly) => write!(out, "poly {args} degree={} lower={}", poly.degree, poly.lower),
         FheOp::Add => write!(out, "add {args}"),
         FheOp::Drop { to } => write!(out, "drop {args} to={to}"),
-        FheOp::Bootstrap { to } => write!(out, "bootstrap {args} to={to}"),
+        FheOp::Bootstrap(form) => write!(out, "bootstrap {args} {}", form_text(*form)),
     };
 }
 
@@ -86,6 +90,11 @@ pub fn parse_fhe(text: &str, pool: &ConstPool) -> Result<FheGraph> {
             parse_layout(&mut line, &mut tables.layouts)?;
         } else if line.at_id("m") {
             parse_map(&mut line, &mut tables.maps)?;
+        } else if line.eat("bootstrap") {
+            let mut spec = parse_bootstrap(&mut line, 0)?;
+            line.key("log_n")?;
+            spec.log_n = line.integer()?;
+            tables.bootstrap = Some(spec);
         } else if line.eat("output") {
             graph.outputs.push(parse_output(&mut line)?);
         } else {
@@ -118,6 +127,7 @@ fn parse_head(line: &mut Cursor<'_>) -> Result<FheGraph> {
         maps: PrimaryMap::new(),
         slots,
         chain_bits,
+        bootstrap: None,
         stage,
     };
     Ok(FheGraph::new(name, tables))
@@ -159,10 +169,7 @@ fn parse_node(line: &mut Cursor<'_>) -> Result<Node<Fhe>> {
             line.key("to")?;
             FheOp::Drop { to: line.level()? }
         }
-        "bootstrap" => {
-            line.key("to")?;
-            FheOp::Bootstrap { to: line.level()? }
-        }
+        "bootstrap" => FheOp::Bootstrap(parse_form(line)?),
         _ => return Err(before.expected(Expected::Operation)),
     };
     line.literal(":")?;
@@ -174,6 +181,8 @@ fn parse_ty(line: &mut Cursor<'_>) -> Result<PackedTy> {
     let layout = line.id("l")?;
     line.key("unit")?;
     let unit = line.id("c")?;
+    line.key("reach")?;
+    let reach = line.number()?;
     let cipher = if line.eat("level") {
         line.literal("=")?;
         let level = line.level()?;
@@ -182,5 +191,5 @@ fn parse_ty(line: &mut Cursor<'_>) -> Result<PackedTy> {
     } else {
         None
     };
-    Ok(PackedTy { layout, unit, cipher })
+    Ok(PackedTy { layout, unit, reach, cipher })
 }

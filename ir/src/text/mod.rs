@@ -5,8 +5,8 @@
 //!   c0 = f32[8,1,5,5] #89abcdef
 //!   l0 = layout 1x28x28 c=1@s1024 y=28@s32 x=28@s1 period=1024 cts=1
 //!   m0 = map l0 -> l1 c0 kernel=5x5 stride=2x2 pad=2x2 dilation=1x1 groups=1
-//!   v0 = input "x" : l0 unit=c3 level=2 scale=2^40 ; "x"
-//!   v1 = linear m0(v0) bias=c2 : l1 unit=c4 level=1 scale=2^40 ; "conv1"
+//!   v0 = input "x" : l0 unit=c3 reach=1.0 level=2 scale=2^40 ; "x"
+//!   v1 = linear m0(v0) bias=c2 : l1 unit=c4 reach=2.5 level=1 scale=2^40 ; "conv1"
 //!   output "y" = v1
 //! ```
 //!
@@ -17,6 +17,7 @@
 //!
 //! Readers check form and ids only as far as they need to build the value; run the level's verifier on what they give.
 
+mod bootstrap;
 mod cursor;
 mod fhe;
 mod program;

@@ -7,6 +7,8 @@
 //!   m0 = map l0 -> l0 c1 kernel=1x1 stride=1x1 pad=0x0 dilation=1x1 groups=1
 //!   k0 = call m0(0) split=4
 //!   p0 = vector c0 l0 ct=0
+//!   bootstrap base=50 s2c=3x30 usable=28,50 mod=50+4 degree=31 angles=3 arcsine=1 c2s=4x48 special=9x50 ephemeral=2 ratio=11
+//!   b0 = refresh slots=32768 scale=2^40 range=1 lift=-
 //!   in "x" : l0 unit=c0 level=1 scale=2^40
 //!   out "y" 1x8 : l0 unit=c0 level=0 scale=2^40
 //!   relin level=1
@@ -14,6 +16,7 @@
 //!   layer 0 "conv1"
 //!   r0 = input 0 ct=0 @0
 //!   r1 = linear k0(r0) scale=2^40*q1 @0
+//!   r2, r3 = bootstrap b0(r1, r1) @0
 //!   free r0 @0
 //!   output 0 ct=0 r1 @0
 //!   probe "conv1" after=1 l0 unit=c0 regs=r1
@@ -25,6 +28,7 @@ use std::fmt::Write;
 use peregrine_ckks::params::{ParamsLiteral, PrimeSpec};
 use peregrine_ckks::units::{GaloisElement, Rotation, Slots};
 
+use super::bootstrap::{bootstrap_text, form_text, parse_bootstrap, parse_form};
 use super::cursor::{Cursor, Expected, Join, Name, Quote, TextError, lines};
 use super::tables::{
     parse_const, parse_layout, parse_map, print_consts, print_layouts, print_maps, print_shape, shape,
@@ -32,7 +36,7 @@ use super::tables::{
 use crate::consts::ConstPool;
 use crate::linear::BsgsSplit;
 use crate::program::{
-    CallTerm, Inst, LinearCall, Probe, Program, ProgramInput, ProgramOutput, Reg, VectorRecipe,
+    CallTerm, Inst, LinearCall, Probe, Program, ProgramInput, ProgramOutput, Refresh, Reg, VectorRecipe,
 };
 
 type Result<T> = std::result::Result<T, TextError>;
@@ -55,6 +59,12 @@ pub fn print_program(program: &Program) -> String {
     }
     for (id, vector) in program.vectors.iter() {
         let _ = writeln!(out, "  {id} = vector {} {} ct={}", vector.values, vector.layout, vector.cipher);
+    }
+    if let Some(spec) = &program.bootstrap {
+        let _ = writeln!(out, "  {}", bootstrap_text(spec));
+    }
+    for (id, Refresh { slots, scale, form }) in program.refreshes.iter() {
+        let _ = writeln!(out, "  {id} = refresh slots={slots} scale={scale} {}", form_text(*form));
     }
     print_interface(&mut out, program);
     for (inst, layer) in program.insts.iter().zip(&program.inst_layers) {
@@ -114,7 +124,10 @@ fn inst_text(inst: &Inst) -> String {
         Inst::ModDrop { dst, src, to } => format!("{dst} = mod_drop {src} to={to}"),
         Inst::Rotate { dst, src, rotation } => format!("{dst} = rotate {src} by={rotation}"),
         Inst::Conjugate { dst, src } => format!("{dst} = conjugate {src}"),
-        Inst::Bootstrap { dst, src, to } => format!("{dst} = bootstrap {src} to={to}"),
+        Inst::Bootstrap { dst, src, refresh } => format!("{dst} = bootstrap {refresh}({src})"),
+        Inst::BootstrapPair { dsts, srcs, refresh } => {
+            format!("{} = bootstrap {refresh}({})", Join(dsts, ", "), Join(srcs, ", "))
+        }
         Inst::Output { output, cipher, src } => format!("output {output} ct={cipher} {src}"),
         Inst::Free { reg } => format!("free {reg}"),
     }
@@ -140,6 +153,10 @@ pub fn parse_program(text: &str, pool: &ConstPool) -> Result<Program> {
             parse_call(&mut line, &mut program)?;
         } else if line.at_id("p") {
             parse_vector(&mut line, &mut program)?;
+        } else if line.at_id("b") {
+            parse_refresh(&mut line, &mut program)?;
+        } else if line.eat("bootstrap") {
+            program.bootstrap = Some(parse_bootstrap(&mut line, program.params.log_n)?);
         } else if !parse_interface(&mut line, &mut program)? {
             let slots = Slots::new(1 << (program.params.log_n.clamp(1, 32) - 1));
             let inst = parse_inst(&mut line, slots.ok())?;
@@ -200,6 +217,18 @@ fn parse_vector(line: &mut Cursor<'_>, program: &mut Program) -> Result<()> {
     let (values, layout) = (line.id("c")?, line.id("l")?);
     line.key("ct")?;
     program.vectors.push(VectorRecipe { values, layout, cipher: line.integer()? });
+    Ok(())
+}
+
+fn parse_refresh(line: &mut Cursor<'_>, program: &mut Program) -> Result<()> {
+    line.definition("b", program.refreshes.len())?;
+    line.literal("refresh")?;
+    line.key("slots")?;
+    let before = *line;
+    let slots = Slots::new(line.integer()?).map_err(|_| before.expected(Expected::PowerOfTwo))?;
+    line.key("scale")?;
+    let scale = line.scale()?;
+    program.refreshes.push(Refresh { slots, scale, form: parse_form(line)? });
     Ok(())
 }
 
@@ -272,6 +301,9 @@ fn parse_inst(line: &mut Cursor<'_>, slots: Option<Slots>) -> Result<Inst> {
     if mnemonic == "linear" {
         return parse_linear(line, dsts);
     }
+    if mnemonic == "bootstrap" {
+        return parse_bootstraps(line, &dsts, before);
+    }
     let [dst] = dsts[..] else { return Err(before.expected(Expected::Literal("linear"))) };
     if mnemonic == "input" {
         let input = line.integer()?;
@@ -296,10 +328,6 @@ fn parse_inst(line: &mut Cursor<'_>, slots: Option<Slots>) -> Result<Inst> {
             line.key("to")?;
             Inst::ModDrop { dst, src, to: line.level()? }
         }
-        "bootstrap" => {
-            line.key("to")?;
-            Inst::Bootstrap { dst, src, to: line.level()? }
-        }
         "rotate" => {
             line.key("by")?;
             let before = *line;
@@ -319,4 +347,16 @@ fn parse_linear(line: &mut Cursor<'_>, dsts: Vec<Reg>) -> Result<Inst> {
     line.literal(")")?;
     line.key("scale")?;
     Ok(Inst::Linear { dsts, call, args, scale: line.scale()? })
+}
+
+fn parse_bootstraps(line: &mut Cursor<'_>, dsts: &[Reg], before: Cursor<'_>) -> Result<Inst> {
+    let refresh = line.id("b")?;
+    line.literal("(")?;
+    let srcs = line.list(|line| line.id("r"))?;
+    line.literal(")")?;
+    match (dsts, &srcs[..]) {
+        (&[dst], &[src]) => Ok(Inst::Bootstrap { dst, src, refresh }),
+        (&[a, b], &[x, y]) => Ok(Inst::BootstrapPair { dsts: [a, b], srcs: [x, y], refresh }),
+        _ => Err(before.expected(Expected::Operation)),
+    }
 }

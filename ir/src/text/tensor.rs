@@ -133,7 +133,7 @@ fn print_bias(out: &mut String, bias: Option<crate::consts::ConstId>) {
 
 fn print_activation(out: &mut String, activation: &Activation) -> std::fmt::Result {
     match activation {
-        Activation::LeakyRelu { alpha } => write!(out, " alpha={alpha:?}"),
+        Activation::LeakyRelu { alpha } | Activation::Elu { alpha } => write!(out, " alpha={alpha:?}"),
         Activation::PRelu { slope } => write!(out, " slope={slope}"),
         Activation::Clip { low, high } => write!(out, " low={low:?} high={high:?}"),
         Activation::HardSigmoid { alpha, beta } => write!(out, " alpha={alpha:?} beta={beta:?}"),
@@ -142,6 +142,9 @@ fn print_activation(out: &mut String, activation: &Activation) -> std::fmt::Resu
         | Activation::Silu
         | Activation::HardSwish
         | Activation::Gelu
+        | Activation::GeluTanh
+        | Activation::Softplus
+        | Activation::Mish
         | Activation::Tanh => Ok(()),
     }
 }
@@ -253,6 +256,10 @@ fn parse_activation(mnemonic: &str, line: &mut Cursor<'_>) -> Result<Option<Acti
         "hard_sigmoid" => Activation::HardSigmoid { alpha: number("alpha")?, beta: number("beta")? },
         "hard_swish" => Activation::HardSwish,
         "gelu" => Activation::Gelu,
+        "gelu_tanh" => Activation::GeluTanh,
+        "softplus" => Activation::Softplus,
+        "mish" => Activation::Mish,
+        "elu" => Activation::Elu { alpha: number("alpha")? },
         "tanh" => Activation::Tanh,
         _ => return Ok(None),
     }))

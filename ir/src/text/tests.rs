@@ -1,5 +1,6 @@
 //! parse(print(x)) = x, on the samples and on arbitrary values; and what does not read.
 
+use peregrine_ckks::bootstrap::{Arcsine, BootstrapSpec, EvalModSpec, PrimeRun};
 use peregrine_ckks::params::{ParamsLiteral, PrimeSpec};
 use peregrine_ckks::units::{GaloisElement, Level, Rotation, Scale, Slots};
 use proptest::prelude::*;
@@ -12,9 +13,10 @@ use crate::graph::{Origin, OutputPort, ValueId};
 use crate::layout::{Chw, Digit, Layout, Place};
 use crate::linear::{BsgsSplit, ConvGeometry, LayoutId, LinearMap, LinearMapId};
 use crate::program::{
-    CallId, CallTerm, Inst, KeyManifest, LinearCall, Probe, Program, ProgramInput, ProgramOutput, Reg,
-    VectorId, VectorRecipe, verify, verify_at,
+    CallId, CallTerm, Inst, KeyManifest, LinearCall, Probe, Program, ProgramInput, ProgramOutput, Refresh,
+    RefreshId, Reg, VectorId, VectorRecipe, verify, verify_at,
 };
+use crate::refresh::RefreshForm;
 use crate::samples;
 use crate::tensor::{Activation, Conv, Pool, PoolKind, Stage, TensorGraph, TensorOp, TensorTables, TensorTy};
 
@@ -214,14 +216,65 @@ fn fhe_node() -> impl Strategy<Value = (FheOp, Vec<ValueId>)> {
             .prop_map(|(degree, lower, args)| (FheOp::Poly(MonicPoly { degree, lower }), args)),
         unary(FheOp::Add),
         unary(FheOp::Drop { to: Level(3) }),
-        unary(FheOp::Bootstrap { to: Level(17) }),
+        unary(FheOp::Bootstrap(RefreshForm { range_bits: 3, lift_bits: Some(17) })),
+        unary(FheOp::Bootstrap(RefreshForm { range_bits: 0, lift_bits: None })),
     ]
+}
+
+/// An arbitrary, mostly senseless bootstrapping specification of N = 2^13.
+fn bootstrap() -> impl Strategy<Value = BootstrapSpec> {
+    let run = || (0usize..200, 0u32..70).prop_map(|(count, bits)| PrimeRun { count, bits });
+    let arcsine = prop_oneof![Just(1u32), Just(3), Just(5), Just(7)];
+    let eval_mod = (0u32..70, 0u32..40, any::<u8>(), 0u32..9, arcsine).prop_map(
+        |(prime_bits, boost_bits, degree, double_angles, arcsine)| EvalModSpec {
+            prime_bits,
+            boost_bits,
+            degree: u32::from(degree),
+            double_angles,
+            arcsine: Arcsine::of_degree(arcsine).unwrap(),
+        },
+    );
+    (0u32..70, run(), prop::collection::vec(0u32..70, 0..4), eval_mod, run(), run(), 0usize..4, 0u32..70)
+        .prop_map(
+            |(
+                base_bits,
+                slots_to_coeffs,
+                usable,
+                eval_mod,
+                coeffs_to_slots,
+                special,
+                ephemeral_special,
+                ratio_bits,
+            )| {
+                BootstrapSpec {
+                    log_n: 13,
+                    base_bits,
+                    slots_to_coeffs,
+                    usable,
+                    eval_mod,
+                    coeffs_to_slots,
+                    special,
+                    ephemeral_special,
+                    ratio_bits,
+                }
+            },
+        )
+}
+
+fn refresh() -> impl Strategy<Value = Refresh> {
+    (0u32..17, scale(), any::<u8>(), prop::option::of(any::<u32>())).prop_map(
+        |(log, scale, range, lift_bits)| {
+            let form = RefreshForm { range_bits: u32::from(range), lift_bits };
+            Refresh { slots: Slots::new(1 << log).unwrap(), scale, form }
+        },
+    )
 }
 
 fn fhe_graph() -> impl Strategy<Value = FheGraph> {
     let cipher = (id(40), scale()).prop_map(|(level, scale)| CipherTy { level: Level(level), scale });
-    let ty = (id(9).prop_map(LayoutId), const_id(), prop::option::of(cipher))
-        .prop_map(|(layout, unit, cipher)| PackedTy { layout, unit, cipher });
+    let reach = any::<f64>().prop_filter("NaN", |x| !x.is_nan());
+    let ty = (id(9).prop_map(LayoutId), const_id(), reach, prop::option::of(cipher))
+        .prop_map(|(layout, unit, reach, cipher)| PackedTy { layout, unit, reach, cipher });
     let nodes = prop::collection::vec((fhe_node(), ty, name()), 0..6);
     let tables = (
         pool(),
@@ -230,13 +283,14 @@ fn fhe_graph() -> impl Strategy<Value = FheGraph> {
         any::<u32>(),
         prop::collection::vec(0u32..60, 0..4),
         any::<bool>(),
+        prop::option::of(bootstrap()),
     );
     (name(), tables, nodes, outputs()).prop_map(
-        |(name, (consts, layouts, maps, slots, chain_bits, leveled), nodes, outputs)| {
+        |(name, (consts, layouts, maps, slots, chain_bits, leveled, bootstrap), nodes, outputs)| {
             let stage = if leveled { FheStage::Leveled } else { FheStage::Packed };
             let (layouts, maps) = (layouts.into_iter().collect(), maps.into_iter().collect());
             let mut graph =
-                FheGraph::new(name, FheTables { consts, layouts, maps, slots, chain_bits, stage });
+                FheGraph::new(name, FheTables { consts, layouts, maps, slots, chain_bits, bootstrap, stage });
             for ((op, args), ty, origin) in nodes {
                 graph.add(op, args, ty, Origin::new(&origin));
             }
@@ -271,7 +325,13 @@ pub(crate) fn inst() -> impl Strategy<Value = Inst> {
         (reg(), reg()).prop_map(|(dst, src)| Inst::Rescale { dst, src }),
         (reg(), reg()).prop_map(|(dst, src)| Inst::Conjugate { dst, src }),
         (reg(), reg(), level()).prop_map(|(dst, src, to)| Inst::ModDrop { dst, src, to }),
-        (reg(), reg(), level()).prop_map(|(dst, src, to)| Inst::Bootstrap { dst, src, to }),
+        (reg(), reg(), id(9).prop_map(RefreshId)).prop_map(|(dst, src, refresh)| Inst::Bootstrap {
+            dst,
+            src,
+            refresh
+        }),
+        ([reg(), reg()], [reg(), reg()], id(9).prop_map(RefreshId))
+            .prop_map(|(dsts, srcs, refresh)| Inst::BootstrapPair { dsts, srcs, refresh }),
         (reg(), reg(), rotation).prop_map(|(dst, src, rotation)| Inst::Rotate { dst, src, rotation }),
         (id(9), id(9), reg()).prop_map(|(output, cipher, src)| Inst::Output { output, cipher, src }),
         reg().prop_map(|reg| Inst::Free { reg }),
@@ -333,6 +393,7 @@ pub(crate) fn any_program() -> impl Strategy<Value = Program> {
         prop::collection::vec(map(), 0..3),
         calls(),
         prop::collection::vec(vector, 0..3),
+        (prop::option::of(bootstrap()), prop::collection::vec(refresh(), 0..3)),
     );
     let insts = prop::collection::vec((inst(), any::<u32>()), 0..12);
     let rest = (
@@ -345,7 +406,7 @@ pub(crate) fn any_program() -> impl Strategy<Value = Program> {
     (head, tables, rest).prop_map(
         |(
             (name, q, p, consts),
-            (layouts, maps, calls, vectors),
+            (layouts, maps, calls, vectors, (bootstrap, refreshes)),
             (ports, insts, layers, probes, manifest),
         )| {
             let (inputs, outputs) = ports;
@@ -353,6 +414,8 @@ pub(crate) fn any_program() -> impl Strategy<Value = Program> {
             Program {
                 name,
                 params: ParamsLiteral { log_n: 13, q, p },
+                bootstrap,
+                refreshes: refreshes.into_iter().collect(),
                 consts,
                 layouts: layouts.into_iter().collect(),
                 maps: maps.into_iter().collect(),

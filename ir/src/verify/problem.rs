@@ -12,7 +12,8 @@ use crate::fhe::Stage as FheStage;
 use crate::graph::{Origin, ValueId};
 use crate::layout::LayoutError;
 use crate::linear::{LayoutId, LinearMapId, MapError};
-use crate::program::{CallId, Reg, VectorId};
+use crate::program::{CallId, RefreshId, Reg, VectorId};
+use crate::refresh::{MAX_LIFT_BITS, MAX_RANGE_BITS, RefreshForm};
 use crate::tensor::{Stage as TensorStage, TensorTy, TypeError};
 
 /// Something that an id or an index names.
@@ -30,6 +31,8 @@ pub enum Entity {
     Call(CallId),
     /// A plaintext vector.
     Vector(VectorId),
+    /// A refresh.
+    Refresh(RefreshId),
     /// A program input.
     Input(u32),
     /// A program output.
@@ -57,6 +60,7 @@ impl fmt::Display for Entity {
             Self::Map(id) => id.fmt(f),
             Self::Call(id) => id.fmt(f),
             Self::Vector(id) => id.fmt(f),
+            Self::Refresh(id) => id.fmt(f),
             Self::Input(i) => write!(f, "input {i}"),
             Self::Output(i) => write!(f, "output {i}"),
             Self::Probe(i) => write!(f, "probe {i}"),
@@ -203,6 +207,9 @@ pub enum Problem {
         /// The unit.
         value: f64,
     },
+    /// The largest magnitude of a value is no positive number.
+    #[error("reach {0} is no finite positive number")]
+    Reach(f64),
     /// The stage does not admit the operation.
     #[error("{op} is not admitted at stage {stage:?}")]
     StageForbids {
@@ -309,11 +316,18 @@ pub enum Problem {
         /// Largest admitted.
         high: f64,
     },
-    /// An instruction of the program has no implementation.
+    /// The program or graph refreshes and its parameters do not say how.
+    #[error("refreshes, but the parameters have no bootstrapping specification")]
+    NoBootstrap,
+    /// The bootstrapping specification is refused.
+    #[error("bootstrapping is refused: {0}")]
+    Bootstrap(String),
+    /// A refresh whose numbers are out of range, or whose chain has no level to rescale to.
     #[error(
-        "bootstrap is not executed by any runtime of this version: lower the depth or take a larger ring"
+        "a refresh of range 2^{} and lift {:?} is out of range: at most 2^{MAX_RANGE_BITS} and {MAX_LIFT_BITS} bits, with a usable level left",
+        .0.range_bits, .0.lift_bits
     )]
-    Bootstrap,
+    RefreshForm(RefreshForm),
     /// The parameters are refused.
     #[error(transparent)]
     Params(#[from] ParamsError),
@@ -428,6 +442,8 @@ pub enum Counted {
     Pairs,
     /// Entries of a table.
     Entries,
+    /// Refreshes.
+    Refreshes,
 }
 
 impl fmt::Display for Counted {
@@ -444,6 +460,7 @@ impl fmt::Display for Counted {
             Self::Diagonals => "diagonals",
             Self::Pairs => "coordinate pairs of linear maps",
             Self::Entries => "entries",
+            Self::Refreshes => "refreshes",
         })
     }
 }

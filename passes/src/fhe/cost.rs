@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use peregrine_ckks::params::Params;
 use peregrine_ir::Level;
 use peregrine_ir::linear::{Diagonals, plan_call};
-use peregrine_ir::program::{Inst, Program, Reg};
+use peregrine_ir::program::{Inst, Program, RefreshId, Reg};
 
 use super::emit::level_after;
+use super::refresh_cost::{Together, bootstrap_seconds, diagonal_bytes, ephemeral_key_bytes};
 use super::split::{count, resolve};
 
 /// Times of the kernels on one core, in seconds, and the number of cores.
@@ -69,6 +70,12 @@ impl Machine {
                 * (shape.beta * shape.alpha * shape.limbs + 2.0 * shape.alpha * shape.q)
     }
 
+    /// Seconds of rescaling one ciphertext on one core.
+    pub fn rescale_seconds(&self, params: &Params, level: Level) -> f64 {
+        let shape = Shape::of(params, level);
+        2.0 * shape.q * (self.ntt(shape.n) + self.mac(shape.n))
+    }
+
     /// Seconds of a double-hoisted linear call on one core.
     pub fn linear_seconds(&self, counts: &LinearCounts, params: &Params, level: Level) -> f64 {
         let s = Shape::of(params, level);
@@ -126,6 +133,8 @@ pub struct Prediction {
     pub products: u64,
     /// Ciphertext products.
     pub multiplications: u64,
+    /// Bootstraps.
+    pub bootstraps: u64,
 }
 
 impl Prediction {
@@ -143,8 +152,10 @@ pub fn predict(program: &Program, params: &Params, machine: &Machine) -> Predict
         out.keys += 1;
         out.key_bytes += params.key_bytes(*level);
     }
+    bootstrap_bytes(program, params, &mut out);
     let mut live: BTreeMap<Reg, Level> = BTreeMap::new();
     for (i, inst) in program.insts.iter().enumerate() {
+        out.bootstraps += u64::from(matches!(inst, Inst::Bootstrap { .. } | Inst::BootstrapPair { .. }));
         let seconds = instruction(program, params, machine, inst, &live, &mut out) / machine.parallel;
         out.seconds += seconds;
         out.layer_seconds[program.inst_layers[i] as usize] += seconds;
@@ -190,12 +201,37 @@ fn instruction(
             out.rotations += 1;
             machine.key_switch_seconds(params, level)
         }
-        Inst::Rescale { .. } => 2.0 * shape.q * (ntt + mac),
+        Inst::Rescale { .. } => machine.rescale_seconds(params, level),
         Inst::AddVector { .. } | Inst::MulVector { .. } => shape.q * (ntt + 2.0 * mac),
         Inst::Add { .. } | Inst::Sub { .. } => 2.0 * shape.q * mac,
         Inst::Input { .. } | Inst::ModDrop { .. } | Inst::Output { .. } | Inst::Free { .. } => 0.0,
-        Inst::Bootstrap { .. } => 0.0,
+        Inst::Bootstrap { refresh, .. } => bootstrap(program, params, machine, *refresh, Together::Single),
+        Inst::BootstrapPair { refresh, .. } => bootstrap(program, params, machine, *refresh, Together::Pair),
     }
+}
+
+fn bootstrap(
+    program: &Program,
+    params: &Params,
+    machine: &Machine,
+    id: RefreshId,
+    together: Together,
+) -> f64 {
+    let checked = program.bootstrap.clone().and_then(|spec| spec.check_for(params).ok());
+    let recipe = program.refreshes.get(id);
+    checked.zip(recipe).map_or(0.0, |(checked, r)| bootstrap_seconds(machine, &checked, r.slots, together))
+}
+
+/// Keys and tables of bootstrapping besides those of the manifest.
+fn bootstrap_bytes(program: &Program, params: &Params, out: &mut Prediction) {
+    let Some(checked) = program.bootstrap.clone().and_then(|spec| spec.check_for(params).ok()) else {
+        return;
+    };
+    out.keys += 2;
+    out.key_bytes += ephemeral_key_bytes(&checked);
+    out.constant_bytes += program.refreshes.values().map(|r| diagonal_bytes(&checked, r.slots)).sum::<u64>();
+    let extended = (8 * params.n() * (params.q().len() + params.p().len())) as u64;
+    out.scratch_bytes = out.scratch_bytes.max(32 * extended);
 }
 
 fn track(program: &Program, inst: &Inst, live: &mut BTreeMap<Reg, Level>) {

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use peregrine_ckks::bootstrap::BootstrapParams;
 use peregrine_ckks::params::Params;
 use peregrine_ir::fhe::{CipherTy, Fhe, FheGraph, FheOp, MonicPoly};
 use peregrine_ir::linear::{LayoutId, plan_call};
 use peregrine_ir::program::{
-    CallId, CallTerm, Inst, KeyManifest, LinearCall, Probe, Program, ProgramInput, ProgramOutput, Reg,
-    VectorId, VectorRecipe,
+    CallId, CallTerm, Inst, KeyManifest, LinearCall, Probe, Program, ProgramInput, ProgramOutput, Refresh,
+    Reg, VectorId, VectorRecipe,
 };
-use peregrine_ir::{ConstId, ConstTensor, EntityId, GaloisElement, Level, Node, Scale, ValueId};
+use peregrine_ir::{ConstId, ConstTensor, EntityId, GaloisElement, Level, Node, RefreshForm, Scale, ValueId};
 
 use super::poly_eval::{Operand, PolyEval};
 use super::split::{CallCost, choose_split, resolve};
@@ -75,7 +76,7 @@ impl<'a> Emitter<'a> {
             FheOp::Poly(poly) => self.polynomial(*poly, node)?,
             FheOp::Drop { to } => self.drop_to(*to, node),
             FheOp::Add => self.add(node),
-            FheOp::Bootstrap { .. } => return Err(LowerError::bug("no pass places bootstraps yet")),
+            FheOp::Bootstrap(form) => self.bootstrap(*form, node)?,
         };
         if matches!(node.op, FheOp::Linear { .. } | FheOp::Poly(_) | FheOp::Add) {
             self.probe(node, &regs);
@@ -115,8 +116,10 @@ impl<'a> Emitter<'a> {
 
     fn linear(&mut self, node: &Node<Fhe>, bias: Option<ConstId>) -> Result<Vec<Reg>, LowerError> {
         let cipher = cipher_of(node)?;
-        let level = Level(cipher.level.0 + 1);
-        let scale = cipher.scale.mul(&Scale::prime(level.0));
+        let level = cipher_of(&self.graph.nodes[node.args[0]])?.level;
+        let divisors = cipher.level.0 + 1..=level.0;
+        let scale =
+            divisors.clone().fold(cipher.scale.clone(), |scale, prime| scale.mul(&Scale::prime(prime)));
         let (call, args) = self.call(node, level)?;
         let count = self.program.layouts[node.ty.layout].ciphertexts;
         let dsts: Vec<Reg> = (0..count).map(|_| self.fresh()).collect();
@@ -124,9 +127,11 @@ impl<'a> Emitter<'a> {
         let bias = bias.map(|b| self.program.consts[b].to_f64());
         let mut results = Vec::with_capacity(dsts.len());
         for (k, mut src) in dsts.into_iter().enumerate() {
-            let dst = self.fresh();
-            self.push(Inst::Rescale { dst, src });
-            src = dst;
+            for _ in divisors.clone() {
+                let dst = self.fresh();
+                self.push(Inst::Rescale { dst, src });
+                src = dst;
+            }
             if let Some(bias) = &bias {
                 let vector = self.vector(bias, node.ty.layout, k as u32);
                 let dst = self.fresh();
@@ -193,6 +198,29 @@ impl<'a> Emitter<'a> {
                 dst
             })
             .collect()
+    }
+
+    /// Refreshes the ciphertexts of a value two by two, the odd one alone.
+    fn bootstrap(&mut self, form: RefreshForm, node: &Node<Fhe>) -> Result<Vec<Reg>, LowerError> {
+        let arg = node.args[0];
+        let scale = cipher_of(&self.graph.nodes[arg])?.scale.clone();
+        let slots = self.program.layouts[node.ty.layout].period;
+        let refresh = self.program.refreshes.intern(Refresh { slots, scale, form });
+        self.program.bootstrap = self.graph.tables.bootstrap.clone();
+        let mut results = Vec::new();
+        for sources in self.regs[arg.index()].clone().chunks(2) {
+            let dst = self.fresh();
+            results.push(dst);
+            match *sources {
+                [x, y] => {
+                    let other = self.fresh();
+                    results.push(other);
+                    self.push(Inst::BootstrapPair { dsts: [dst, other], srcs: [x, y], refresh });
+                }
+                _ => self.push(Inst::Bootstrap { dst, src: sources[0], refresh }),
+            }
+        }
+        Ok(results)
     }
 
     fn add(&mut self, node: &Node<Fhe>) -> Vec<Reg> {
@@ -314,6 +342,13 @@ fn manifest(program: &Program, params: &Params) -> KeyManifest {
             Inst::Conjugate { src, .. } => galois(GaloisElement::conjugation(n), levels[src]),
             Inst::Mul { a, .. } => relin = relin.max(Some(levels[a])),
             Inst::Square { src, .. } => relin = relin.max(Some(levels[src])),
+            Inst::Bootstrap { refresh, .. } | Inst::BootstrapPair { refresh, .. } => {
+                let checked = program.bootstrap.clone().and_then(|spec| spec.check_for(params).ok());
+                let keys = |c: &BootstrapParams| c.galois_elements(program.refreshes[*refresh].slots).ok();
+                let elements = checked.as_ref().and_then(keys).unwrap_or_default();
+                elements.into_iter().for_each(|(element, level)| galois(element, level));
+                relin = relin.max(checked.map(|checked| checked.eval_mod_level()));
+            }
             _ => {}
         }
         for reg in inst.writes() {
@@ -328,7 +363,10 @@ fn manifest(program: &Program, params: &Params) -> KeyManifest {
 pub(super) fn level_after(program: &Program, inst: &Inst, levels: &BTreeMap<Reg, Level>) -> Level {
     match inst {
         Inst::Input { input, .. } => program.inputs[*input as usize].level,
-        Inst::ModDrop { to, .. } | Inst::Bootstrap { to, .. } => *to,
+        Inst::ModDrop { to, .. } => *to,
+        Inst::Bootstrap { refresh, .. } | Inst::BootstrapPair { refresh, .. } => {
+            program.refreshed(*refresh).map_or(Level(0), |(level, _)| level)
+        }
         Inst::Rescale { src, .. } => Level(levels[src].0 - 1),
         other => other.reads().first().map_or(Level(0), |r| levels[r]),
     }

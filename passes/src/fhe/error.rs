@@ -30,6 +30,14 @@ pub enum LowerError {
         /// Largest secure log2 QP there.
         available_bits: f64,
     },
+    /// No chain for bootstrapping holds what must run between two refreshes.
+    #[error(
+        "no ring up to N = 2^{log_n} that bootstraps has enough levels between two refreshes for this model; use a lower activation degree"
+    )]
+    NoPlacement {
+        /// Largest ring tried.
+        log_n: u32,
+    },
     /// The graph breaks a promise that an earlier pass made: a bug of the compiler.
     #[error("compiler bug: {0}")]
     Bug(String),

@@ -38,7 +38,7 @@ impl Precision {
 /// Largest prime, in bits.
 pub const MAX_PRIME_BITS: u32 = 50;
 /// Smallest prime that the plan asks for: below, too few primes are 1 mod 2N.
-const MIN_PRIME_BITS: u32 = 28;
+pub const MIN_PRIME_BITS: u32 = 25;
 /// Bits of q_0 above the data scale: room for values beyond unit range and the sign.
 const HEADROOM_BITS: u32 = 10;
 /// A product inside a polynomial accepts a prime of D - BELOW ..= D + ABOVE bits.
@@ -58,7 +58,7 @@ pub fn assign(packed: &FheGraph, precision: Precision) -> Result<FheGraph, Lower
             FheOp::Input { .. } => chain.input(packed, &users[id.index()]),
             FheOp::Linear { .. } => chain.linear(node, &placed)?,
             FheOp::Poly(poly) => chain.polynomial(*poly, node, &placed)?,
-            FheOp::Add | FheOp::Drop { .. } | FheOp::Bootstrap { .. } => {
+            FheOp::Add | FheOp::Drop { .. } | FheOp::Bootstrap(_) => {
                 return Err(LowerError::bug("packing makes no Add, Drop or Bootstrap"));
             }
         };
@@ -171,7 +171,7 @@ fn rebuild(packed: &FheGraph, chain: &Chain, placed: &[Placed]) -> Result<FheGra
     tables.chain_bits = chain.by_level();
     tables.stage = Stage::Leveled;
     let graph = Graph::new(packed.name.clone(), tables);
-    let mut out = Leveler { graph, ciphers: Vec::new(), drops: Vec::new() };
+    let mut out = Leveler::new(graph);
     let level = |depth: u32| Level(chain.levels() - depth);
     let mut renamed: Vec<ValueId> = Vec::with_capacity(placed.len());
     for (id, node) in packed.nodes.iter() {
@@ -193,15 +193,25 @@ fn rebuild(packed: &FheGraph, chain: &Chain, placed: &[Placed]) -> Result<FheGra
     Ok(out.graph)
 }
 
-struct Leveler {
-    graph: FheGraph,
+/// A leveled graph under construction.
+pub(super) struct Leveler {
+    pub(super) graph: FheGraph,
     /// Level and scale of each value of `graph`.
     ciphers: Vec<CipherTy>,
     drops: Vec<(ValueId, Level, ValueId)>,
 }
 
 impl Leveler {
-    fn add(
+    pub(super) fn new(graph: FheGraph) -> Self {
+        Self { graph, ciphers: Vec::new(), drops: Vec::new() }
+    }
+
+    /// Scale of a value.
+    pub(super) fn scale(&self, value: ValueId) -> &Scale {
+        &self.ciphers[value.index()].scale
+    }
+
+    pub(super) fn add(
         &mut self,
         op: FheOp,
         args: Vec<ValueId>,
@@ -214,7 +224,7 @@ impl Leveler {
     }
 
     /// `value` at `level`, through a Drop if it is higher.
-    fn dropped(&mut self, value: ValueId, level: Level) -> ValueId {
+    pub(super) fn dropped(&mut self, value: ValueId, level: Level) -> ValueId {
         let cipher = self.ciphers[value.index()].clone();
         if cipher.level == level {
             return value;

@@ -5,9 +5,10 @@
 //! | [`layouts`] | tensor graph | a layout per value (generalized interleaved packing) |
 //! | [`pack`] | tensor graph + ranges | fhe graph, stage packed |
 //! | [`level`] | fhe graph packed | fhe graph leveled, bits of the prime chain |
+//! | [`place`] | fhe graph packed | fhe graph leveled with refreshes, on a chain for bootstrapping |
 //! | [`params`] | prime chain | the smallest secure ring that fits |
 //! | [`split`], `poly_eval`, [`emit`] | fhe graph leveled + parameters | program with key manifest |
-//! | [`cost`] | program | predicted seconds and bytes |
+//! | [`cost`], [`refresh_cost`] | program | predicted seconds and bytes |
 
 pub mod cost;
 pub mod emit;
@@ -17,7 +18,9 @@ pub mod level;
 pub mod monic;
 pub mod pack;
 pub mod params;
+pub mod place;
 mod poly_eval;
+pub mod refresh_cost;
 pub mod split;
 
 #[cfg(test)]

@@ -79,6 +79,7 @@ impl<'a> Packer<'a> {
             maps: PrimaryMap::new(),
             slots,
             chain_bits: Vec::new(),
+            bootstrap: None,
             stage: Stage::Packed,
         };
         let monics = graph
@@ -244,8 +245,12 @@ impl<'a> Packer<'a> {
     fn packed_ty(&mut self, value: ValueId, layer: &str, unit: Vec<f64>) -> Result<PackedTy, LowerError> {
         let layout = self.layouts.layout(value, layer)?;
         let layout: LayoutId = self.out.tables.layouts.intern(layout);
+        let ranges = self.ranges[value.index()].iter();
+        let reach = ranges.zip(&unit).map(|(range, unit)| (range / unit).abs()).fold(0.0, f64::max);
         let unit = self.out.tables.consts.intern(ConstTensor::f64(vec![unit.len()], unit));
-        Ok(PackedTy { layout, unit, cipher: None })
+        // Rounded up: the figure is a bound, and prints the same on every machine.
+        let reach = (8.0 * positive(reach)).ceil() / 8.0;
+        Ok(PackedTy { layout, unit, reach, cipher: None })
     }
 
     fn finish(mut self) -> Result<FheGraph, LowerError> {

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 
 use peregrine_ckks::params::Params;
+use peregrine_ir::fhe::{Fhe, FheGraph, FheOp};
 use peregrine_ir::layout::Layout;
 use peregrine_ir::linear::{BsgsSplit, Diagonals, LayoutId, LinearMap, LinearMapId, ResolvedMap};
 use peregrine_ir::program::CallTerm;
-use peregrine_ir::{Level, PrimaryMap};
+use peregrine_ir::{Level, Node, PrimaryMap, ValueId};
 
 use super::cost::{LinearCounts, Machine};
 
@@ -46,6 +47,19 @@ pub fn choose_split(terms: &[(ResolvedMap<'_>, u32)], cost: &CallCost<'_>) -> Bs
         |modulus: u32| cost.machine.linear_seconds(&count(terms, &maps, modulus), cost.params, cost.level);
     let best = candidates.map(|m| (seconds(m), m)).min_by(|a, b| a.0.total_cmp(&b.0));
     BsgsSplit { modulus: best.map_or(1, |(_, m)| m) }
+}
+
+/// What every split of a linear operation counts.
+pub fn all_counts(graph: &FheGraph, node: &Node<Fhe>) -> Vec<LinearCounts> {
+    let FheOp::Linear { maps, .. } = &node.op else { return Vec::new() };
+    let operand = |arg: ValueId| node.args.iter().position(|a| *a == arg).unwrap_or(0) as u32;
+    let terms: Vec<CallTerm> =
+        maps.iter().zip(&node.args).map(|(&map, &arg)| CallTerm { map, operand: operand(arg) }).collect();
+    let terms = resolve(&terms, &graph.tables.maps, &graph.tables.layouts);
+    let maps: Vec<Diagonals> = terms.iter().map(|(map, _)| Diagonals::of(*map)).collect();
+    let largest = maps.iter().map(Diagonals::period).max().unwrap_or(1);
+    let candidates = std::iter::successors(Some(1u32), |m| Some(m * 2)).take_while(|&m| m <= largest);
+    candidates.map(|modulus| count(&terms, &maps, modulus)).collect()
 }
 
 /// Counts what a split costs.

@@ -5,6 +5,7 @@ use peregrine_ir::tensor::{Conv, Stage, TensorGraph, TensorOp, TensorTables, inf
 use peregrine_ir::{ConstPool, ConstTensor, Origin, OutputPort, ValueId};
 
 use crate::pipeline::{Calibration, Compiled, Options, PipelineError, compile};
+use crate::plan::Plan;
 use crate::tensor::interp::{self, Batch};
 
 /// A small deterministic generator of numbers in -1..1.
@@ -251,16 +252,44 @@ fn a_grid_beyond_the_limit_is_refused() {
     assert!(matches!(error, Some(crate::fhe::LowerError::Unsupported { .. })), "{error:?}");
 }
 
+/// So many convolutions and polynomials, with a residual block here and there.
+fn deep(blocks: usize, degree: usize) -> (Net, ValueId) {
+    let (mut net, mut x) = Net::new([1, 2, 4, 4]);
+    for block in 0..blocks {
+        let mut branch = net.conv(x, 2, Geometry::SAME);
+        if block % 3 == 1 {
+            branch = net.op(TensorOp::Add, &[branch, x]);
+        }
+        // Flat enough that no value runs away.
+        let row = [0.1, 0.4, 0.05, 0.0, 0.002][..=degree].repeat(2);
+        let coefficients = net.graph.tables.consts.push(ConstTensor::f64(vec![2, degree + 1], row));
+        x = net.op(TensorOp::Poly { coefficients }, &[branch]);
+    }
+    let y = net.conv(x, 2, Geometry::POINT);
+    (net, y)
+}
+
+#[test]
+fn a_model_too_deep_for_any_ring_bootstraps() {
+    for (blocks, degree) in [(75, 2), (30, 4)] {
+        let (net, y) = deep(blocks, degree);
+        let (compiled, batch) = net.compile(y);
+        let bootstraps =
+            compiled.program.insts.iter().filter(|inst| matches!(inst, Inst::Bootstrap { .. })).count();
+        assert!(bootstraps >= 2 && compiled.program.bootstrap.is_some(), "{bootstraps}");
+        assert_eq!(compiled.prediction.bootstraps, bootstraps as u64);
+        assert_exact(&compiled, &batch);
+        let noisy = error(&compiled, &batch, Noise::Model { seed: 5 });
+        assert!(noisy < 2f64.powi(-6), "error {noisy} with noise at degree {degree}");
+    }
+}
+
 #[test]
 fn too_deep_a_model_is_refused_with_numbers() {
-    let (mut net, mut x) = Net::new([1, 1, 4, 4]);
-    for _ in 0..80 {
-        x = net.conv(x, 1, Geometry::SAME);
-        x = net.poly(x, 2);
-    }
-    let y = net.conv(x, 1, Geometry::POINT);
+    let (mut net, y) = deep(80, 2);
     net.graph.outputs.push(OutputPort { name: "y".into(), value: y });
-    let batch = Batch::new(&[1, 4, 4], vec![0.5; 16]).expect("batch");
-    let error = compile(net.graph, Calibration::StandIn(&batch), &Options::default(), &mut |_, _| {}).err();
+    let batch = Batch::new(&[2, 4, 4], vec![0.5; 32]).expect("batch");
+    let options = Options { plan: Plan::Leveled, ..Options::default() };
+    let error = compile(net.graph, Calibration::StandIn(&batch), &options, &mut |_, _| {}).err();
     assert!(matches!(error, Some(PipelineError::Lower(crate::fhe::LowerError::TooDeep { .. }))), "{error:?}");
 }

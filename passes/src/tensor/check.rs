@@ -76,7 +76,7 @@ fn problem(graph: &TensorGraph, node: &Node<Tensor>, users: &[ValueId], stage: S
         ),
         TensorOp::Pool(op) if op.kind == PoolKind::Max => (
             "a maximum of encrypted numbers".to_owned(),
-            "replace max pooling by average pooling or a strided convolution and fine-tune",
+            "compile with --maxpool avg, which changes the answers, or give a model tuned with average pools",
         ),
         TensorOp::Pool(op) => (
             format!("an average pool whose windows hold different numbers of pixels (padding {:?})", op.pads),

@@ -81,6 +81,10 @@ pub(crate) fn constants_of(op: &mut TensorOp) -> Vec<&mut ConstId> {
             | Activation::HardSigmoid { .. }
             | Activation::HardSwish
             | Activation::Gelu
+            | Activation::GeluTanh
+            | Activation::Softplus
+            | Activation::Mish
+            | Activation::Elu { .. }
             | Activation::Tanh,
         )
         | TensorOp::Add

@@ -3,9 +3,11 @@
 //! | module | pass | does |
 //! |---|---|---|
 //! | [`fold_constants`] | `fold-constants` | merges chains of affine, pad and reshape nodes, drops neutral ones, shares equal constants |
+//! | [`fold_polynomials`] | `fold-polynomials` | expressions in one tensor into one polynomial of it |
 //! | [`fold_batch_norm`] | `fold-batch-norm` | batch norms into the linear op before, or the one after where exact |
 //! | [`algebra`] | `algebra` | polynomial expressions into one polynomial, affine maps into their neighbours (egg) |
 //! | [`normalise`] | `normalise` | pads, pools, flattening and fully connected layers into convolutions |
+//! | [`fuse_separable`] | `fuse-separable` | separable maps into one another and into convolutions |
 //! | [`fuse_linear`] | `fuse-linear` | two convolutions in a row into one where exact and cheap |
 //! | [`fit`] | `fit-activations` | calibrated activations into per-channel polynomials |
 //! | [`dead_code`] | `dead-code` | unused nodes and constants away |
@@ -20,7 +22,9 @@ pub mod dead_code;
 pub mod fit;
 pub mod fold_batch_norm;
 pub mod fold_constants;
+pub mod fold_polynomials;
 pub mod fuse_linear;
+pub mod fuse_separable;
 pub mod interp;
 pub mod normalise;
 pub mod poly;
@@ -49,6 +53,7 @@ pub fn canonical(graph: &mut TensorGraph, manager: &mut PassManager<'_, Tensor>)
         &mut [
             &mut dead_code::DeadCode,
             &mut fold_constants::FoldConstants,
+            &mut fold_polynomials::FoldPolynomials,
             &mut fold_batch_norm::FoldBatchNorm,
             &mut algebra::Algebra::default(),
             &mut normalise::Normalise,
@@ -68,6 +73,7 @@ pub fn polynomial(graph: &mut TensorGraph, manager: &mut PassManager<'_, Tensor>
     manager.run_all(
         &mut [
             &mut algebra::Algebra::normal(),
+            &mut fuse_separable::FuseSeparable,
             &mut fuse_linear::FuseLinear,
             &mut dead_code::DeadCode,
             &mut check::CheckPolynomial,

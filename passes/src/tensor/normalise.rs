@@ -7,16 +7,20 @@
 //! `[out, 2, 3, 3]` and one output position: a row-major flatten is the order of the weights.
 //!
 //! A Pad moves into the convolution or average pool after it; elsewhere it is a 1x1 identity convolution with padding.
-//! A pool that leaves padding out of its mean becomes a convolution only if every window holds the same number of pixels.
+//! A pool that leaves padding out of its mean becomes a convolution only if every window holds the same number of pixels. The
+//! mean of a large map is a separable map.
 
 use peregrine_ir::tensor::{Activation, Conv, Pool, PoolKind, Stage, Tensor, TensorGraph, TensorOp};
-use peregrine_ir::{ConstId, ConstTensor, EntityId, Node, ValueId};
+use peregrine_ir::{AxisMap, AxisRun, ConstId, ConstTensor, EntityId, Node, Separable, ValueId};
 
 use super::dead_code::prune;
 use super::interp::{is_average, pool_counts};
 use super::rewrite::{Rewrite, channel_conv, f32_const};
 use crate::error::PassError;
 use crate::pass::{Changed, Pass};
+
+/// A global average pool of at most this many pixels is a convolution, which fuses with the fully connected layer after it.
+const LARGEST_WHOLE_MAP_KERNEL: usize = 64;
 
 /// The pass.
 #[derive(Clone, Copy, Debug, Default)]
@@ -74,6 +78,10 @@ impl Walk<'_> {
             TensorOp::GlobalAveragePool if self.is_map(node.args[0]) => {
                 let input = self.padded(node.args[0])?;
                 let shape = self.shape(input);
+                if shape[2] * shape[3] > LARGEST_WHOLE_MAP_KERNEL {
+                    let map = mean_of_map(&shape);
+                    return self.rewrite.push(TensorOp::Separable(map), &[input], &node.origin);
+                }
                 let kernel = [shape[2] as u32, shape[3] as u32];
                 let pool = Pool { kind: PoolKind::AverageIncludePad, kernel, stride: [1, 1], pads: [0; 4] };
                 self.average(node, input, &pool, 1.0 / (shape[2] * shape[3]) as f64)
@@ -210,6 +218,7 @@ impl Walk<'_> {
         let fits = match &node.op {
             TensorOp::Add | TensorOp::Sub | TensorOp::Mul => same_shapes,
             TensorOp::Activation(_) | TensorOp::Poly { .. } => same_channels || constants <= 1,
+            TensorOp::Separable(map) => first[1..] == map.input().map(|extent| extent as usize),
             _ => false,
         };
         if !fits {
@@ -240,6 +249,17 @@ impl Walk<'_> {
 
 fn add_pads(a: [u32; 4], b: [u32; 4]) -> [u32; 4] {
     std::array::from_fn(|i| a[i] + b[i])
+}
+
+/// Mean over rows and columns.
+fn mean_of_map(shape: &[usize]) -> Separable {
+    let mean = |extent: usize| {
+        let factor = 1.0 / extent as f32;
+        let run =
+            AxisRun { output: 0, output_step: 0, input: 0, input_step: 1, count: extent as u32, factor };
+        AxisMap::from_runs(extent as u32, 1, &[run]).expect("extents of a typed map are within the limits")
+    };
+    Separable { maps: [AxisMap::identity(shape[1] as u32), mean(shape[2]), mean(shape[3])] }
 }
 
 /// Per-feature numbers of a flattened map as per-channel numbers, if they are constant on each channel.

@@ -66,7 +66,8 @@ pub fn measure_ranges(graph: &TensorGraph, batch: &Batch) -> Result<Vec<ChannelR
 
 /// The record of a polynomial: that of the layer it is or, when it was a function's call, that it came from.
 pub fn record_of<'r>(layer: &str, records: &'r [RangeRecord]) -> Option<&'r RangeRecord> {
-    let inside = |r: &&RangeRecord| layer.strip_prefix(r.layer.as_str()).is_some_and(|rest| rest.starts_with('/'));
+    let inside =
+        |r: &&RangeRecord| layer.strip_prefix(r.layer.as_str()).is_some_and(|rest| rest.starts_with('/'));
     records.iter().find(|r| r.layer == layer).or_else(|| records.iter().find(inside))
 }
 
@@ -92,9 +93,8 @@ pub fn apply_records(
         bounds[node.args[0].index()] = bound(record);
         let table = &graph.tables.consts[coefficients];
         let columns = table.shape.last().copied().unwrap_or(1);
-        let value = |row: usize, x: f64| {
-            (0..columns).rev().fold(0.0, |sum, k| sum * x + table.at(row * columns + k))
-        };
+        let value =
+            |row: usize, x: f64| (0..columns).rev().fold(0.0, |sum, k| sum * x + table.at(row * columns + k));
         let largest = |c: usize| {
             let (low, high) = (f64::from(record.low[c]), f64::from(record.high[c]));
             let row = c % table.shape[0];

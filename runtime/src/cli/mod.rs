@@ -3,6 +3,8 @@
 //! The main job, `peregrine-run model.fhe`, has no name; every other job is a subcommand in a file of its own here, with a
 //! variant of [`Command`].
 
+mod eval;
+mod pictures;
 mod plan;
 mod run;
 
@@ -29,12 +31,14 @@ pub struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
-    run: Option<run::Flags>,
+    run: run::Flags,
 }
 
 /// Everything but the main job.
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Measures accuracy on a labelled set: of an artefact on any backend, or of an ONNX file.
+    Eval(Box<eval::Flags>),
     /// Says what a run takes (memory, keys, transfers) and makes nothing.
     Plan(plan::Flags),
 }
@@ -45,10 +49,10 @@ impl Cli {
     /// # Errors
     /// Everything that can be wrong with files, flags and the run.
     pub fn execute(&self) -> anyhow::Result<()> {
-        match (&self.command, &self.run) {
-            (Some(Command::Plan(flags)), _) => plan::execute(flags),
-            (None, Some(flags)) => run::execute(flags),
-            (None, None) => anyhow::bail!("no model was given; peregrine-run --help tells more"),
+        match &self.command {
+            Some(Command::Eval(flags)) => eval::execute(flags),
+            Some(Command::Plan(flags)) => plan::execute(flags),
+            None => run::execute(&self.run),
         }
     }
 }
@@ -103,6 +107,7 @@ fn print(text: &str) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
+    use peregrine_data::picture::Resize;
     use peregrine_runtime::bytes::ByteSize;
 
     use super::*;
@@ -110,7 +115,7 @@ mod tests {
     fn run_flags(arguments: &[&str]) -> run::Flags {
         let cli = Cli::parse_from([&["peregrine-run"], arguments].concat());
         assert!(cli.command.is_none());
-        cli.run.expect("the main job")
+        cli.run
     }
 
     #[test]
@@ -122,17 +127,35 @@ mod tests {
     fn the_main_job_needs_no_name() {
         let flags =
             ["m.fhe", "--backend", "noisy", "--seed", "7", "--memory", "8GiB", "--mean", "-0.5,0.25,1"];
-        let options = run_flags(&flags).options();
+        let options = run_flags(&flags).options().expect("options");
         assert_eq!(options.backend, Backend::Noisy { seed: 7 });
         assert_eq!(options.memory, Some(ByteSize(8 << 30)));
-        assert_eq!(options.normalisation.mean, Some(vec![-0.5, 0.25, 1.0]));
+        assert_eq!(options.preprocessing.mean, Some(vec![-0.5, 0.25, 1.0]));
+    }
+
+    #[test]
+    fn detectors_are_letterboxed_unless_told_otherwise() {
+        let options =
+            |flags: &[&str]| run_flags(&[&["m.fhe", "--decoder", "yolov3"], flags].concat()).options();
+        let plain = options(&["--anchors", "1,2,3,4", "--score", "0.5"]).expect("options");
+        let detector = plain.detector.expect("a detector");
+        assert_eq!((plain.preprocessing.resize, detector.thresholds.score), (Resize::Letterbox, 0.5));
+        assert!(detector.anchors.is_some());
+        let stretched = options(&["--resize", "stretch"]).expect("options");
+        assert_eq!(stretched.preprocessing.resize, Resize::Stretch);
+        assert_eq!(run_flags(&["m.fhe"]).options().expect("options").preprocessing.resize, Resize::Stretch);
+        assert!(options(&["--anchors", "1,2,3"]).is_err());
+        assert!(Cli::try_parse_from(["peregrine-run", "m.fhe", "--draw", "o.png"]).is_err());
+        assert!(
+            Cli::try_parse_from(["peregrine-run", "m.fhe", "--decoder", "yolov3", "--iou", "2"]).is_err()
+        );
     }
 
     #[test]
     fn a_model_named_like_a_command_is_reached_by_its_path() {
-        assert_eq!(run_flags(&["./plan"]).options().backend, Backend::Ckks);
+        assert_eq!(run_flags(&["./plan"]).options().expect("options").backend, Backend::Ckks);
         let cli = Cli::parse_from(["peregrine-run", "plan", "m.fhe"]);
-        assert!(matches!(cli.command, Some(Command::Plan(_))) && cli.run.is_none());
+        assert!(matches!(cli.command, Some(Command::Plan(_))));
     }
 
     #[test]

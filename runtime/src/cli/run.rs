@@ -6,18 +6,20 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Args;
 use peregrine_runtime::bytes::ByteSize;
-use peregrine_runtime::client::Normalisation;
+use peregrine_runtime::client::decode::Thresholds;
 use peregrine_runtime::local::{LocalOptions, run_local};
 use peregrine_runtime::output;
 use peregrine_runtime::report::ProfileDetail;
 
+use super::pictures::{DetectorFlags, PictureFlags};
 use super::{BackendFlag, Format, print};
 
 /// Flags of the main job.
 #[derive(Debug, Args)]
 pub struct Flags {
     /// The compiled model (.fhe), as written by peregrinec.
-    model: PathBuf,
+    #[arg(required = true)]
+    model: Option<PathBuf>,
     /// Input: a picture (PNG, JPEG, BMP) or an .npy array (float32/float64: the model's input; uint8: pixels). Without it
     /// the sample in the artefact, else a synthetic test pattern.
     #[arg(long, value_name = "IMAGE|NPY")]
@@ -40,12 +42,13 @@ pub struct Flags {
     /// Threads; default: one per core.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
-    /// Per-channel mean subtracted from pixel / 255, as 0.49,0.48,0.45; overrides the model's.
-    #[arg(long, value_name = "M,...", value_delimiter = ',', allow_hyphen_values = true)]
-    mean: Option<Vec<f32>>,
-    /// Per-channel standard deviation that pixel / 255 - mean is divided by; overrides the model's.
-    #[arg(long, value_name = "S,...", value_delimiter = ',', allow_hyphen_values = true)]
-    std: Option<Vec<f32>>,
+    #[command(flatten)]
+    pictures: PictureFlags,
+    #[command(flatten)]
+    detector: DetectorFlags,
+    /// Write the picture with the boxes found (see --decoder) as PNG.
+    #[arg(long, value_name = "PNG", requires = "decoder")]
+    draw: Option<PathBuf>,
     /// Seed of the noisy backend.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -53,23 +56,27 @@ pub struct Flags {
 
 impl Flags {
     /// The run that the flags ask for.
-    pub(super) fn options(&self) -> LocalOptions {
-        LocalOptions {
+    pub(super) fn options(&self) -> anyhow::Result<LocalOptions> {
+        let detector = self.detector.spec(Thresholds::default())?;
+        Ok(LocalOptions {
             input: self.input.clone(),
             backend: self.backend.backend(self.seed),
             labels: self.labels.clone(),
-            normalisation: Normalisation { mean: self.mean.clone(), std: self.std.clone() },
+            preprocessing: self.pictures.preprocessing(detector.as_ref()),
             memory: self.memory,
             threads: self.threads.map(usize::from),
             detail: if self.profile { ProfileDetail::OpsAndLayers } else { ProfileDetail::Ops },
-        }
+            detector,
+            draw: self.draw.clone(),
+        })
     }
 }
 
 /// Runs and prints.
 pub(super) fn execute(flags: &Flags) -> anyhow::Result<()> {
     let format = Format::of_flag(flags.json);
-    let report = run_local(&flags.model, &flags.options(), &*format.progress())?;
+    let model = flags.model.as_deref().context("no model was given; peregrine-run --help tells more")?;
+    let report = run_local(model, &flags.options()?, &*format.progress())?;
     for warning in &report.warnings {
         // A closed standard error must not change the outcome.
         let _ = writeln!(std::io::stderr(), "warning: {warning}");

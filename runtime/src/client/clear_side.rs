@@ -3,19 +3,24 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use peregrine_ir::client::{ClientPart, ImageOrder, ImageSpec};
+use peregrine_data::DataError;
+use peregrine_data::array::{self, Array, Numbers};
+use peregrine_data::picture::{self, Placement, Resize};
+use peregrine_ir::client::{ClientPart, ImageSpec};
 
 use super::error::{ClientError, Part};
-use super::image::{self, Normalisation};
-use super::npy::{self, ArrayData};
+use super::image::{self, Preprocessing};
 use super::onnx::ClientModel;
-use super::synthetic::test_pattern;
 use super::tensor::{NamedTensor, TensorPort, same_but_batch, shape_text};
 
 /// Largest input file that is read.
 const MAX_INPUT_BYTES: u64 = 1 << 30;
 /// Most numbers of a model input.
 const MAX_INPUT_ELEMENTS: usize = 1 << 28;
+
+/// Note about a guessed normalisation.
+pub const GUESSED: &str =
+    "the model does not say how pixels are normalised: pixel / 255 it is; set --mean and --std";
 
 /// Where the input of a run comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +50,8 @@ pub struct Prepared {
     pub source: InputSource,
     /// One tensor per program input.
     pub tensors: Vec<NamedTensor>,
+    /// Where the picture lies in the model's input, when it came from one.
+    pub placement: Option<Placement>,
     /// What the user should know about how they were made.
     pub notes: Vec<String>,
 }
@@ -56,7 +63,14 @@ pub struct ClearSide {
     head: Option<ClientModel>,
     tail: Option<ClientModel>,
     inputs: Vec<TensorPort>,
+    resize: Resize,
     guessed_normalisation: bool,
+}
+
+/// A model input from a file.
+struct Read {
+    data: Vec<f64>,
+    placement: Option<Placement>,
 }
 
 impl ClearSide {
@@ -68,7 +82,7 @@ impl ClearSide {
         part: &ClientPart,
         inputs: Vec<TensorPort>,
         outputs: &[TensorPort],
-        flags: &Normalisation,
+        flags: &Preprocessing,
     ) -> Result<Self, ClientError> {
         check_size(part)?;
         let image = image::image_spec(part, flags)?;
@@ -80,7 +94,8 @@ impl ClearSide {
             part.head.as_ref().map(|onnx| ClientModel::load(Part::Head, onnx, &[model_input])).transpose()?;
         let tail = part.tail.as_ref().map(|onnx| ClientModel::load(Part::Tail, onnx, outputs)).transpose()?;
         let guessed_normalisation = part.image.is_none() && (flags.mean.is_none() || flags.std.is_none());
-        Ok(Self { part: part.clone(), image, head, tail, inputs, guessed_normalisation })
+        let resize = flags.resize;
+        Ok(Self { part: part.clone(), image, head, tail, inputs, resize, guessed_normalisation })
     }
 
     /// Makes the program's inputs from a file, else from the artefact's sample, else from the test pattern.
@@ -89,17 +104,55 @@ impl ClearSide {
     /// When the file cannot be read or decoded, or does not fit the model.
     pub fn prepare(&self, file: Option<&Path>) -> Result<Prepared, ClientError> {
         let mut notes = Vec::new();
-        let (source, model_input) = match (file, &self.part.sample) {
+        let plain = |data: Vec<f64>| Read { data, placement: None };
+        let (source, read) = match (file, &self.part.sample) {
             (Some(path), _) => (InputSource::File(path.to_owned()), self.read_file(path, &mut notes)?),
             (None, Some(sample)) => {
                 self.check_shape("the artefact's sample", &sample.shape)?;
-                (InputSource::Sample, sample.data.iter().map(|&x| f64::from(x)).collect())
+                (InputSource::Sample, plain(sample.data.iter().map(|&x| f64::from(x)).collect()))
             }
-            (None, None) => (InputSource::TestPattern, test_pattern(&self.part, self.image.as_ref())),
+            (None, None) => (InputSource::TestPattern, plain(self.test_pattern())),
         };
-        check_finite(&source.to_string(), &model_input)?;
-        let tensors = self.program_inputs(model_input)?;
-        Ok(Prepared { source, tensors, notes })
+        let tensors = self.program_inputs(&source.to_string(), read.data)?;
+        Ok(Prepared { source, tensors, placement: read.placement, notes })
+    }
+
+    /// Program inputs from a model input, `what` in messages.
+    ///
+    /// # Errors
+    /// When a number is not finite or the head fails.
+    pub fn program_inputs(&self, what: &str, model_input: Vec<f64>) -> Result<Vec<NamedTensor>, ClientError> {
+        check_finite(what, &model_input)?;
+        self.through_head(model_input)
+    }
+
+    /// How pictures become the model's input; `None` when its input is no picture.
+    pub fn image(&self) -> Option<&ImageSpec> {
+        self.image.as_ref()
+    }
+
+    /// Shape of the model's input.
+    pub fn input_shape(&self) -> &[usize] {
+        &self.part.input_shape
+    }
+
+    /// Whether the normalisation of pixels is a guess: neither the model nor a flag says it.
+    pub fn guesses_normalisation(&self) -> bool {
+        self.guessed_normalisation && self.part.head.is_none()
+    }
+
+    /// Columns and rows of the model's input, when it is a picture.
+    pub fn picture_size(&self) -> Option<[u32; 2]> {
+        self.image.as_ref().map(|spec| [spec.width, spec.height])
+    }
+
+    fn test_pattern(&self) -> Vec<f64> {
+        match &self.image {
+            Some(spec) => wide(&picture::normalise(&picture::test_pattern(spec), spec)),
+            None => {
+                (0..self.part.input_shape.iter().product()).map(|i: usize| (i as f64 * 0.37).sin()).collect()
+            }
+        }
     }
 
     /// The model's outputs from the program's: the tail if there is one, else the same.
@@ -118,14 +171,15 @@ impl ClearSide {
         self.tail.is_some()
     }
 
-    fn read_file(&self, path: &Path, notes: &mut Vec<String>) -> Result<Vec<f64>, ClientError> {
+    fn read_file(&self, path: &Path, notes: &mut Vec<String>) -> Result<Read, ClientError> {
         let bytes = read_limited(path)?;
         if bytes.starts_with(b"\x93NUMPY") {
-            return self.read_array(path, &bytes, notes);
+            let data = self.read_array(path, array::parse(path, &bytes)?, notes)?;
+            return Ok(Read { data, placement: None });
         }
         if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("npy")) {
             let reason = "it does not start as an .npy file does".to_owned();
-            return Err(ClientError::Array { path: path.to_owned(), reason });
+            return Err(DataError::Array { path: path.to_owned(), reason }.into());
         }
         let Some(spec) = &self.image else {
             return Err(ClientError::NotAnImageModel {
@@ -134,51 +188,49 @@ impl ClearSide {
                 shape: shape_text(&self.part.input_shape),
             });
         };
-        let picture = image::read_picture(path, &bytes, spec)?;
-        if let Some((height, width)) = picture.resized_from {
-            let (to_height, to_width) = (spec.height, spec.width);
-            let stretched =
-                u64::from(height) * u64::from(to_width) != u64::from(width) * u64::from(to_height);
-            let how = if stretched { "resized, and stretched," } else { "resized" };
+        let fitted = picture::fit(&picture::decode(path, &bytes)?, spec, self.resize);
+        let [width, height] = fitted.placement.size;
+        if [width, height] != [spec.width, spec.height] {
+            let [x, y] = fitted.placement.scale;
+            let how = if (x / y - 1.0).abs() > 0.02 { "resized, and stretched," } else { "resized" };
+            let (to_width, to_height) = (spec.width, spec.height);
             notes.push(format!(
                 "{}: {how} from {width}x{height} to {to_width}x{to_height} pixels",
                 path.display()
             ));
         }
         self.note_guess(notes);
-        let planes: Vec<f32> = picture.planes.iter().map(|&p| f32::from(p)).collect();
-        Ok(image::normalise(&planes, spec))
+        let data = wide(&picture::normalise(&fitted.planes, spec));
+        Ok(Read { data, placement: Some(fitted.placement) })
     }
 
     fn read_array(
         &self,
         path: &Path,
-        bytes: &[u8],
+        array: Array,
         notes: &mut Vec<String>,
     ) -> Result<Vec<f64>, ClientError> {
-        let array = npy::parse(path, bytes)?;
         self.check_shape(&path.display().to_string(), &array.shape)?;
-        let pixels = match array.data {
-            ArrayData::Values(values) => return Ok(values),
-            ArrayData::Pixels(pixels) => pixels,
-        };
-        let Some(spec) = &self.image else {
-            let reason = format!(
+        let refuse = |reason: String| Err(DataError::Array { path: path.to_owned(), reason }.into());
+        match (array.numbers, &self.image) {
+            (Numbers::Values(values), _) => Ok(values),
+            (Numbers::Pixels(pixels), Some(spec)) => {
+                self.note_guess(notes);
+                Ok(wide(&picture::normalise(&picture::planes_of_tensor(&pixels, spec), spec)))
+            }
+            (Numbers::Pixels(_), None) => refuse(format!(
                 "it holds bytes, and the model's input `{}` is no picture; save float32 model inputs",
                 self.part.input_name
-            );
-            return Err(ClientError::Array { path: path.to_owned(), reason });
-        };
-        self.note_guess(notes);
-        Ok(image::normalise(&planes_of(&pixels, spec), spec))
+            )),
+            (Numbers::Integers(_), _) => {
+                refuse("it holds integers; save uint8 pixels or float32 model inputs".to_owned())
+            }
+        }
     }
 
     fn note_guess(&self, notes: &mut Vec<String>) {
-        if self.guessed_normalisation && self.part.head.is_none() {
-            notes.push(
-                "the model does not say how pixels are normalised: pixel / 255 it is; set --mean and --std"
-                    .to_owned(),
-            );
+        if self.guesses_normalisation() {
+            notes.push(GUESSED.to_owned());
         }
     }
 
@@ -194,7 +246,7 @@ impl ClearSide {
         })
     }
 
-    fn program_inputs(&self, model_input: Vec<f64>) -> Result<Vec<NamedTensor>, ClientError> {
+    fn through_head(&self, model_input: Vec<f64>) -> Result<Vec<NamedTensor>, ClientError> {
         let (name, shape) = (self.part.input_name.clone(), self.part.input_shape.clone());
         let input = NamedTensor { name, shape, data: model_input };
         let tensors = match &self.head {
@@ -244,17 +296,8 @@ fn check_size(part: &ClientPart) -> Result<(), ClientError> {
     }
 }
 
-/// Pixel planes of an array in the model's axis order.
-fn planes_of(pixels: &[u8], spec: &ImageSpec) -> Vec<f32> {
-    let channels = image::channels(spec.format);
-    let map = spec.height as usize * spec.width as usize;
-    match spec.order {
-        ImageOrder::Nchw => pixels.iter().map(|&p| f32::from(p)).collect(),
-        ImageOrder::Nhwc => {
-            let at = |c: usize, i: usize| f32::from(pixels[i * channels + c]);
-            (0..channels).flat_map(|c| (0..map).map(move |i| (c, i))).map(|(c, i)| at(c, i)).collect()
-        }
-    }
+fn wide(numbers: &[f32]) -> Vec<f64> {
+    numbers.iter().map(|&x| f64::from(x)).collect()
 }
 
 fn check_finite(what: &str, values: &[f64]) -> Result<(), ClientError> {
@@ -265,7 +308,8 @@ fn check_finite(what: &str, values: &[f64]) -> Result<(), ClientError> {
 }
 
 fn read_limited(path: &Path) -> Result<Vec<u8>, ClientError> {
-    let refuse = |source: std::io::Error| ClientError::Read { path: path.to_owned(), source };
+    let refuse =
+        |source: std::io::Error| ClientError::Data(DataError::Read { path: path.to_owned(), source });
     let length = std::fs::metadata(path).map_err(refuse)?.len();
     if length > MAX_INPUT_BYTES {
         return Err(refuse(std::io::Error::other(format!(
@@ -278,9 +322,9 @@ fn read_limited(path: &Path) -> Result<Vec<u8>, ClientError> {
 /// Class names from a text file, one a line; blank lines at the end do not count.
 ///
 /// # Errors
-/// [`ClientError::Read`] and [`ClientError::NoLabels`].
+/// [`ClientError::Data`] and [`ClientError::NoLabels`].
 pub fn read_labels(path: &Path) -> Result<Vec<String>, ClientError> {
-    let refuse = |source| ClientError::Read { path: path.to_owned(), source };
+    let refuse = |source| ClientError::Data(DataError::Read { path: path.to_owned(), source });
     let text = std::fs::read_to_string(path).map_err(refuse)?;
     let labels: Vec<String> = text.trim_end().lines().map(|line| line.trim().to_owned()).collect();
     if labels.is_empty() { Err(ClientError::NoLabels { path: path.to_owned() }) } else { Ok(labels) }

@@ -2,30 +2,32 @@
 
 use std::path::PathBuf;
 
+use peregrine_data::DataError;
 use thiserror::Error;
+
+use super::decode::{AnchorsError, DecodeError};
 
 /// Why an input, a flag or a client model is refused.
 #[derive(Debug, Error)]
 pub enum ClientError {
-    /// A file cannot be read.
-    #[error("cannot read {path}: {source}", path = path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Cause.
-        source: std::io::Error,
+    /// A file cannot be read, or is neither a picture nor an array that can be used.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The outputs are not those of the detector family asked for.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// The anchors given cannot be used.
+    #[error(transparent)]
+    Anchors(#[from] AnchorsError),
+    /// A flag that is about pictures, and an input that is none.
+    #[error("--{flag} is about pictures, and the input is none")]
+    NoPicture {
+        /// The flag.
+        flag: &'static str,
     },
-    /// The file is no picture that can be decoded.
-    #[error("cannot decode the picture {path}: {reason}; PNG, JPEG and BMP are understood, and .npy arrays", path = path.display())]
-    Picture {
-        /// The file.
-        path: PathBuf,
-        /// Cause.
-        reason: String,
-    },
-    /// The file is no array that can be read.
-    #[error("cannot read the array {path}: {reason}", path = path.display())]
-    Array {
+    /// A drawing cannot be written.
+    #[error("cannot write the picture {path}: {reason}", path = path.display())]
+    Draw {
         /// The file.
         path: PathBuf,
         /// Cause.
@@ -96,7 +98,7 @@ pub enum ClientError {
         index: usize,
     },
     /// The client's head or tail model cannot be loaded or run.
-    #[error("the client {part} of the artefact cannot be {action}: {reason}; compile the model again")]
+    #[error("the {part} cannot be {action}: {reason}{fix}", fix = part.fix())]
     Onnx {
         /// `head` or `tail`.
         part: Part,
@@ -105,8 +107,16 @@ pub enum ClientError {
         /// Cause.
         reason: String,
     },
+    /// An ONNX file cannot be used.
+    #[error("cannot use the ONNX model {path}: {reason}", path = path.display())]
+    OnnxFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what would do.
+        reason: String,
+    },
     /// Head and program disagree on how many inputs there are.
-    #[error("the program has {program} encrypted inputs, the client {part} gives {found}")]
+    #[error("the program has {program} inputs, the {part} has {found}")]
     Count {
         /// Part of the client.
         part: Part,
@@ -130,13 +140,25 @@ pub enum Part {
     Head,
     /// After decryption.
     Tail,
+    /// A whole model, in the clear.
+    Model,
 }
 
 impl std::fmt::Display for Part {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::Head => "head",
-            Self::Tail => "tail",
+            Self::Head => "client head of the artefact",
+            Self::Tail => "client tail of the artefact",
+            Self::Model => "ONNX model",
         })
+    }
+}
+
+impl Part {
+    fn fix(self) -> &'static str {
+        match self {
+            Self::Head | Self::Tail => "; compile the model again",
+            Self::Model => "",
+        }
     }
 }

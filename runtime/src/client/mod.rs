@@ -2,22 +2,30 @@
 //! decryption.
 
 mod clear_side;
+pub mod decode;
+mod detections;
+pub mod draw;
 mod error;
 mod image;
-mod npy;
 mod onnx;
-mod synthetic;
+mod onnx_file;
 mod tensor;
 #[cfg(test)]
 mod tests;
 
-pub use clear_side::{ClearSide, InputSource, Prepared, read_labels};
+#[cfg(test)]
+pub(crate) use onnx::testing as onnx_testing;
+
+pub use clear_side::{ClearSide, GUESSED, InputSource, Prepared, read_labels};
+pub use detections::detections;
 pub use error::{ClientError, Part};
-pub use image::Normalisation;
+pub use image::Preprocessing;
+pub use onnx_file::OnnxFile;
 pub use tensor::{NamedTensor, TensorPort, shape_text};
 
 use std::sync::Arc;
 
+use peregrine_ckks::bootstrap::BootstrapKeys;
 use peregrine_ckks::ciphertext::Ciphertext;
 use peregrine_ckks::context::Context;
 use peregrine_ckks::encoder::Encoder;
@@ -26,6 +34,7 @@ use peregrine_ckks::keys::{EvalKeys, KeyGenerator, SecretKey};
 use rayon::prelude::*;
 
 use crate::error::{At, RuntimeError};
+use crate::exec::ServerKeys;
 use crate::interface::{Interface, Port};
 use crate::progress::{Phase, Progress};
 
@@ -45,11 +54,12 @@ impl Client {
         Self { interface, context: context.clone(), encoder: Encoder::new(context), secret }
     }
 
-    /// The evaluation keys of the program's manifest, each up to its level. They are public: the server gets them.
+    /// The evaluation keys of the program's manifest, each up to its level, and for a program that bootstraps those of an ephemeral
+    /// secret, which is forgotten. They are public: the server gets them.
     ///
     /// # Errors
     /// [`RuntimeError::Ckks`] when a key of the manifest cannot be made for these parameters.
-    pub fn evaluation_keys(&self, progress: &dyn Progress) -> Result<EvalKeys, RuntimeError> {
+    pub fn evaluation_keys(&self, progress: &dyn Progress) -> Result<ServerKeys, RuntimeError> {
         let manifest = &self.interface.manifest;
         let generator = KeyGenerator::new(&self.context);
         progress.begin(Phase::Keys, manifest.relin.iter().len() as u64 + manifest.galois.len() as u64);
@@ -66,6 +76,13 @@ impl Client {
             key.at(|| format!("making the key for the automorphism {element}"))
         });
         keys.extend(galois.collect::<Result<Vec<_>, RuntimeError>>()?);
+        let keys = match &self.interface.bootstrap {
+            None => ServerKeys::Evaluation(keys),
+            Some(params) => {
+                let keys = BootstrapKeys::with_evaluation(&generator, &self.secret, params, keys);
+                ServerKeys::Bootstrapping(keys.at(|| "making the keys of the ephemeral secret".to_owned())?)
+            }
+        };
         progress.end();
         Ok(keys)
     }

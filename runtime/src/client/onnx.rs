@@ -95,14 +95,14 @@ fn matching<'a>(inputs: &[String], names: impl Iterator<Item = &'a str> + Clone)
 }
 
 #[cfg(test)]
-pub(super) mod testing {
+pub(crate) mod testing {
     //! ONNX models of one node.
 
     use prost::Message;
     use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
     use tract_onnx::pb::{
-        GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorShapeProto, TypeProto, ValueInfoProto,
-        type_proto,
+        GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto, TypeProto,
+        ValueInfoProto, type_proto,
     };
 
     fn value(name: &str, shape: &[usize]) -> ValueInfoProto {
@@ -118,22 +118,49 @@ pub(super) mod testing {
         ValueInfoProto { name: name.to_owned(), r#type: Some(ty), ..ValueInfoProto::default() }
     }
 
-    /// A model `output = op(input)`.
-    pub fn unary_model(op: &str, (input, shape): (&str, &[usize]), output: &str) -> Vec<u8> {
-        let node = NodeProto {
-            name: "node".to_owned(),
+    fn node(op: &str, inputs: &[&str], output: &str) -> NodeProto {
+        NodeProto {
+            name: format!("node {output}"),
             op_type: op.to_owned(),
-            input: vec![input.to_owned()],
+            input: inputs.iter().map(|&name| name.to_owned()).collect(),
             output: vec![output.to_owned()],
             ..NodeProto::default()
-        };
-        let graph = GraphProto {
-            name: "test".to_owned(),
-            node: vec![node],
+        }
+    }
+
+    /// A model `output = op(input)`.
+    pub fn unary_model(op: &str, (input, shape): (&str, &[usize]), output: &str) -> Vec<u8> {
+        model(GraphProto {
+            node: vec![node(op, &[input], output)],
             input: vec![value(input, shape)],
             output: vec![value(output, shape)],
             ..GraphProto::default()
+        })
+    }
+
+    /// A tail that repeats the vector `input` of `length` numbers in each cell of a grid: `[1, length, rows, columns]`.
+    pub fn grid_model((input, length): (&str, usize), [rows, columns]: [usize; 2], output: &str) -> Vec<u8> {
+        let shape = |name: &str, extents: [usize; 4]| TensorProto {
+            name: name.to_owned(),
+            dims: vec![4],
+            data_type: 7,
+            int64_data: extents.iter().map(|&e| e as i64).collect(),
+            ..TensorProto::default()
         };
+        model(GraphProto {
+            node: vec![
+                node("Reshape", &[input, "column"], "cell"),
+                node("Expand", &["cell", "grid"], output),
+            ],
+            initializer: vec![shape("column", [1, length, 1, 1]), shape("grid", [1, length, rows, columns])],
+            input: vec![value(input, &[1, length])],
+            output: vec![value(output, &[1, length, rows, columns])],
+            ..GraphProto::default()
+        })
+    }
+
+    fn model(graph: GraphProto) -> Vec<u8> {
+        let graph = GraphProto { name: "test".to_owned(), ..graph };
         let opset = OperatorSetIdProto { domain: String::new(), version: 13 };
         let model = ModelProto {
             ir_version: 8,

@@ -5,7 +5,7 @@ use peregrine_ir::client::{ClientPart, ClientTensor};
 use super::clear_side::ClearSide;
 use super::onnx::testing::unary_model;
 use super::tensor::TensorPort;
-use super::{ClientError, NamedTensor, Normalisation};
+use super::{ClientError, NamedTensor, Preprocessing};
 
 fn port(name: &str, shape: &[usize]) -> TensorPort {
     TensorPort { name: name.to_owned(), shape: shape.to_vec() }
@@ -15,14 +15,14 @@ fn part(shape: &[usize]) -> ClientPart {
     ClientPart { input_name: "image".to_owned(), input_shape: shape.to_vec(), ..ClientPart::default() }
 }
 
-fn side(part: &ClientPart, flags: &Normalisation) -> Result<ClearSide, ClientError> {
+fn side(part: &ClientPart, flags: &Preprocessing) -> Result<ClearSide, ClientError> {
     ClearSide::new(part, vec![port("x", &[1, 3, 4, 4])], &[port("logits", &[1, 3])], flags)
 }
 
 #[test]
 fn the_tail_makes_the_models_outputs() {
     let tail = unary_model("Softmax", ("logits", &[1, 3]), "probabilities");
-    let side = side(&ClientPart { tail: Some(tail), ..part(&[1, 3, 4, 4]) }, &Normalisation::default())
+    let side = side(&ClientPart { tail: Some(tail), ..part(&[1, 3, 4, 4]) }, &Preprocessing::default())
         .expect("it loads");
     let logits = NamedTensor { name: "logits".to_owned(), shape: vec![1, 3], data: vec![1.0, 2.0, 3.0] };
     let outputs = side.finish(&[logits]).expect("it runs");
@@ -34,7 +34,7 @@ fn the_tail_makes_the_models_outputs() {
 #[test]
 fn the_head_makes_the_programs_inputs() {
     let head = unary_model("Neg", ("image", &[1, 3, 4, 4]), "x");
-    let side = side(&ClientPart { head: Some(head), ..part(&[1, 3, 4, 4]) }, &Normalisation::default())
+    let side = side(&ClientPart { head: Some(head), ..part(&[1, 3, 4, 4]) }, &Preprocessing::default())
         .expect("it loads");
     let prepared = side.prepare(None).expect("the test pattern");
     assert_eq!(prepared.tensors.len(), 1);
@@ -46,13 +46,13 @@ fn the_head_makes_the_programs_inputs() {
 fn damaged_models_are_refused() {
     let mut tail = unary_model("Softmax", ("logits", &[1, 3]), "probabilities");
     tail.truncate(tail.len() / 2);
-    let refused = side(&ClientPart { tail: Some(tail), ..part(&[1, 3, 4, 4]) }, &Normalisation::default());
+    let refused = side(&ClientPart { tail: Some(tail), ..part(&[1, 3, 4, 4]) }, &Preprocessing::default());
     assert!(matches!(refused.err(), Some(ClientError::Onnx { action: "loaded", .. })));
 }
 
 #[test]
 fn inputs_that_do_not_fit_the_program_are_refused() {
-    let side = side(&part(&[1, 3, 4, 5]), &Normalisation::default()).expect("it loads");
+    let side = side(&part(&[1, 3, 4, 5]), &Preprocessing::default()).expect("it loads");
     let error = side.prepare(None).expect_err("20 columns are not 16").to_string();
     assert!(error.contains("1x3x4x5") && error.contains("1x3x4x4"), "{error}");
 }
@@ -60,19 +60,22 @@ fn inputs_that_do_not_fit_the_program_are_refused() {
 #[test]
 fn hostile_input_sizes_are_refused() {
     for shape in [&[1, 3, 0, 4][..], &[1, 1 << 20, 1 << 20], &[usize::MAX, 2]] {
-        let refused = side(&part(shape), &Normalisation::default()).err();
+        let refused = side(&part(shape), &Preprocessing::default()).err();
         assert!(matches!(refused, Some(ClientError::InputSize { .. })), "{shape:?}");
     }
     let sample = ClientTensor { shape: vec![1, 3, 4, 4], data: vec![0.0; 47] };
     let refused =
-        side(&ClientPart { sample: Some(sample), ..part(&[1, 3, 4, 4]) }, &Normalisation::default());
+        side(&ClientPart { sample: Some(sample), ..part(&[1, 3, 4, 4]) }, &Preprocessing::default());
     assert!(matches!(refused.err(), Some(ClientError::Shape { .. })));
 }
 
 #[test]
 fn normalisation_flags_are_checked() {
-    let flags =
-        |mean: &[f32], std: &[f32]| Normalisation { mean: Some(mean.to_vec()), std: Some(std.to_vec()) };
+    let flags = |mean: &[f32], std: &[f32]| Preprocessing {
+        mean: Some(mean.to_vec()),
+        std: Some(std.to_vec()),
+        ..Preprocessing::default()
+    };
     let part = part(&[1, 3, 4, 4]);
     assert!(side(&part, &flags(&[0.5], &[0.5, 0.4, 0.3])).is_ok());
     let count = side(&part, &flags(&[0.5, 0.5], &[1.0])).err().expect("two means").to_string();
@@ -86,10 +89,10 @@ fn pictures_need_an_image_model() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("p.png");
     image::RgbImage::new(4, 4).save(&path).expect("saved");
-    let vector = side(&part(&[1, 48]), &Normalisation::default()).expect("it loads");
+    let vector = side(&part(&[1, 48]), &Preprocessing::default()).expect("it loads");
     let error = vector.prepare(Some(&path)).expect_err("no picture").to_string();
     assert!(error.contains("is a picture") && error.contains("`image` of shape 1x48"), "{error}");
-    let guessed = side(&part(&[1, 3, 4, 4]), &Normalisation::default()).expect("it loads");
+    let guessed = side(&part(&[1, 3, 4, 4]), &Preprocessing::default()).expect("it loads");
     let notes = guessed.prepare(Some(&path)).expect("a picture").notes;
     assert!(notes.iter().any(|note| note.contains("--mean and --std")), "{notes:?}");
 }

@@ -2,15 +2,17 @@
 
 use std::time::Instant;
 
+use peregrine_ckks::bootstrap::BootstrapKeys;
 use peregrine_ckks::ciphertext::Ciphertext;
 use peregrine_ckks::encoder::Encoder;
 use peregrine_ckks::evaluator::{Evaluator, linear};
-use peregrine_ckks::keys::EvalKeys;
 use peregrine_ir::EntityId;
-use peregrine_ir::program::{Inst, Program, Reg};
+use peregrine_ir::program::{Inst, Program, Refresh, RefreshId, Reg};
 
 use super::constants::Constants;
+use super::keys::ServerKeys;
 use super::profile::{InstKind, Profile};
+use super::refresh::Refreshers;
 use super::schedule::{Schedule, layer_name, place};
 use crate::error::{At, RuntimeError};
 use crate::progress::{At as ProgressAt, Phase, Progress};
@@ -22,9 +24,12 @@ pub(super) struct Machine<'a> {
     pub constants: &'a Constants,
     pub evaluator: &'a Evaluator,
     pub encoder: &'a Encoder,
-    pub keys: &'a EvalKeys,
+    pub keys: &'a ServerKeys,
+    pub refreshers: &'a Refreshers,
     pub inputs: &'a [Vec<Ciphertext>],
     pub registers: Vec<Option<Ciphertext>>,
+    /// Registers that only a rescale reads: whoever defines one may rescale at once, which is faster (see [`rescaled_only`]).
+    pub rescaled_only: Vec<bool>,
     pub outputs: Vec<Vec<Option<Ciphertext>>>,
 }
 
@@ -70,7 +75,7 @@ impl Machine<'_> {
 
     fn step(&mut self, index: usize, inst: &Inst) -> Result<(), RuntimeError> {
         let at = || place(self.program, index);
-        let (ev, keys) = (self.evaluator, self.keys);
+        let (ev, keys) = (self.evaluator, self.keys.evaluation());
         let (dst, value) = match inst {
             Inst::Input { dst, input, cipher } => (*dst, self.input(index, *input, *cipher)?.clone()),
             Inst::Linear { dsts, args, .. } => return self.linear(index, dsts, args),
@@ -85,17 +90,43 @@ impl Machine<'_> {
             Inst::Add { dst, a, b } => (*dst, ev.add(self.read(index, *a)?, self.read(index, *b)?).at(at)?),
             Inst::Sub { dst, a, b } => (*dst, ev.sub(self.read(index, *a)?, self.read(index, *b)?).at(at)?),
             Inst::Mul { dst, a, b } => {
-                (*dst, ev.mul_relin(self.read(index, *a)?, self.read(index, *b)?, keys).at(at)?)
+                let (a, b) = (self.read(index, *a)?, self.read(index, *b)?);
+                let product = match self.rescaled_only[dst.index()] {
+                    true => ev.mul_relin_rescale(a, b, keys),
+                    false => ev.mul_relin(a, b, keys),
+                };
+                (*dst, product.at(at)?)
             }
-            Inst::Square { dst, src } => (*dst, ev.square_relin(self.read(index, *src)?, keys).at(at)?),
+            Inst::Square { dst, src } => {
+                let src = self.read(index, *src)?;
+                let square = match self.rescaled_only[dst.index()] {
+                    true => ev.square_relin_rescale(src, keys),
+                    false => ev.square_relin(src, keys),
+                };
+                (*dst, square.at(at)?)
+            }
+            Inst::Rescale { dst, src } if self.rescaled_only[src.index()] => {
+                let done = self.registers[src.index()].take();
+                (*dst, done.ok_or_else(|| self.broken(index, &format!("register {src} holds nothing")))?)
+            }
             Inst::Rescale { dst, src } => (*dst, ev.rescale(self.read(index, *src)?).at(at)?),
             Inst::ModDrop { dst, src, to } => (*dst, ev.drop_to(self.read(index, *src)?, *to).at(at)?),
             Inst::Rotate { dst, src, rotation } => {
                 (*dst, ev.rotate(self.read(index, *src)?, *rotation, keys).at(at)?)
             }
             Inst::Conjugate { dst, src } => (*dst, ev.conjugate(self.read(index, *src)?, keys).at(at)?),
-            Inst::Bootstrap { .. } => {
-                return Err(self.broken(index, "bootstrapping is not supported by this runtime"));
+            Inst::Bootstrap { dst, src, refresh } => {
+                let (recipe, keys) = self.recipe(index, *refresh)?;
+                (*dst, self.refreshers.single(recipe, ev, self.read(index, *src)?, keys).at(at)?)
+            }
+            Inst::BootstrapPair { dsts, srcs, refresh } => {
+                let (recipe, keys) = self.recipe(index, *refresh)?;
+                let [x, y] = [self.read(index, srcs[0])?, self.read(index, srcs[1])?];
+                let refreshed = self.refreshers.pair(recipe, ev, [x, y], keys).at(at)?;
+                for (dst, value) in dsts.iter().zip(refreshed) {
+                    self.registers[dst.index()] = Some(value);
+                }
+                return Ok(());
             }
             Inst::Output { output, cipher, src } => return self.output(index, *output, *cipher, *src),
             Inst::Free { reg } => {
@@ -113,8 +144,13 @@ impl Machine<'_> {
             constants.linear(index).ok_or_else(|| self.broken(index, "the linear call has no plan"))?;
         let operands = args.iter().map(|&reg| self.read(index, reg)).collect::<Result<Vec<_>, _>>()?;
         let diagonals = site.source(self.encoder);
-        let results = linear::apply(self.evaluator, &operands, site.linear_plan(), &diagonals, self.keys)
-            .at(|| place(self.program, index))?;
+        let apply = match dsts.iter().all(|dst| self.rescaled_only[dst.index()]) {
+            true => linear::apply_rescaled,
+            false => linear::apply,
+        };
+        let results =
+            apply(self.evaluator, &operands, site.linear_plan(), &diagonals, self.keys.evaluation())
+                .at(|| place(self.program, index))?;
         if results.len() != dsts.len() {
             return Err(self.broken(index, "the linear call has another number of results than its plan"));
         }
@@ -122,6 +158,17 @@ impl Machine<'_> {
             self.registers[dst.index()] = Some(result);
         }
         Ok(())
+    }
+
+    /// The recipe of a refresh, and the keys for it.
+    fn recipe(
+        &self,
+        index: usize,
+        id: RefreshId,
+    ) -> Result<((RefreshId, &Refresh), &BootstrapKeys), RuntimeError> {
+        let missing = || self.broken(index, "there is no such refresh");
+        let recipe = self.program.refreshes.get(id).ok_or_else(missing)?;
+        Ok(((id, recipe), self.keys.bootstrapping().ok_or(RuntimeError::EphemeralKeys)?))
     }
 
     fn vector(
@@ -156,4 +203,29 @@ impl Machine<'_> {
     fn broken(&self, index: usize, what: &str) -> RuntimeError {
         RuntimeError::Program { place: place(self.program, index), what: what.to_owned() }
     }
+}
+
+/// For each register: whether it is defined by an operation that ends in a division by `P`, and read by one rescale and
+/// nothing else. Such an operation divides by the top prime at the same time, and the rescale only moves its result. The
+/// results of a linear call are rescaled together or not at all.
+pub(super) fn rescaled_only(program: &Program, registers: usize) -> Vec<bool> {
+    let mut readers = vec![(0u32, 0u32); registers];
+    for inst in &program.insts {
+        let rescales = u32::from(matches!(inst, Inst::Rescale { .. }));
+        for reg in inst.reads() {
+            let (all, rescaling) = &mut readers[reg.index()];
+            (*all, *rescaling) = (*all + 1, *rescaling + rescales);
+        }
+    }
+    let mut merged = vec![false; registers];
+    for inst in &program.insts {
+        let written = match inst {
+            Inst::Linear { .. } | Inst::Mul { .. } | Inst::Square { .. } => inst.writes(),
+            _ => continue,
+        };
+        if written.iter().all(|reg| readers[reg.index()] == (1, 1)) {
+            written.iter().for_each(|reg| merged[reg.index()] = true);
+        }
+    }
+    merged
 }

@@ -4,9 +4,9 @@ use std::fmt;
 
 use peregrine_ckks::evaluator::linear::LinearPlan;
 use peregrine_ckks::params::Params;
-use peregrine_ckks::units::Level;
-use peregrine_ir::EntityId;
+use peregrine_ckks::units::{Level, Slots};
 use peregrine_ir::program::{Inst, KeyManifest, Program};
+use peregrine_ir::{BootstrapSpec, EntityId};
 
 use super::constants::Constants;
 use super::schedule::Schedule;
@@ -36,6 +36,7 @@ impl MemoryEstimate {
     /// Estimates a run on parameters, program and planned constants.
     pub fn of(program: &Program, schedule: &Schedule, constants: &Constants, params: &Params) -> Self {
         let keys = key_bytes(&program.manifest, params);
+        let keys = ByteSize(keys.0 + ephemeral_key_bytes(program, params));
         let working = ByteSize(working_bytes(program, schedule, constants, params));
         let slack = (keys.0 + working.0) / SLACK;
         Self {
@@ -151,8 +152,31 @@ fn scratch_bytes(
         Inst::AddVector { .. } | Inst::MulVector { .. } | Inst::Rescale { .. } => {
             2 * extended_poly(level, params)
         }
+        Inst::Bootstrap { .. } => REFRESH_POLYNOMIALS * extended_poly(params.max_level(), params),
+        Inst::BootstrapPair { .. } => (REFRESH_POLYNOMIALS + 4) * extended_poly(params.max_level(), params),
         _ => 0,
     }
+}
+
+/// Polynomials over the whole chain that a refresh holds at once: the powers of EvalMod, or the digits, rotations and sums of a
+/// transform.
+const REFRESH_POLYNOMIALS: u64 = 28;
+
+/// The two keys of the ephemeral secret: one over the whole chain, a small one.
+fn ephemeral_key_bytes(program: &Program, params: &Params) -> u64 {
+    let small = |spec: &BootstrapSpec| 16 * params.n() as u64 * (1 + spec.ephemeral_special as u64);
+    program.bootstrap.as_ref().map_or(0, |spec| params.key_bytes(params.max_level()) + small(spec))
+}
+
+/// Diagonals of the transforms of every refresh: two coefficients of 8 bytes a slot.
+fn diagonal_bytes(program: &Program, params: &Params) -> u64 {
+    let Some(spec) = program.bootstrap.clone().and_then(|spec| spec.check_for(params).ok()) else { return 0 };
+    let of = |slots: Slots| {
+        let plans = spec.transforms(slots).unwrap_or_default();
+        let diagonals: usize = plans.iter().map(|(plan, _)| plan.counts().products).sum();
+        16 * u64::from(slots.get()) * diagonals as u64
+    };
+    program.refreshes.values().map(|refresh| of(refresh.slots)).sum()
 }
 
 /// Size of one polynomial over the limbs of `level` and the special primes.
@@ -180,5 +204,5 @@ fn fixed_bytes(program: &Program, params: &Params) -> u64 {
     // Roots and their Shoup companions, forward and inverse, for every prime.
     let primes = (params.q().len() + params.p().len()) as u64;
     let tables = primes * 8 * params.n() as u64 * 4;
-    weights + tables + PROCESS
+    weights + tables + diagonal_bytes(program, params) + PROCESS
 }

@@ -4,21 +4,23 @@
 
 mod constants;
 mod interpreter;
+mod keys;
 mod memory;
 mod profile;
+mod refresh;
 mod schedule;
 
 pub use interpreter::Execution;
+pub use keys::ServerKeys;
 pub use memory::{MemoryBudget, MemoryEstimate, key_bytes};
 pub use profile::{InstKind, Profile, Spent};
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use peregrine_ckks::ciphertext::Ciphertext;
 use peregrine_ckks::context::Context;
 use peregrine_ckks::encoder::Encoder;
 use peregrine_ckks::evaluator::Evaluator;
-use peregrine_ckks::keys::EvalKeys;
 use peregrine_ir::program::{Inst, Program};
 
 use crate::bytes::ByteSize;
@@ -27,7 +29,8 @@ use crate::interface::{Interface, Port};
 use crate::loader::Loaded;
 use crate::progress::Progress;
 use constants::Constants;
-use interpreter::Machine;
+use interpreter::{Machine, rescaled_only};
+use refresh::Refreshers;
 use schedule::Schedule;
 
 /// A program ready to be run on ciphertexts.
@@ -38,6 +41,7 @@ pub struct Server {
     constants: Constants,
     estimate: MemoryEstimate,
     costs: Vec<u64>,
+    refreshers: OnceLock<Refreshers>,
 }
 
 impl Server {
@@ -51,7 +55,15 @@ impl Server {
         let constants = Constants::plan(&program, &schedule, params)?;
         let estimate = MemoryEstimate::of(&program, &schedule, &constants, params);
         let costs = costs(&program, &schedule, &constants);
-        Ok(Self { program, interface: loaded.interface.clone(), schedule, constants, estimate, costs })
+        Ok(Self {
+            program,
+            interface: loaded.interface.clone(),
+            schedule,
+            constants,
+            estimate,
+            costs,
+            refreshers: OnceLock::new(),
+        })
     }
 
     /// Memory that a run takes.
@@ -70,7 +82,17 @@ impl Server {
         budget: ByteSize,
         progress: &dyn Progress,
     ) -> Result<(), RuntimeError> {
+        self.refreshers(context)?;
         self.constants.encode(&self.program, context, budget, progress)
+    }
+
+    /// The bootstrapping tables, made at first use.
+    fn refreshers(&self, context: &Context) -> Result<&Refreshers, RuntimeError> {
+        if let Some(refreshers) = self.refreshers.get() {
+            return Ok(refreshers);
+        }
+        let made = Refreshers::new(&self.program, &self.interface, context)?;
+        Ok(self.refreshers.get_or_init(|| made))
     }
 
     /// Runs the program on the ciphertexts of each input.
@@ -81,7 +103,7 @@ impl Server {
         &self,
         context: &Context,
         inputs: &[Vec<Ciphertext>],
-        keys: &EvalKeys,
+        keys: &ServerKeys,
         progress: &dyn Progress,
     ) -> Result<Execution, RuntimeError> {
         self.check_keys(keys)?;
@@ -94,8 +116,10 @@ impl Server {
             evaluator: &Evaluator::new(context),
             encoder: &Encoder::new(context),
             keys,
+            refreshers: self.refreshers(context)?,
             inputs,
             registers: vec![None; self.schedule.registers()],
+            rescaled_only: rescaled_only(&self.program, self.schedule.registers()),
             outputs: outputs.iter().map(|port| vec![None; port.layout.ciphertexts as usize]).collect(),
         };
         machine.run(&self.costs, progress)
@@ -105,8 +129,12 @@ impl Server {
     ///
     /// # Errors
     /// [`RuntimeError::KeySet`] names the first key that is missing.
-    pub fn check_keys(&self, keys: &EvalKeys) -> Result<(), RuntimeError> {
+    pub fn check_keys(&self, keys: &ServerKeys) -> Result<(), RuntimeError> {
         let manifest = &self.interface.manifest;
+        if self.interface.bootstrap.is_some() && keys.bootstrapping().is_none() {
+            return Err(RuntimeError::EphemeralKeys);
+        }
+        let keys = keys.evaluation();
         let refuse = |source| RuntimeError::KeySet { missing: source };
         if let Some(level) = manifest.relin {
             keys.relin(level).map_err(refuse)?;
@@ -162,6 +190,9 @@ fn costs(program: &Program, schedule: &Schedule, constants: &Constants) -> Vec<u
             Inst::Mul { .. } | Inst::Square { .. } | Inst::Rotate { .. } | Inst::Conjugate { .. } => {
                 KEY_SWITCH
             }
+            // About a hundred key switches near the top of the chain, while the operand is at its bottom.
+            Inst::Bootstrap { .. } => 300 * KEY_SWITCH,
+            Inst::BootstrapPair { .. } => 450 * KEY_SWITCH,
             _ => 1,
         };
         steps * (level + 1)

@@ -64,7 +64,7 @@ impl InstKind {
             Inst::ModDrop { .. } => Self::ModDrop,
             Inst::Rotate { .. } => Self::Rotate,
             Inst::Conjugate { .. } => Self::Conjugate,
-            Inst::Bootstrap { .. } => Self::Bootstrap,
+            Inst::Bootstrap { .. } | Inst::BootstrapPair { .. } => Self::Bootstrap,
             Inst::Input { .. } | Inst::Output { .. } | Inst::Free { .. } => Self::Bookkeeping,
         }
     }

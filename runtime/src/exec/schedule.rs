@@ -2,7 +2,7 @@
 
 use peregrine_ckks::units::{Level, Scale};
 use peregrine_ir::EntityId;
-use peregrine_ir::program::{Inst, Program, Reg};
+use peregrine_ir::program::{Inst, Program, RefreshId, Reg};
 
 use crate::error::RuntimeError;
 
@@ -81,7 +81,14 @@ impl Schedule {
             }
             Inst::Rescale { src, .. } => rescaled(self.read(*src)?)?,
             Inst::ModDrop { src, to, .. } => CipherType { level: *to, scale: self.read(*src)?.scale.clone() },
-            Inst::Bootstrap { .. } => return Err("bootstrapping is not supported by this runtime".to_owned()),
+            Inst::Bootstrap { src, refresh, .. } => {
+                self.read(*src)?;
+                refreshed(program, *refresh)?
+            }
+            Inst::BootstrapPair { srcs, refresh, .. } => {
+                srcs.iter().try_for_each(|src| self.read(*src).map(|_| ()))?;
+                refreshed(program, *refresh)?
+            }
             Inst::Output { src, .. } => return self.read(*src).map(|_| ()),
             Inst::Free { reg } => return self.read(*reg).map(|_| ()),
         };
@@ -90,6 +97,11 @@ impl Schedule {
         }
         Ok(())
     }
+}
+
+fn refreshed(program: &Program, id: RefreshId) -> Result<CipherType, String> {
+    let (level, scale) = program.refreshed(id).ok_or_else(|| format!("refresh {id} is not described"))?;
+    Ok(CipherType { level, scale })
 }
 
 fn rescaled(src: &CipherType) -> Result<CipherType, String> {

@@ -32,7 +32,9 @@ pub enum DataError {
         why: String,
     },
     /// A CIFAR file of a wrong size.
-    #[error("{path} is no CIFAR binary file: its {bytes} bytes are no whole number of records of 3073 or 3074 bytes")]
+    #[error(
+        "{path} is no CIFAR binary file: its {bytes} bytes are no whole number of records of 3073 or 3074 bytes"
+    )]
     Cifar {
         /// The file.
         path: PathBuf,
@@ -46,7 +48,9 @@ pub enum DataError {
         path: PathBuf,
     },
     /// The model's input is no picture.
-    #[error("{path} holds pictures, but the model's input is none of one or three channels: give a .npz of model inputs")]
+    #[error(
+        "{path} holds pictures, but the model's input is none of one or three channels: give a .npz of model inputs"
+    )]
     NoPictures {
         /// File or folder.
         path: PathBuf,

@@ -53,8 +53,7 @@ fn bytes(path: &Path) -> Result<Vec<u8>, DataError> {
 /// Files of a folder, sorted.
 fn entries(path: &Path) -> Result<Vec<PathBuf>, DataError> {
     let read = fs::read_dir(path).map_err(unreadable(path))?;
-    let mut paths =
-        read.map(|e| Ok(e?.path())).collect::<Result<Vec<_>, _>>().map_err(unreadable(path))?;
+    let mut paths = read.map(|e| Ok(e?.path())).collect::<Result<Vec<_>, _>>().map_err(unreadable(path))?;
     paths.sort();
     Ok(paths)
 }

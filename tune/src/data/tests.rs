@@ -72,7 +72,10 @@ fn arrays() {
     npz.finish().unwrap();
     let data = load(&path).unwrap();
     assert_eq!(data.labels(), Some(&[4, 7][..]));
-    assert_eq!(data.sample(1).unwrap(), Sample::Pixels(vec![100, 110, 120, 101, 111, 121, 102, 112, 122, 103, 113, 123]));
+    assert_eq!(
+        data.sample(1).unwrap(),
+        Sample::Pixels(vec![100, 110, 120, 101, 111, 121, 102, 112, 122, 103, 113, 123])
+    );
     let path = folder.path().join("a.npy");
     let inputs = Array4::from_shape_fn((2, 3, 2, 2), |(n, ..)| n as f32);
     inputs.write_npy(fs::File::create(&path).unwrap()).unwrap();

@@ -180,6 +180,10 @@ impl Exporter<'_> {
             Activation::HardSigmoid { alpha, beta } => ir::Activation::HardSigmoid { alpha, beta },
             Activation::HardSwish => ir::Activation::HardSwish,
             Activation::Gelu => ir::Activation::Gelu,
+            Activation::GeluTanh => ir::Activation::GeluTanh,
+            Activation::Softplus => ir::Activation::Softplus,
+            Activation::Mish => ir::Activation::Mish,
+            Activation::Elu { alpha } => ir::Activation::Elu { alpha },
             Activation::Tanh => ir::Activation::Tanh,
         })
     }

@@ -28,7 +28,8 @@ impl Net {
             let Keep::Only(kept) = keep else { continue };
             for &arg in &self.nodes[id].args {
                 let done = last_use[arg] == Some(id) && !kept.contains(&arg);
-                if done && !self.outputs.iter().any(|(_, o)| *o == arg)
+                if done
+                    && !self.outputs.iter().any(|(_, o)| *o == arg)
                     && let Some(value) = tape.values[arg].take()
                 {
                     pool.give(value);

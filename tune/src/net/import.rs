@@ -39,7 +39,9 @@ pub enum ImportError {
         shape: Vec<usize>,
     },
     /// An operation without a gradient here.
-    #[error("layer {layer:?}: {op} cannot be trained yet; replace it in the model, or cut the model before it")]
+    #[error(
+        "layer {layer:?}: {op} cannot be trained yet; replace it in the model, or cut the model before it"
+    )]
     Unsupported {
         /// Layer.
         layer: String,
@@ -215,9 +217,8 @@ impl Importer<'_> {
         let (mul, add) = (self.numbers(mul), self.numbers(add));
         let operand = self.graph.nodes[id].args[0];
         let after_conv = matches!(self.graph.nodes[operand].op, TensorOp::Conv(_));
-        let before_activation = self.users[id.index()]
-            .iter()
-            .any(|&u| matches!(self.graph.nodes[u].op, TensorOp::Activation(_)));
+        let before_activation =
+            self.users[id.index()].iter().any(|&u| matches!(self.graph.nodes[u].op, TensorOp::Activation(_)));
         if (after_conv || before_activation) && !self.graph.is_output(id) {
             return self.norm(id, mul, add, args[0]);
         }
@@ -262,6 +263,10 @@ impl Importer<'_> {
             }
             ir::Activation::HardSwish => Activation::HardSwish,
             ir::Activation::Gelu => Activation::Gelu,
+            ir::Activation::GeluTanh => Activation::GeluTanh,
+            ir::Activation::Softplus => Activation::Softplus,
+            ir::Activation::Mish => Activation::Mish,
+            ir::Activation::Elu { alpha } => Activation::Elu { alpha: *alpha },
             ir::Activation::Tanh => Activation::Tanh,
         };
         self.push(id, Op::Activation { function, slopes }, args)

@@ -14,8 +14,8 @@ use crate::ops::batch_norm::Running;
 use crate::ops::conv::Convolution;
 use crate::ops::pool::Window;
 use crate::ops::separable::Placement;
-use crate::tensor::{Shape, Tensor};
 use crate::ops::{batch_norm, poly_act};
+use crate::tensor::{Shape, Tensor};
 
 pub use export::ExportError;
 pub use forward::Keep;

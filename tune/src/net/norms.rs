@@ -19,8 +19,10 @@ impl Net {
             (0..self.nodes.len()).filter(|&id| matches!(self.nodes[id].op, Op::BatchNorm { .. })).collect();
         let operands: Vec<usize> = norms.iter().map(|&id| self.nodes[id].args[0]).collect();
         // Sum of means and of mean squares.
-        let mut sums: Vec<[Vec<f64>; 2]> =
-            norms.iter().map(|&id| [vec![0.0; self.nodes[id].shape.c], vec![0.0; self.nodes[id].shape.c]]).collect();
+        let mut sums: Vec<[Vec<f64>; 2]> = norms
+            .iter()
+            .map(|&id| [vec![0.0; self.nodes[id].shape.c], vec![0.0; self.nodes[id].shape.c]])
+            .collect();
         let mut count = 0.0;
         for batch in batches {
             let tape = self.forward(batch?, Mode::EVALUATE, Keep::Only(&operands), pool);

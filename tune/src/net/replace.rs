@@ -70,9 +70,8 @@ impl Net {
         plan: &DegreePlan,
         coefficients: Coefficients,
     ) -> Result<Replaced, ReplaceError> {
-        let found: Vec<NodeId> = (0..self.nodes.len())
-            .filter(|&id| matches!(self.nodes[id].op, Op::Activation { .. }))
-            .collect();
+        let found: Vec<NodeId> =
+            (0..self.nodes.len()).filter(|&id| matches!(self.nodes[id].op, Op::Activation { .. })).collect();
         let degrees = match plan {
             DegreePlan::Uniform(degree) => vec![*degree; found.len()],
             DegreePlan::ByLayer(degrees) => degrees.clone(),

@@ -237,7 +237,8 @@ fn gradients_of_a_network_of_polynomials() {
 #[test]
 fn selections_are_not_trained() {
     let (mut m, x) = Model::new(&[2, 4, 4]);
-    let weights = m.graph.tables.consts.push(ConstTensor::f32([3, 2, 1, 1], vec![0.0, 1.0, 0.0, 0.0, 1.0, 0.0]));
+    let weights =
+        m.graph.tables.consts.push(ConstTensor::f32([3, 2, 1, 1], vec![0.0, 1.0, 0.0, 0.0, 1.0, 0.0]));
     let (stride, dilation) = ([1, 1], [1, 1]);
     let conv = ir::Conv { weights, bias: None, stride, pads: [0; 4], dilation, groups: 1 };
     let x = m.add("concat", TensorOp::Conv(conv), &[x]);

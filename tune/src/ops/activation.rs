@@ -39,6 +39,17 @@ pub enum Activation {
     HardSwish,
     /// x Phi(x)
     Gelu,
+    /// x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2
+    GeluTanh,
+    /// ln(1 + e^x)
+    Softplus,
+    /// x tanh(Softplus(x))
+    Mish,
+    /// x or alpha (e^x - 1)
+    Elu {
+        /// Factor for x < 0.
+        alpha: f32,
+    },
     /// tanh(x)
     Tanh,
 }
@@ -56,6 +67,10 @@ impl Activation {
             Self::HardSigmoid { alpha, beta } => (f64::from(alpha) * x + f64::from(beta)).clamp(0.0, 1.0),
             Self::HardSwish => x * (x / 6.0 + 0.5).clamp(0.0, 1.0),
             Self::Gelu => x * phi(x),
+            Self::GeluTanh => 0.5 * x * (1.0 + gelu_argument(x).tanh()),
+            Self::Softplus => softplus(x),
+            Self::Mish => x * softplus(x).tanh(),
+            Self::Elu { alpha } => x.max(0.0) + f64::from(alpha) * x.min(0.0).exp_m1(),
             Self::Tanh => x.tanh(),
         }
     }
@@ -65,8 +80,20 @@ impl Activation {
         let step = |inside: bool, value: f64| if inside { value } else { 0.0 };
         match self {
             Self::Relu => step(x > 0.0, 1.0),
-            Self::LeakyRelu { alpha } => if x > 0.0 { 1.0 } else { f64::from(alpha) },
-            Self::PRelu => if x > 0.0 { 1.0 } else { slope },
+            Self::LeakyRelu { alpha } => {
+                if x > 0.0 {
+                    1.0
+                } else {
+                    f64::from(alpha)
+                }
+            }
+            Self::PRelu => {
+                if x > 0.0 {
+                    1.0
+                } else {
+                    slope
+                }
+            }
             Self::Clip { low, high } => step(x > f64::from(low) && x < f64::from(high), 1.0),
             Self::Sigmoid => sigmoid(x) * (1.0 - sigmoid(x)),
             Self::Silu => sigmoid(x) * (1.0 + x * (1.0 - sigmoid(x))),
@@ -78,6 +105,23 @@ impl Activation {
             Self::HardSwish if x >= 3.0 => 1.0,
             Self::HardSwish => x / 3.0 + 0.5,
             Self::Gelu => phi(x) + x * (-0.5 * x * x).exp() / (2.0 * PI).sqrt(),
+            Self::GeluTanh => {
+                let t = gelu_argument(x).tanh();
+                let inner = (2.0 / PI).sqrt() * (1.0 + 3.0 * 0.044715 * x * x);
+                0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * inner
+            }
+            Self::Softplus => sigmoid(x),
+            Self::Mish => {
+                let t = softplus(x).tanh();
+                t + x * (1.0 - t * t) * sigmoid(x)
+            }
+            Self::Elu { alpha } => {
+                if x > 0.0 {
+                    1.0
+                } else {
+                    f64::from(alpha) * x.exp()
+                }
+            }
             Self::Tanh => 1.0 - x.tanh().powi(2),
         }
     }
@@ -178,6 +222,14 @@ impl Stretch for Slopes {
     }
 }
 
+fn softplus(x: f64) -> f64 {
+    x.max(0.0) + (-x.abs()).exp().ln_1p()
+}
+
+fn gelu_argument(x: f64) -> f64 {
+    (2.0 / PI).sqrt() * (x + 0.044715 * x * x * x)
+}
+
 fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
 }
@@ -259,6 +311,10 @@ mod tests {
             Activation::HardSigmoid { alpha: 0.2, beta: 0.5 },
             Activation::HardSwish,
             Activation::Gelu,
+            Activation::GeluTanh,
+            Activation::Softplus,
+            Activation::Mish,
+            Activation::Elu { alpha: 0.7 },
             Activation::Tanh,
         ];
         for f in all {

@@ -88,8 +88,7 @@ pub fn forward(x: &Tensor, gamma: &[f32], beta: &[f32], running: &mut Running, y
     let (mean, variance) = statistics(x);
     let count = x.shape.pixels() as f64;
     let unbiased = count / (count - 1.0).max(1.0);
-    let inverse: Vec<f64> =
-        variance.iter().map(|v| 1.0 / (v + f64::from(running.epsilon)).sqrt()).collect();
+    let inverse: Vec<f64> = variance.iter().map(|v| 1.0 / (v + f64::from(running.epsilon)).sqrt()).collect();
     let moved = |old: f32, new: f64| old + running.momentum * (new as f32 - old);
     running.mean = running.mean.iter().zip(&mean).map(|(o, n)| moved(*o, *n)).collect();
     running.variance = running.variance.iter().zip(&variance).map(|(o, n)| moved(*o, n * unbiased)).collect();

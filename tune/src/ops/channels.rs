@@ -88,9 +88,10 @@ pub(super) fn update_sums<const N: usize>(
     f: &impl SumStretch<N>,
 ) -> [Vec<f64>; N] {
     let (c, len) = (x.shape.c, pattern_len(x.shape.c));
-    let images = y.images_mut().zip(x.images()).map(|(y, x)| {
-        of_image(c, |sums| Arch::new().dispatch(SumWalk { f, len, x, y, sums }))
-    });
+    let images = y
+        .images_mut()
+        .zip(x.images())
+        .map(|(y, x)| of_image(c, |sums| Arch::new().dispatch(SumWalk { f, len, x, y, sums })));
     total(c, &images.collect::<Vec<_>>())
 }
 
@@ -115,9 +116,10 @@ impl<const N: usize, F: Reduce<N>> WithSimd for ReduceWalk<'_, '_, F, N> {
 /// Sums functions of two tensors of one shape over all pixels.
 pub(super) fn sums<const N: usize>(x: &Tensor, y: &Tensor, f: &impl Reduce<N>) -> [Vec<f64>; N] {
     let (c, len) = (x.shape.c, pattern_len(x.shape.c));
-    let images = x.images().zip(y.images()).map(|(x, y)| {
-        of_image(c, |sums| Arch::new().dispatch(ReduceWalk { f, len, x, y, sums }))
-    });
+    let images = x
+        .images()
+        .zip(y.images())
+        .map(|(x, y)| of_image(c, |sums| Arch::new().dispatch(ReduceWalk { f, len, x, y, sums })));
     total(c, &images.collect::<Vec<_>>())
 }
 

@@ -95,7 +95,8 @@ pub fn peaks(x: &Tensor) -> Vec<Peak> {
 
 /// Coefficients per channel and power of `s P(x / s)`: `p_k / s^(k - 1)`.
 pub fn fold(powers: &[f32], scales: &[f64]) -> Vec<Vec<f64>> {
-    let row = |s: &f64| powers.iter().enumerate().map(|(k, p)| f64::from(*p) * s.powi(1 - k as i32)).collect();
+    let row =
+        |s: &f64| powers.iter().enumerate().map(|(k, p)| f64::from(*p) * s.powi(1 - k as i32)).collect();
     scales.iter().map(row).collect()
 }
 

@@ -96,7 +96,8 @@ impl Window {
                 }
                 for channel in 0..c {
                     let value = |pixel: &usize| x[pixel * c + channel];
-                    let largest = from.iter().copied().reduce(|a, b| if value(&b) > value(&a) { b } else { a });
+                    let largest =
+                        from.iter().copied().reduce(|a, b| if value(&b) > value(&a) { b } else { a });
                     if let Some(pixel) = largest {
                         dx[pixel * c + channel] += dy[channel];
                     }

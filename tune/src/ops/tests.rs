@@ -36,12 +36,8 @@ fn check(name: &str, forward: impl Fn(&Tensor) -> Tensor, gradient: impl Fn(&Ten
 #[test]
 fn batch_norms_in_training() {
     let (gamma, beta) = ([0.5, -1.5, 2.0], [0.1, 0.2, 0.3]);
-    let running = || batch_norm::Running {
-        mean: vec![0.0; 3],
-        variance: vec![1.0; 3],
-        epsilon: 1e-5,
-        momentum: 0.1,
-    };
+    let running =
+        || batch_norm::Running { mean: vec![0.0; 3], variance: vec![1.0; 3], epsilon: 1e-5, momentum: 0.1 };
     let forward = |x: &Tensor| {
         let mut y = Tensor::zeros(x.shape);
         batch_norm::forward(x, &gamma, &beta, &mut running(), &mut y);
@@ -53,7 +49,8 @@ fn batch_norms_in_training() {
         let (mut dg, mut db) = (vec![0.0; 3], vec![0.0; 3]);
         batch_norm::backward(x, &saved, &gamma, &mut grad, [&mut dg, &mut db]);
         // y = gamma xhat + beta is linear in both.
-        let scaled: Vec<f64> = (0..3).map(|c| f64::from(gamma[c] * dg[c]) + f64::from(beta[c] * db[c])).collect();
+        let scaled: Vec<f64> =
+            (0..3).map(|c| f64::from(gamma[c] * dg[c]) + f64::from(beta[c] * db[c])).collect();
         assert!((scaled.iter().sum::<f64>() - dot(&y.data, &dy.data)).abs() < 1e-3);
         grad
     };
@@ -234,7 +231,11 @@ fn back(f: impl Fn(&Tensor, &mut Tensor)) -> impl Fn(&Tensor, &Tensor) -> Tensor
 fn placements() {
     let to = |h, w, c| Shape { h, w, c, ..SHAPE };
     let pads = [1, 0, 2, 1];
-    check("pad", into(to(6, 5, 3), |x, y| shape::pad(x, pads, y)), back(|d, x| shape::pad_backward(d, pads, x)));
+    check(
+        "pad",
+        into(to(6, 5, 3), |x, y| shape::pad(x, pads, y)),
+        back(|d, x| shape::pad_backward(d, pads, x)),
+    );
     check("mean", into(to(1, 1, 3), shape::global_mean), back(shape::global_mean_backward));
     check("reshape", into(to(1, 1, 36), shape::reshape), back(shape::reshape));
 }
@@ -256,7 +257,10 @@ fn separable_maps() {
             y
         };
         let x = random(SHAPE, 1);
-        assert_eq!(forward(&x).data[c - 1], x.data[SHAPE.c * usize::from(w == 2) + (if c == 2 { 0 } else { 2 })]);
+        assert_eq!(
+            forward(&x).data[c - 1],
+            x.data[SHAPE.c * usize::from(w == 2) + (if c == 2 { 0 } else { 2 })]
+        );
         check("separable", forward, |x, dy| {
             let mut dx = Tensor::zeros(x.shape);
             place.backward(dy, &mut dx);

@@ -53,7 +53,10 @@ impl Inputs<'_> {
     }
 
     /// Batches of up to `size` samples, in order, without augmentation.
-    pub fn batches(&self, size: usize) -> impl Iterator<Item = Result<(Vec<usize>, Tensor), TrainError>> + '_ {
+    pub fn batches(
+        &self,
+        size: usize,
+    ) -> impl Iterator<Item = Result<(Vec<usize>, Tensor), TrainError>> + '_ {
         let count = self.data.len();
         (0..count).step_by(size).map(move |start| {
             let indices: Vec<usize> = (start..(start + size).min(count)).collect();

@@ -20,10 +20,14 @@ pub enum TrainError {
     #[error("the model's input normalisation cannot be run: {0}")]
     Head(String),
     /// Labels are needed.
-    #[error("the data have no labels: give --labels FILE or folders per class, or --distil to learn from the original model")]
+    #[error(
+        "the data have no labels: give --labels FILE or folders per class, or --distil to learn from the original model"
+    )]
     NoLabels,
     /// The model has no classes.
-    #[error("the model has no single row of class scores: use --distil to learn its outputs from the original model")]
+    #[error(
+        "the model has no single row of class scores: use --distil to learn its outputs from the original model"
+    )]
     NoClasses,
     /// A label that the model does not have.
     #[error("the data have the label {label}, the model has {classes} classes")]

@@ -257,7 +257,9 @@ impl Net {
     /// Number of classes, when there is one output of one row.
     pub fn classes(&self) -> Option<usize> {
         match self.outputs.as_slice() {
-            [(_, id)] if self.nodes[*id].shape.h * self.nodes[*id].shape.w == 1 => Some(self.nodes[*id].shape.c),
+            [(_, id)] if self.nodes[*id].shape.h * self.nodes[*id].shape.w == 1 => {
+                Some(self.nodes[*id].shape.c)
+            }
             _ => None,
         }
     }

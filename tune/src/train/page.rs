@@ -73,9 +73,8 @@ fn summary(html: &mut String, e: &Evaluation) {
 }
 
 fn plot(html: &mut String, title: &str, curves: &[Curve]) {
-    let points = || {
-        curves.iter().flat_map(|c| &c.points).filter(|(x, y)| x.is_finite() && y.is_finite()).copied()
-    };
+    let points =
+        || curves.iter().flat_map(|c| &c.points).filter(|(x, y)| x.is_finite() && y.is_finite()).copied();
     let (Some(right), Some(top)) =
         (points().map(|p| p.0).reduce(f64::max), points().map(|p| p.1).reduce(f64::max))
     else {
@@ -112,7 +111,8 @@ fn plot(html: &mut String, title: &str, curves: &[Curve]) {
             "<polyline points=\"{points}\" fill=\"none\" stroke=\"{colour}\"><title>{name}</title></polyline>"
         );
     }
-    let _ = write!(html, "<text x=\"{}\" y=\"{}\">step {right:.0}</text></svg><p>", WIDTH - 90.0, HEIGHT - 6.0);
+    let _ =
+        write!(html, "<text x=\"{}\" y=\"{}\">step {right:.0}</text></svg><p>", WIDTH - 90.0, HEIGHT - 6.0);
     for (curve, colour) in curves.iter().zip(COLOURS.iter().cycle()).filter(|(c, _)| !c.points.is_empty()) {
         let _ = write!(html, "<span style=\"color:{colour}\">■ {}</span> ", escape(&curve.name));
     }
@@ -120,7 +120,9 @@ fn plot(html: &mut String, title: &str, curves: &[Curve]) {
 }
 
 fn table(html: &mut String, e: &Evaluation) {
-    html.push_str("<h2>Ranges on the test images</h2><table><tr><th>activation<th>largest operand / range</tr>");
+    html.push_str(
+        "<h2>Ranges on the test images</h2><table><tr><th>activation<th>largest operand / range</tr>",
+    );
     for (name, ratio) in &e.overshoot.layers {
         let _ = write!(html, "<tr><td>{}<td>{ratio:.3}</tr>", escape(name));
     }

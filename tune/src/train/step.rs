@@ -70,7 +70,9 @@ impl Trainer<'_> {
             let loss = loss::cross_entropy(tape.value(*id), &labels, &mut self.pool);
             all.add(*id, loss);
         }
-        if let (Objective::Distil(how) | Objective::Both(how), Some(taught)) = (self.options.objective, taught) {
+        if let (Objective::Distil(how) | Objective::Both(how), Some(taught)) =
+            (self.options.objective, taught)
+        {
             self.distil(how, tape, taught, &mut all);
         }
         all
@@ -103,8 +105,7 @@ impl Trainer<'_> {
     /// The layer that broke.
     fn diverged(&self, tape: &Tape) -> TrainError {
         let step = self.progress.step + 1;
-        let broken = (1..self.net.nodes.len())
-            .find(|&id| tape.value(id).data.iter().any(|x| !x.is_finite()));
+        let broken = (1..self.net.nodes.len()).find(|&id| tape.value(id).data.iter().any(|x| !x.is_finite()));
         if let Some(id) = broken {
             let layer = self.net.nodes[id].name.clone();
             return TrainError::Diverged { step, layer, what: "gave numbers that are not finite".into() };

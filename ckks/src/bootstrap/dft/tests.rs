@@ -73,7 +73,7 @@ fn groups_have_few_diagonals_and_rotations() {
     assert_eq!(forward.iter().map(count).collect::<Vec<_>>(), [(15, 6), (15, 6), (16, 6)]);
     let inverse = coeffs_to_slots(p, &[4, 3, 3], slots(1 << 12), 1.0);
     assert_eq!(inverse.iter().map(count).collect::<Vec<_>>(), [(16, 6), (15, 6), (15, 6)]);
-    let elements = |factors: &[Factor]| -> std::collections::BTreeSet<_> {
+    let elements = |factors: &[Factor]| -> BTreeSet<_> {
         factors.iter().flat_map(|factor| factor.plan.galois_elements(1 << 13)).collect()
     };
     assert_eq!(elements(&forward), elements(&inverse), "both directions share their keys");

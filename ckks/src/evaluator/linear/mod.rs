@@ -11,7 +11,7 @@ mod tests;
 
 use std::sync::Arc;
 
-pub use apply::apply;
+pub use apply::{apply, apply_rescaled};
 pub use plan::{DiagonalId, GiantStep, LinearCounts, LinearPlan, PlanError, Stage, Term};
 
 use crate::error::Error;

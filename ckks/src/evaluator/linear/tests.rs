@@ -253,6 +253,26 @@ fn stages_and_folds_follow_the_definition() {
 }
 
 #[test]
+fn a_rescaled_transform_is_one_level_lower() {
+    let world = world(Kernels::detect());
+    let mut source = Source(78);
+    let (plan, diagonals) = staged(&mut source);
+    let vectors = vec![source.values(SLOTS), source.values(SLOTS)];
+    let keys = world.keys(&plan, Level(2));
+    let source = Diagonals::new(&world, diagonals);
+    let run = |level: Level| {
+        let cts: Vec<_> = vectors.iter().map(|v| world.encrypt(v, level)).collect();
+        apply_rescaled(&world.evaluator, &[&cts[0], &cts[1]], &plan, &source, &keys)
+    };
+    let results = run(Level(2)).expect("valid");
+    for (result, expected) in results.iter().zip(in_the_clear(&plan, &vectors, &source.values)) {
+        assert_eq!((result.level(), result.scale()), (Level(1), &Scale::pow2(70).div(&Scale::prime(2))));
+        assert_close(&world.decrypt(result), &expected, "rescaled");
+    }
+    assert!(matches!(run(Level(0)), Err(Error::NoLevelLeft { .. })));
+}
+
+#[test]
 fn every_kernel_path_gives_the_same_bits() {
     let reference = world(Kernels::scalar());
     let (plan, diagonals) = staged(&mut Source(5));
@@ -263,9 +283,11 @@ fn every_kernel_path_gives_the_same_bits() {
     let keys = reference.keys(&plan, Level(4));
     let source = Diagonals::new(&reference, diagonals);
     let run = |world: &World| {
-        let transformed = apply(&world.evaluator, &[&cts[0], &cts[1]], &plan, &source, &keys).expect("valid");
+        let inputs = [&cts[0], &cts[1]];
+        let transformed = apply(&world.evaluator, &inputs, &plan, &source, &keys).expect("valid");
+        let rescaled = apply_rescaled(&world.evaluator, &inputs, &plan, &source, &keys).expect("valid");
         let rotated = world.evaluator.rotate(&transformed[0], rotation(5), &keys).expect("has the key");
-        (transformed, rotated)
+        (transformed, rescaled, rotated)
     };
     let expected = run(&reference);
     for kernels in Kernels::available() {

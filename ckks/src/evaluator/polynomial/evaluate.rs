@@ -31,7 +31,7 @@ impl Ladder {
         Ladder(levels)
     }
 
-    pub(super) fn level(&self, depth: u32) -> Level {
+    pub(crate) fn level(&self, depth: u32) -> Level {
         self.0[depth as usize]
     }
 
@@ -94,13 +94,15 @@ impl<'a> Evaluation<'a> {
         }
         leaf.extend(rest.iter().cloned().enumerate().skip(1));
         leaf.retain(|(_, coefficient)| !coefficient.is_zero());
-        let products = products.map(|product| self.ev.relinearize(&product, self.keys)).transpose()?;
-        let mut sum = self.leaf(&leaf, before, &unscaled)?;
-        if let Some(products) = products {
-            self.ev.add_assign(&mut sum, &products)?;
-        }
+        let sum = self.leaf(&leaf, before, &unscaled)?;
         let sum = self.add_constant(sum, &rest[0])?;
-        self.lower(sum, depth)
+        match products {
+            None => self.lower(sum, depth),
+            Some(mut products) => {
+                self.ev.add_to_product(&mut products, &sum)?;
+                self.lower_product(&products, depth)
+            }
+        }
     }
 
     /// `quotient * T_split`, at the depth `before` and the scale `unscaled`.
@@ -125,6 +127,11 @@ impl<'a> Evaluation<'a> {
         Ok(ct)
     }
 
+    /// Relinearises and rescales to the level of a depth, which is lower.
+    fn lower_product(&self, product: &Product, depth: u32) -> Result<Ciphertext, Error> {
+        self.lower(self.ev.relinearize_rescale(product, self.keys)?, depth)
+    }
+
     /// Makes `T_k` or `x^k`, at its own depth.
     fn make_power(&mut self, k: usize) -> Result<(), Error> {
         if self.powers.contains_key(&k) {
@@ -140,23 +147,23 @@ impl<'a> Evaluation<'a> {
         let ev = self.ev;
         let [a, b] = [high, low].map(|part| ev.drop_to(&self.powers[&part], level));
         let mut product = match high == low {
-            true => ev.square_relin(&a?, self.keys)?,
-            false => ev.mul_relin(&a?, &b?, self.keys)?,
+            true => ev.square(&a?)?,
+            false => ev.mul(&a?, &b?)?,
         };
         if self.basis == PolynomialBasis::Chebyshev {
             // T_(a+b) = 2 T_a T_b - T_|a-b|, doubled before the rescale, whose error then counts once.
-            product = ev.add(&product, &product)?;
-            product = match high - low {
-                0 => ev.add_scalar(&product, -1.0)?,
+            ev.double_product(&mut product)?;
+            match high - low {
+                0 => ev.add_scalar_to_product(&mut product, -1.0)?,
                 difference => {
                     self.make_power(difference)?;
                     let other = ev.drop_to(&self.powers[&difference], level)?;
                     let factor = product.scale().div(other.scale());
-                    ev.sub(&product, &ev.mul_scalar(&other, 1.0, &factor)?)?
+                    ev.sub_from_product(&mut product, &ev.mul_scalar(&other, 1.0, &factor)?)?;
                 }
-            };
+            }
         }
-        let power = self.lower(product, depth)?;
+        let power = self.lower_product(&product, depth)?;
         self.powers.insert(k, power);
         Ok(())
     }

@@ -1,16 +1,26 @@
 //! Non-linearities.
 
-use peregrine_ir::ValueId;
 use peregrine_ir::tensor::{Activation, TensorOp};
+use tract_onnx::pb::NodeProto;
 
-use super::affine::{channels, per_channel};
+use super::affine::{Operand, channels, with_constant};
 use crate::onnx::error::Refusal;
 use crate::onnx::node::NodeView;
 use crate::onnx::translate::{Translator, Value};
 
 fn unary(t: &mut Translator, node: NodeView<'_>, activation: Activation) -> Result<Value, Refusal> {
-    let x = t.data(node, 0)?;
-    t.emit_value(node, TensorOp::Activation(activation), &[x])
+    let x = Operand::read(t, node, 0)?;
+    activated(t, node, &x, activation)
+}
+
+fn activated(
+    t: &mut Translator,
+    node: NodeView<'_>,
+    x: &Operand,
+    activation: Activation,
+) -> Result<Value, Refusal> {
+    let y = t.emit(node, TensorOp::Activation(activation), &[x.x])?;
+    x.result(t, y)
 }
 
 /// Relu.
@@ -26,16 +36,15 @@ pub(super) fn leaky_relu(t: &mut Translator, node: NodeView<'_>) -> Result<Value
 
 /// PRelu with slopes per channel.
 pub(super) fn prelu(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refusal> {
-    let x = t.data(node, 0)?;
     let slopes = t.constant(node, 1)?;
-    let slopes = per_channel(&slopes, t.shape(x))?;
+    let (x, slopes) = with_constant(t, node, 0, &slopes)?;
     let slope = t.floats(&[slopes.len()], slopes.into_iter().map(|s| s as f32).collect());
-    t.emit_value(node, TensorOp::Activation(Activation::PRelu { slope }), &[x])
+    activated(t, node, &x, Activation::PRelu { slope })
 }
 
 /// Clip; bounds are attributes before opset 11, inputs since.
 pub(super) fn clip(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refusal> {
-    let x = t.data(node, 0)?;
+    let x = Operand::read(t, node, 0)?;
     let bound = |i: usize, attribute: &str, default: f32| -> Result<f32, Refusal> {
         if node.opset < 11 {
             return Ok(node.float(attribute)?.unwrap_or(default));
@@ -48,35 +57,33 @@ pub(super) fn clip(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refu
         }
     };
     let (low, high) = (bound(1, "min", f32::MIN)?, bound(2, "max", f32::MAX)?);
-    clipped(t, node, x, low, high)
+    clipped(t, node, &x, low, high)
 }
 
 fn clipped(
     t: &mut Translator,
     node: NodeView<'_>,
-    x: ValueId,
+    x: &Operand,
     low: f32,
     high: f32,
 ) -> Result<Value, Refusal> {
-    if low == 0.0 && high == f32::MAX {
-        return t.emit_value(node, TensorOp::Activation(Activation::Relu), &[x]);
-    }
-    t.emit_value(node, TensorOp::Activation(Activation::Clip { low, high }), &[x])
+    let relu = low == 0.0 && high >= f32::MAX;
+    activated(t, node, x, if relu { Activation::Relu } else { Activation::Clip { low, high } })
 }
 
 /// Min of a tensor and a number.
 pub(super) fn min(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refusal> {
     let (x, bound) = bounded(t, node)?;
-    clipped(t, node, x, f32::MIN, bound)
+    clipped(t, node, &x, f32::MIN, bound)
 }
 
 /// Max of a tensor and a number.
 pub(super) fn max(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refusal> {
     let (x, bound) = bounded(t, node)?;
-    clipped(t, node, x, bound, f32::MAX)
+    clipped(t, node, &x, bound, f32::MAX)
 }
 
-fn bounded(t: &Translator, node: NodeView<'_>) -> Result<(ValueId, f32), Refusal> {
+fn bounded(t: &mut Translator, node: NodeView<'_>) -> Result<(Operand, f32), Refusal> {
     let refuse = || {
         Refusal::new(
             "it compares encrypted tensors",
@@ -86,12 +93,13 @@ fn bounded(t: &Translator, node: NodeView<'_>) -> Result<(ValueId, f32), Refusal
     if node.proto.input.len() != 2 {
         return Err(refuse());
     }
-    match (t.value(node, 0)?, t.value(node, 1)?) {
-        (&Value::Data(x), Value::Constant(c)) | (Value::Constant(c), &Value::Data(x)) => {
-            Ok((x, c.scalar().ok_or_else(refuse)? as f32))
-        }
-        _ => Err(refuse()),
-    }
+    let (i, bound) = match (t.value(node, 0)?, t.value(node, 1)?) {
+        (Value::Data(_) | Value::View(_), Value::Constant(c)) => (0, c.scalar()),
+        (Value::Constant(c), Value::Data(_) | Value::View(_)) => (1, c.scalar()),
+        _ => return Err(refuse()),
+    };
+    let bound = bound.ok_or_else(refuse)? as f32;
+    Ok((Operand::read(t, node, i)?, bound))
 }
 
 /// Sigmoid.
@@ -115,15 +123,40 @@ pub(super) fn hard_swish(t: &mut Translator, node: NodeView<'_>) -> Result<Value
     unary(t, node, Activation::HardSwish)
 }
 
-/// Gelu, exact form.
+/// Gelu.
 pub(super) fn gelu(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refusal> {
     match node.text_or("approximate", "none")? {
         "none" => unary(t, node, Activation::Gelu),
-        other => Err(Refusal::new(
-            format!("approximation {other:?} is not supported"),
-            "export with approximate=\"none\"",
-        )),
+        "tanh" => unary(t, node, Activation::GeluTanh),
+        other => Err(Refusal::new(format!("approximation {other:?} is not known"), "export the model again")),
     }
+}
+
+/// Softplus.
+pub(super) fn softplus(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refusal> {
+    unary(t, node, Activation::Softplus)
+}
+
+/// Mish.
+pub(super) fn mish(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refusal> {
+    unary(t, node, Activation::Mish)
+}
+
+/// Elu.
+pub(super) fn elu(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refusal> {
+    let alpha = node.float("alpha")?.unwrap_or(1.0);
+    unary(t, node, Activation::Elu { alpha })
+}
+
+/// An activation written as several nodes, the last of which is `node`.
+pub(crate) fn recognised(
+    t: &mut Translator,
+    node: NodeView<'_>,
+    operand: &str,
+    activation: &Activation,
+) -> Result<Value, Refusal> {
+    let proto = NodeProto { input: vec![operand.to_owned()], ..node.proto.clone() };
+    unary(t, NodeView { proto: &proto, opset: node.opset }, activation.clone())
 }
 
 /// Largest power translated.
@@ -131,8 +164,8 @@ const MAX_POWER: usize = 8;
 
 /// Pow with a constant whole exponent from 1 to 8.
 pub(super) fn pow(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refusal> {
-    let x = t.data(node, 0)?;
-    channels(t.shape(x))?;
+    let x = Operand::read(t, node, 0)?;
+    channels(t.shape(x.x))?;
     let exponent = t.constant(node, 1)?.scalar();
     let whole =
         exponent.filter(|e| e.fract() == 0.0 && (1.0..=MAX_POWER as f64).contains(e)).map(|e| e as usize);
@@ -143,10 +176,11 @@ pub(super) fn pow(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refus
         ));
     };
     if degree == 1 {
-        return Ok(Value::Data(x));
+        return Ok(t.value(node, 0)?.clone());
     }
     let mut coefficients = vec![0.0; degree + 1];
     coefficients[degree] = 1.0;
     let coefficients = t.doubles(&[1, degree + 1], coefficients);
-    t.emit_value(node, TensorOp::Poly { coefficients }, &[x])
+    let y = t.emit(node, TensorOp::Poly { coefficients }, &[x.x])?;
+    x.result(t, y)
 }

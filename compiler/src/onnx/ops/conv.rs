@@ -51,7 +51,7 @@ impl Window {
     }
 }
 
-fn explicit_pads(node: NodeView<'_>) -> Result<[u32; 4], Refusal> {
+pub(super) fn explicit_pads(node: NodeView<'_>) -> Result<[u32; 4], Refusal> {
     let bad = || {
         Refusal::new(
             "attribute \"pads\" is not four numbers of at least 0",

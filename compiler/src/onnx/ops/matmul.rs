@@ -1,20 +1,19 @@
 //! Fully connected layers: Gemm and MatMul with a constant.
 
-use peregrine_ir::ConstId;
-use peregrine_ir::tensor::TensorOp;
+use peregrine_ir::ValueId;
+use peregrine_ir::tensor::{Conv, TensorOp};
 
 use crate::onnx::error::Refusal;
 use crate::onnx::node::NodeView;
 use crate::onnx::tensor::Constant;
 use crate::onnx::translate::{Translator, Value};
+use crate::onnx::view::{NOWHERE, Part, View, elements};
 
 /// Gemm `alpha A' B' + beta C` with encrypted A of one row and constant B.
 pub(super) fn gemm(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refusal> {
-    let x = t.data(node, 0)?;
     if node.int_or("transA", 0)? != 0 {
         return Err(Refusal::new("transA transposes the encrypted operand", "export without transA"));
     }
-    let &[1, features] = t.shape(x) else { return Err(one_row()) };
     let alpha = node.float("alpha")?.unwrap_or(1.0);
     let beta = node.float("beta")?.unwrap_or(1.0);
     let b = t.constant(node, 1)?;
@@ -23,41 +22,128 @@ pub(super) fn gemm(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refu
     };
     let transposed = node.int_or("transB", 0)? != 0;
     let (inner, out) = if transposed { (columns, rows) } else { (rows, columns) };
-    check_inner(features, inner)?;
     let mut weights = if transposed { b.to_f32() } else { transpose(&b.to_f32(), rows, columns) };
     weights.iter_mut().for_each(|w| *w *= alpha);
-    let weights = t.floats(&[out, inner], weights);
+    let matrix = Matrix { weights, out, inner };
     match node.input(2).map(|_| t.value(node, 2)).transpose()?.cloned() {
-        None => t.emit_value(node, TensorOp::FullyConnected { weights, bias: None }, &[x]),
+        None => Ok(Value::Data(matrix.apply(t, node, None)?)),
         Some(Value::Constant(c)) => {
-            let bias = Some(bias(t, &c, out, beta)?);
-            t.emit_value(node, TensorOp::FullyConnected { weights, bias }, &[x])
+            let bias = bias(&c, out, beta)?;
+            Ok(Value::Data(matrix.apply(t, node, Some(bias))?))
         }
-        Some(Value::Data(c)) if beta == 1.0 && t.shape(c) == [1, out] => {
-            let product = t.emit(node, TensorOp::FullyConnected { weights, bias: None }, &[x])?;
-            t.emit_value(node, TensorOp::Add, &[product, c])
+        Some(Value::Data(_) | Value::View(_)) if beta == 1.0 && t.data_shape(node, 2)? == [1, out] => {
+            let product = matrix.apply(t, node, None)?;
+            let addend = t.data(node, 2)?;
+            t.emit_value(node, TensorOp::Add, &[product, addend])
         }
         Some(_) => Err(Refusal::new("its addend is encrypted and scaled or broadcast", "use MatMul and Add")),
     }
 }
 
-/// MatMul of an encrypted row with a constant matrix.
+/// MatMul of an encrypted row, or of a map with channels last, with a constant matrix.
 pub(super) fn matmul(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refusal> {
-    if let (Value::Data(_), Value::Data(_)) = (t.value(node, 0)?, t.value(node, 1)?) {
+    let encrypted = |v: &Value| matches!(v, Value::Data(_) | Value::View(_));
+    if encrypted(t.value(node, 0)?) && encrypted(t.value(node, 1)?) {
         return Err(Refusal::new(
             "both operands are encrypted",
             "attention-like products are not supported: remove the layer",
         ));
     }
-    let x = t.data(node, 0)?;
-    let &[1, features] = t.shape(x) else { return Err(one_row()) };
+    let shape = t.data_shape(node, 0)?;
     let b = t.constant(node, 1)?;
     let &[rows, columns] = b.shape() else {
         return Err(Refusal::new("its constant is no matrix", "flatten to [1, F] before it"));
     };
-    check_inner(features, rows)?;
-    let weights = t.floats(&[columns, rows], transpose(&b.to_f32(), rows, columns));
-    t.emit_value(node, TensorOp::FullyConnected { weights, bias: None }, &[x])
+    let matrix = Matrix { weights: transpose(&b.to_f32(), rows, columns), out: columns, inner: rows };
+    if shape.len() == 2 {
+        return Ok(Value::Data(matrix.apply(t, node, None)?));
+    }
+    matrix.per_pixel(t, node, &shape)
+}
+
+/// Weights `[out, inner]`.
+struct Matrix {
+    weights: Vec<f32>,
+    out: usize,
+    inner: usize,
+}
+
+impl Matrix {
+    /// The product with input 0, a row. What moves its elements moves into the weights.
+    fn apply(
+        &self,
+        t: &mut Translator,
+        node: NodeView<'_>,
+        bias: Option<Vec<f32>>,
+    ) -> Result<ValueId, Refusal> {
+        let view = t.view(node, 0)?;
+        let [1, features] = view.shape[..] else { return Err(one_row()) };
+        check_inner(features, self.inner)?;
+        let mut bias = bias.unwrap_or_else(|| vec![0.0; self.out]);
+        if let Some(constants) = &view.constants {
+            for (row, bias) in self.weights.chunks(self.inner).zip(&mut bias) {
+                *bias += row.iter().zip(constants.iter()).map(|(w, c)| w * c).sum::<f32>();
+            }
+        }
+        let mut bias = bias.iter().any(|&b| b != 0.0).then(|| t.floats(&[self.out], bias));
+        let mut total: Option<ValueId> = None;
+        for part in &view.parts {
+            let width = elements(t.shape(part.base));
+            let weights = self.moved(part, width);
+            let weights = t.floats(&[self.out, width], weights);
+            let mut x = part.base;
+            if t.shape(x) != [1, width] {
+                x = t.emit(node, TensorOp::Reshape { shape: vec![1, width] }, &[x])?;
+            }
+            let term = t.emit(node, TensorOp::FullyConnected { weights, bias: bias.take() }, &[x])?;
+            total = Some(match total {
+                None => term,
+                Some(so_far) => t.emit(node, TensorOp::Add, &[so_far, term])?,
+            });
+        }
+        total.ok_or_else(|| {
+            Refusal::new("its operand does not depend on the input", "fold it into a constant")
+        })
+    }
+
+    /// The weights on the elements of a tensor, in its own order.
+    fn moved(&self, part: &Part, width: usize) -> Vec<f32> {
+        if part.is_identity(width) {
+            return self.weights.clone();
+        }
+        let mut moved = vec![0.0; self.out * width];
+        for (row, moved) in self.weights.chunks(self.inner).zip(moved.chunks_mut(width)) {
+            for (&w, &at) in row.iter().zip(part.table.iter()).filter(|(_, at)| **at != NOWHERE) {
+                moved[at as usize] += w;
+            }
+        }
+        moved
+    }
+
+    /// The product along the last axis of a tensor of more than two: a 1x1 convolution.
+    fn per_pixel(&self, t: &mut Translator, node: NodeView<'_>, shape: &[usize]) -> Result<Value, Refusal> {
+        let (rank, Some(&inner)) = (shape.len(), shape.last()) else { return Err(one_row()) };
+        if shape[0] != 1 {
+            return Err(one_row());
+        }
+        check_inner(inner, self.inner)?;
+        let view = t.view(node, 0)?;
+        let pixels = elements(&shape[1..rank - 1]);
+        let map = view.parts.iter().map(|p| t.shape(p.base).to_vec()).find_map(|base| match base[..] {
+            [1, _, h, w] if h * w == pixels => Some([h, w]),
+            _ => None,
+        });
+        let [h, w] = map.unwrap_or([pixels, 1]);
+        let first: Vec<usize> = std::iter::once(0).chain([rank - 1]).chain(1..rank - 1).collect();
+        let map = view.permuted(&first).reshaped(vec![1, inner, h, w]);
+        let x = t.settle(node.name(), &map)?;
+        let weights = t.floats(&[self.out, inner, 1, 1], self.weights.clone());
+        let conv = Conv { weights, bias: None, stride: [1, 1], pads: [0; 4], dilation: [1, 1], groups: 1 };
+        let y = t.emit(node, TensorOp::Conv(conv), &[x])?;
+        let unfolded = [&[1, self.out], &shape[1..rank - 1]].concat();
+        let last: Vec<usize> = std::iter::once(0).chain(2..rank).chain([1]).collect();
+        t.moved(View::of(y, &[1, self.out, h, w]).reshaped(unfolded).permuted(&last))
+    }
 }
 
 fn one_row() -> Refusal {
@@ -74,7 +160,7 @@ fn check_inner(features: usize, inner: usize) -> Result<(), Refusal> {
     }
 }
 
-fn bias(t: &mut Translator, c: &Constant, out: usize, beta: f32) -> Result<ConstId, Refusal> {
+fn bias(c: &Constant, out: usize, beta: f32) -> Result<Vec<f32>, Refusal> {
     let mut values = c.to_f32();
     if values.len() == 1 {
         values = vec![values[0]; out];
@@ -86,7 +172,7 @@ fn bias(t: &mut Translator, c: &Constant, out: usize, beta: f32) -> Result<Const
         ));
     }
     values.iter_mut().for_each(|v| *v *= beta);
-    Ok(t.floats(&[out], values))
+    Ok(values)
 }
 
 fn transpose(data: &[f32], rows: usize, columns: usize) -> Vec<f32> {

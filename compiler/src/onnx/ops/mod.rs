@@ -8,12 +8,19 @@ mod conv;
 mod joint;
 mod matmul;
 mod pool;
+mod resize;
 mod select;
 mod shape;
+mod transpose;
+
+use peregrine_ir::AxisError;
 
 use super::error::Refusal;
 use super::node::NodeView;
 use super::translate::{Translator, Value};
+
+pub(crate) use activation::recognised;
+pub(crate) use select::split;
 
 /// Translates one node.
 pub(crate) type Translate = fn(&mut Translator, NodeView<'_>) -> Result<Value, Refusal>;
@@ -22,6 +29,7 @@ pub(crate) type Translate = fn(&mut Translator, NodeView<'_>) -> Result<Value, R
 pub(crate) fn translator(op: &str) -> Option<Translate> {
     Some(match op {
         "Conv" => conv::conv,
+        "ConvTranspose" => transpose::conv_transpose,
         "Gemm" => matmul::gemm,
         "MatMul" => matmul::matmul,
         "BatchNormalization" => affine::batch_norm,
@@ -30,6 +38,7 @@ pub(crate) fn translator(op: &str) -> Option<Translate> {
         "Mul" => joint::mul,
         "Div" => joint::div,
         "Sum" => joint::sum,
+        "Mean" => joint::mean,
         "Neg" => affine::neg,
         "Pow" => activation::pow,
         "Relu" => activation::relu,
@@ -43,13 +52,24 @@ pub(crate) fn translator(op: &str) -> Option<Translate> {
         "HardSigmoid" => activation::hard_sigmoid,
         "HardSwish" => activation::hard_swish,
         "Gelu" => activation::gelu,
+        "Softplus" => activation::softplus,
+        "Mish" => activation::mish,
+        "Elu" => activation::elu,
         "AveragePool" => pool::average,
         "MaxPool" => pool::max,
         "GlobalAveragePool" => pool::global_average,
         "ReduceMean" => pool::reduce_mean,
+        "ReduceSum" => pool::reduce_sum,
+        "Resize" => resize::resize,
+        "Upsample" => resize::upsample,
         "Pad" => select::pad,
         "Slice" => select::slice,
+        "Gather" => select::gather,
         "Concat" => select::concat,
+        "Expand" => select::expand,
+        "Tile" => select::tile,
+        "DepthToSpace" => select::depth_to_space,
+        "SpaceToDepth" => select::space_to_depth,
         "Flatten" => shape::flatten,
         "Reshape" => shape::reshape,
         "Squeeze" => shape::squeeze,
@@ -64,19 +84,19 @@ pub(crate) fn translator(op: &str) -> Option<Translate> {
 /// The refusal of an operator without a translator.
 pub(crate) fn unknown(op: &str) -> Refusal {
     let fix = match op {
-        "ConvTranspose" | "Resize" | "Upsample" => {
-            "replace the upsampling by a Conv at full resolution, or cut the model before it"
-        }
         "Softmax" | "LogSoftmax" | "ArgMax" | "ArgMin" | "TopK" | "NonMaxSuppression" | "Hardmax" => {
             "it can run on the client only, after the last linear operator: cut the model here"
         }
-        "GlobalMaxPool" => "replace it by GlobalAveragePool and fine-tune",
-        "InstanceNormalization" | "LayerNormalization" | "GroupNormalization" | "LpNormalization" | "LRN" => {
+        "GlobalMaxPool" => MAX_POOL_FIX,
+        "LRN" => {
+            "remove it (networks trained later do without) or replace it by BatchNormalization, and fine-tune"
+        }
+        "InstanceNormalization" | "LayerNormalization" | "GroupNormalization" | "LpNormalization" => {
             "replace it by BatchNormalization and fine-tune"
         }
-        "Elu" | "Selu" | "Softplus" | "Softsign" | "Mish" | "Celu" | "ThresholdedRelu" | "Erf" | "Exp"
-        | "Log" | "Sqrt" | "Abs" | "Sin" | "Cos" => {
-            "replace the activation by Relu, HardSwish, Sigmoid, Tanh or Gelu (opset 20) or a polynomial and fine-tune"
+        "Selu" | "Softsign" | "Celu" | "ThresholdedRelu" | "Erf" | "Exp" | "Log" | "Sqrt" | "Abs" | "Sin"
+        | "Cos" => {
+            "replace the activation by Relu, HardSwish, Silu, Sigmoid, Tanh, Gelu, Elu, Mish or a polynomial and fine-tune"
         }
         "QuantizeLinear" | "DequantizeLinear" | "QLinearConv" | "ConvInteger" | "FakeQuantize" => {
             "export the float model, not the quantised one"
@@ -91,12 +111,18 @@ pub(crate) fn unknown(op: &str) -> Refusal {
     Refusal::new("this operator cannot be computed on encrypted values", fix)
 }
 
+/// The ways out of a maximum.
+const MAX_POOL_FIX: &str =
+    "compile with --maxpool avg, which changes the answers, or replace it by AveragePool and fine-tune";
+
 /// The refusal of a MaxPool, which translates but has no encrypted form.
 pub(crate) fn max_pool() -> Refusal {
-    Refusal::new(
-        "maxima cannot be computed on encrypted values",
-        "replace it by AveragePool or a strided Conv and fine-tune",
-    )
+    Refusal::new("maxima cannot be computed on encrypted values", MAX_POOL_FIX)
+}
+
+/// The refusal of a map of one coordinate.
+fn axis_refusal(error: AxisError) -> Refusal {
+    Refusal::new(error.to_string(), "use a smaller input")
 }
 
 /// Rows and columns of a `[1, C, H, W]` shape.

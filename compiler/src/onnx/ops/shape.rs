@@ -1,12 +1,11 @@
-//! Reshapes, and transposes that move nothing.
+//! Reshapes and transposes: elements move when a layer reads them.
 
-use peregrine_ir::ValueId;
-use peregrine_ir::tensor::TensorOp;
 use tract_onnx::pb::tensor_proto::DataType;
 
 use crate::onnx::error::{Refusal, shape_text};
 use crate::onnx::node::NodeView;
 use crate::onnx::translate::{Translator, Value};
+use crate::onnx::view::elements;
 
 /// Axes from 0 to rank - 1, negative ones counted from the end.
 pub(super) fn normal_axes(axes: &[i64], rank: usize) -> Result<Vec<usize>, Refusal> {
@@ -17,39 +16,34 @@ pub(super) fn normal_axes(axes: &[i64], rank: usize) -> Result<Vec<usize>, Refus
     })
 }
 
-fn to_shape(t: &mut Translator, node: NodeView<'_>, x: ValueId, shape: Vec<usize>) -> Result<Value, Refusal> {
-    if t.shape(x) == shape.as_slice() {
-        return Ok(Value::Data(x));
-    }
-    let fits =
-        shape.first() == Some(&1) && shape.iter().product::<usize>() == t.shape(x).iter().product::<usize>();
-    if !fits {
-        let (from, to) = (shape_text(Some(t.shape(x))), shape_text(Some(&shape)));
+/// The elements of input 0 in another shape.
+fn to_shape(t: &mut Translator, node: NodeView<'_>, shape: Vec<usize>) -> Result<Value, Refusal> {
+    let view = t.view(node, 0)?;
+    if elements(&shape) != view.len() {
+        let (from, to) = (shape_text(Some(&view.shape)), shape_text(Some(&shape)));
         return Err(Refusal::new(
             format!("it reshapes {from} to {to}"),
-            "keep the batch of 1 as the first dimension",
+            "check that the input size is the one the model was made for (--input-shape)",
         ));
     }
-    t.emit_value(node, TensorOp::Reshape { shape }, &[x])
+    t.moved(view.reshaped(shape))
 }
 
 /// Flatten.
 pub(super) fn flatten(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refusal> {
-    let x = t.data(node, 0)?;
-    let shape = t.shape(x).to_vec();
+    let shape = t.data_shape(node, 0)?;
     let rank = shape.len() as i64;
     let axis = node.int_or("axis", 1)?;
     let axis = usize::try_from(if axis < 0 { axis + rank } else { axis }).ok().filter(|&a| a <= shape.len());
     let axis = axis.ok_or_else(|| Refusal::new("its axis is outside the rank", "use axis 1"))?;
     let (rows, columns): (usize, usize) = (shape[..axis].iter().product(), shape[axis..].iter().product());
-    to_shape(t, node, x, vec![rows, columns])
+    to_shape(t, node, vec![rows, columns])
 }
 
 /// Reshape to a constant shape.
 pub(super) fn reshape(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refusal> {
-    let x = t.data(node, 0)?;
+    let from = &t.data_shape(node, 0)?;
     let target = t.constant(node, 1)?.to_i64();
-    let from = t.shape(x);
     let total: usize = from.iter().product();
     let bad = || {
         Refusal::new(
@@ -71,7 +65,7 @@ pub(super) fn reshape(t: &mut Translator, node: NodeView<'_>) -> Result<Value, R
         return Err(bad());
     }
     let shape = shape.into_iter().map(|d| d.unwrap_or(total / known)).collect();
-    to_shape(t, node, x, shape)
+    to_shape(t, node, shape)
 }
 
 /// Axes of Squeeze and Unsqueeze: an attribute before opset 13, an input since.
@@ -85,26 +79,21 @@ fn axes(t: &Translator, node: NodeView<'_>, rank: usize) -> Result<Option<Vec<us
 
 /// Squeeze.
 pub(super) fn squeeze(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refusal> {
-    let x = t.data(node, 0)?;
-    let from = t.shape(x).to_vec();
+    let from = t.data_shape(node, 0)?;
     let axes = match axes(t, node, from.len())? {
         Some(axes) => axes,
         None => (0..from.len()).filter(|&i| from[i] == 1).collect(),
     };
-    if axes.contains(&0) || axes.iter().any(|&a| from[a] != 1) {
-        return Err(Refusal::new(
-            "it removes the batch dimension or one that is not 1",
-            "squeeze spatial axes only",
-        ));
+    if axes.iter().any(|&a| from[a] != 1) {
+        return Err(Refusal::new("it removes a dimension that is not 1", "export the model again"));
     }
     let kept = (0..from.len()).filter(|i| !axes.contains(i)).map(|i| from[i]).collect();
-    to_shape(t, node, x, kept)
+    to_shape(t, node, kept)
 }
 
 /// Unsqueeze.
 pub(super) fn unsqueeze(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refusal> {
-    let x = t.data(node, 0)?;
-    let from = t.shape(x).to_vec();
+    let from = t.data_shape(node, 0)?;
     let given = match node.opset < 13 {
         true => node.ints("axes")?.map_or(0, <[i64]>::len),
         false => t.constant(node, 1)?.len(),
@@ -115,28 +104,24 @@ pub(super) fn unsqueeze(t: &mut Translator, node: NodeView<'_>) -> Result<Value,
     let shape = shape
         .collect::<Option<Vec<_>>>()
         .ok_or_else(|| Refusal::new("its axes repeat", "export the model again"))?;
-    to_shape(t, node, x, shape)
+    to_shape(t, node, shape)
 }
 
-/// Transpose, where it moves dimensions of extent 1 only and so is a reshape.
+/// Transpose.
 pub(super) fn transpose(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refusal> {
-    let x = t.data(node, 0)?;
-    let from = t.shape(x).to_vec();
-    let reversed: Vec<i64> = (0..from.len() as i64).rev().collect();
-    let perm = normal_axes(node.ints("perm")?.unwrap_or(&reversed), from.len())?;
-    let moved: Vec<usize> = perm.iter().copied().filter(|&a| from[a] != 1).collect();
-    if perm.len() == from.len() && moved.is_sorted() {
-        return to_shape(t, node, x, perm.iter().map(|&a| from[a]).collect());
+    let view = t.view(node, 0)?;
+    let rank = view.shape.len();
+    let reversed: Vec<i64> = (0..rank as i64).rev().collect();
+    let order = normal_axes(node.ints("perm")?.unwrap_or(&reversed), rank)?;
+    if order.iter().collect::<std::collections::BTreeSet<_>>().len() != rank {
+        return Err(Refusal::new(format!("its order {order:?} is no permutation"), "export the model again"));
     }
-    Err(Refusal::new(
-        format!("it permutes the axes of {} by {perm:?}", shape_text(Some(&from))),
-        "only a leading NHWC-to-NCHW transpose is supported: export the model in NCHW order",
-    ))
+    t.moved(view.permuted(&order))
 }
 
 /// Identity and Dropout (inference).
 pub(super) fn same(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refusal> {
-    Ok(Value::Data(t.data(node, 0)?))
+    Ok(t.value(node, 0)?.clone())
 }
 
 /// Cast from a float to a float.

@@ -1,6 +1,8 @@
 //! Import and export against tract, and every refusal.
 
 mod families;
+mod graphs;
+mod movements;
 mod refusals;
 mod splits;
 mod support;

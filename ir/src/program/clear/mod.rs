@@ -17,7 +17,7 @@ use thiserror::Error;
 
 use self::gauss::Gauss;
 use super::verify::{checked_params, verify_at};
-use super::{CallId, Inst, Probe, Program, Reg, VectorId, VerifyErrors};
+use super::{CallId, Inst, Probe, Program, RefreshId, Reg, VectorId, VerifyErrors};
 use crate::consts::{ConstData, ConstId};
 use crate::layout::Layout;
 use crate::linear::{CallNoise, CallPlan, LayoutId, ResolvedMap, apply_clear, plan_call};
@@ -41,6 +41,26 @@ pub struct Probed<'a> {
     pub probe: &'a Probe,
     /// The tensor, row-major CHW, in original units.
     pub values: Vec<f64>,
+}
+
+/// The operand of a refresh that was looked at during a run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refreshed<'a> {
+    /// Layer of the instruction.
+    pub layer: &'a str,
+    /// Largest magnitude of a slot.
+    pub largest: f64,
+    /// Largest magnitude that the refresh is made for.
+    pub allowed: f64,
+}
+
+/// What a run shows to its observer.
+#[derive(Clone, Debug)]
+pub enum Seen<'a> {
+    /// A probed value.
+    Probe(Probed<'a>),
+    /// The operand of a refresh.
+    Refresh(Refreshed<'a>),
 }
 
 /// Why a program cannot run in the clear.
@@ -191,6 +211,21 @@ impl<'a> ClearMachine<'a> {
         inputs: &[Vec<Vec<f64>>],
         on_probe: &mut dyn FnMut(Probed<'_>),
     ) -> Result<Vec<Vec<Vec<f64>>>, ClearError> {
+        self.watch(inputs, &mut |seen| match seen {
+            Seen::Probe(probed) => on_probe(probed),
+            Seen::Refresh(_) => {}
+        })
+    }
+
+    /// As [`Self::run`]; `on_seen` sees the operands of refreshes too.
+    ///
+    /// # Errors
+    /// [`ClearError`] if the inputs do not fit the program's.
+    pub fn watch(
+        &self,
+        inputs: &[Vec<Vec<f64>>],
+        on_seen: &mut dyn FnMut(Seen<'_>),
+    ) -> Result<Vec<Vec<Vec<f64>>>, ClearError> {
         self.check_inputs(inputs)?;
         let layouts = &self.program.layouts;
         let outputs = self.program.outputs.iter();
@@ -205,9 +240,12 @@ impl<'a> ClearMachine<'a> {
             probes.entry(probe.after).or_default().push(probe);
         }
         for (index, inst) in (0u32..).zip(&self.program.insts) {
+            if let Some(refreshed) = run.refresh_operand(index, inst) {
+                on_seen(Seen::Refresh(refreshed));
+            }
             run.step(index, inst);
             for probe in probes.get(&index).into_iter().flatten() {
-                on_probe(Probed { probe, values: run.probe(probe) });
+                on_seen(Seen::Probe(Probed { probe, values: run.probe(probe) }));
             }
         }
         Ok(run.outputs)
@@ -285,11 +323,8 @@ impl Run<'_, '_> {
                 self.key_switched(index, &mut value);
                 self.registers.insert(*dst, value);
             }
-            // The verifier refuses it; in the clear a refresh is the identity.
-            Inst::Bootstrap { dst, src, to } => {
-                let value = self.registers[src].clone();
-                self.registers.insert(*dst, Value { level: *to, ..value });
-            }
+            Inst::Bootstrap { dst, src, refresh } => self.refresh(index, &[*dst], &[*src], *refresh),
+            Inst::BootstrapPair { dsts, srcs, refresh } => self.refresh(index, dsts, srcs, *refresh),
             Inst::Output { output, cipher, src } => {
                 self.outputs[*output as usize][*cipher as usize] = self.registers[src].slots.clone();
             }
@@ -407,6 +442,45 @@ impl Run<'_, '_> {
         let n = self.machine.params.n();
         self.disturb(index, 0, &mut value, || noise::rescale_rms(n));
         self.registers.insert(dst, value);
+    }
+
+    /// What a refresh is about to read.
+    fn refresh_operand(&self, index: u32, inst: &Inst) -> Option<Refreshed<'_>> {
+        let program = self.machine.program;
+        let id = match inst {
+            Inst::Bootstrap { refresh, .. } | Inst::BootstrapPair { refresh, .. } => *refresh,
+            _ => return None,
+        };
+        let reads = inst.reads();
+        let slots = reads.iter().flat_map(|reg| &self.registers[reg].slots);
+        let layer = program.inst_layers[index as usize] as usize;
+        Some(Refreshed {
+            layer: &program.layers[layer],
+            largest: slots.fold(0.0, |m, x| if x.is_nan() { f64::INFINITY } else { x.abs().max(m) }),
+            allowed: f64::from(program.refreshes[id].form.range_bits).exp2(),
+        })
+    }
+
+    /// The identity without noise; with it the sine and the error that bootstrapping was measured to have.
+    fn refresh(&mut self, index: u32, dsts: &[Reg], srcs: &[Reg], id: RefreshId) {
+        let program = self.machine.program;
+        let form = program.refreshes[id].form;
+        let Some(spec) = &program.bootstrap else { return };
+        let Some((level, scale)) = form.result(spec) else { return };
+        for (part, (&dst, src)) in (0u64..).zip(dsts.iter().zip(srcs)) {
+            let mut slots = self.registers[src].slots.clone();
+            if let Noise::Model { seed } = self.machine.noise {
+                let unit = f64::from(form.range_bits).exp2();
+                slots.iter_mut().for_each(|x| *x = unit * noise::bootstrap_distortion(*x / unit, spec));
+                Gauss::new(seed, u64::from(index), part).add(&mut slots, unit * noise::bootstrap_rms());
+            }
+            let mut value = Value { slots, level, scale: scale.clone() };
+            if form.lift_bits.is_some() {
+                let n = self.machine.params.n();
+                self.disturb(index, 8 + part, &mut value, || noise::rescale_rms(n));
+            }
+            self.registers.insert(dst, value);
+        }
     }
 
     fn probe(&self, probe: &Probe) -> Vec<f64> {

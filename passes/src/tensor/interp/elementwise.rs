@@ -60,8 +60,25 @@ pub fn activation_at(op: &Activation, slope: f64, x: f64) -> f64 {
         Activation::HardSigmoid { alpha, beta } => hard_sigmoid(f64::from(*alpha), f64::from(*beta), x),
         Activation::HardSwish => x * hard_sigmoid(1.0 / 6.0, 0.5, x),
         Activation::Gelu => 0.5 * x * (1.0 + erf(x / std::f64::consts::SQRT_2)),
+        Activation::GeluTanh => {
+            let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
+            0.5 * x * (1.0 + inner.tanh())
+        }
+        Activation::Softplus => softplus(x),
+        Activation::Mish => x * softplus(x).tanh(),
+        Activation::Elu { alpha } => {
+            if x < 0.0 {
+                f64::from(*alpha) * x.exp_m1()
+            } else {
+                x
+            }
+        }
         Activation::Tanh => x.tanh(),
     }
+}
+
+fn softplus(x: f64) -> f64 {
+    x.max(0.0) + (-x.abs()).exp().ln_1p()
 }
 
 fn leaky(slope: f64, x: f64) -> f64 {

@@ -15,13 +15,7 @@ fn channels_last(conv: &Convolution, weights: &[f32], taps: &[Tap]) -> Vec<f32> 
     taps.iter().flat_map(|t| (0..channels).map(move |c| weights[c * all + position(t)])).collect()
 }
 
-pub(super) fn forward(
-    conv: &Convolution,
-    x: &Tensor,
-    weights: &[f32],
-    bias: Option<&[f32]>,
-    y: &mut Tensor,
-) {
+pub(super) fn forward(conv: &Convolution, x: &Tensor, weights: &[f32], bias: Option<&[f32]>, y: &mut Tensor) {
     let g = &conv.geometry;
     let weights = channels_last(conv, weights, &conv.taps);
     let (border, input) = (g.border(), [g.input[0], g.input[1], g.c_in]);

@@ -102,9 +102,7 @@ impl Geometry {
         let width = self.input[1] + self.pads[1] + self.pads[3];
         let [rows, columns] = self.output();
         (0..rows * columns)
-            .map(|i| {
-                ((i / columns * self.stride[0]) * width + i % columns * self.stride[1]) * self.c_in
-            })
+            .map(|i| ((i / columns * self.stride[0]) * width + i % columns * self.stride[1]) * self.c_in)
             .collect()
     }
 

@@ -203,10 +203,7 @@ fn add_products<S: Simd, const P: usize, const V: usize>(
 
 /// A copy that may be indexed by variables: the accumulators themselves then stay in registers.
 #[inline(always)]
-fn detached<S: Simd, const P: usize, const V: usize>(
-    simd: S,
-    acc: &[[S::f32s; V]; P],
-) -> [[S::f32s; V]; P] {
+fn detached<S: Simd, const P: usize, const V: usize>(simd: S, acc: &[[S::f32s; V]; P]) -> [[S::f32s; V]; P] {
     let mut copy = [[simd.splat_f32s(0.0); V]; P];
     for p in 0..P {
         for v in 0..V {

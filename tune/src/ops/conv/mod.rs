@@ -57,10 +57,8 @@ impl Convolution {
         }
         let (ci, co) = (g.c_in / g.groups, g.c_out / g.groups);
         let depth = self.taps.len() * ci;
-        let packed: Vec<Packed> = weights
-            .chunks_exact(depth * co)
-            .map(|w| Packed::new(depth, co, 1, |k| &w[k * co..]))
-            .collect();
+        let packed: Vec<Packed> =
+            weights.chunks_exact(depth * co).map(|w| Packed::new(depth, co, 1, |k| &w[k * co..])).collect();
         if g.is_pointwise() && g.groups == 1 {
             return self.pointwise(&x.data, g.c_in, &packed[0], bias, &mut y.data);
         }
@@ -145,7 +143,8 @@ impl Convolution {
                     depthwise::weight_grad(self, x, dy, grad);
                     continue;
                 }
-                for (i, (plan, grad)) in plans.iter().zip(grad.chunks_mut(g.weights() / g.groups)).enumerate() {
+                for (i, (plan, grad)) in plans.iter().zip(grad.chunks_mut(g.weights() / g.groups)).enumerate()
+                {
                     self.scatter(x, plan, dy, i, grad);
                 }
             }

@@ -71,7 +71,8 @@ fn slow(case: &Case) -> Vec<f64> {
                 let (tap, c) = (k / ci, k % ci);
                 let row = y * g.stride[0] + tap / g.kernel[1] * g.dilation[0];
                 let column = xx * g.stride[1] + tap % g.kernel[1] * g.dilation[1];
-                let inside = |at: usize, pad: usize, extent: usize| at.checked_sub(pad).filter(|a| *a < extent);
+                let inside =
+                    |at: usize, pad: usize, extent: usize| at.checked_sub(pad).filter(|a| *a < extent);
                 let places = (inside(row, g.pads[0], g.input[0]), inside(column, g.pads[1], g.input[1]));
                 if let (Some(row), Some(column)) = places {
                     let at = ((n * g.input[0] + row) * g.input[1] + column) * g.c_in + group * ci + c;
@@ -97,7 +98,8 @@ fn forward_is_the_definition() {
         // What was there before must not matter.
         let mut y = Tensor { data: vec![f32::NAN; case.dy.data.len()], ..case.dy.clone() };
         case.conv.forward(&case.x, &case.weights, Some(&case.bias), &mut y);
-        let worst = y.data.iter().zip(slow(&case)).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max);
+        let worst =
+            y.data.iter().zip(slow(&case)).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max);
         assert!(worst < 1e-4, "{:?}: {worst}", case.conv.geometry());
     }
 }

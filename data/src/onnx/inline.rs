@@ -2,23 +2,40 @@
 
 use std::collections::BTreeMap;
 
+use thiserror::Error;
 use tract_onnx::pb::{AttributeProto, FunctionProto, ModelProto, NodeProto};
 
-use super::error::ImportError;
-use super::node::display_name;
+use super::display_name;
 
 /// Deepest nesting of function calls.
 const MAX_DEPTH: usize = 16;
 /// Most nodes a model may have after inlining.
 const MAX_NODES: usize = 1 << 20;
 
+/// Why the functions of a model cannot be inlined.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum FunctionsError {
+    /// The model has functions and no graph.
+    #[error("the file holds no graph")]
+    NoGraph,
+    /// The bodies are too many.
+    #[error("functions expand to more than {MAX_NODES} nodes")]
+    TooMany,
+    /// Functions call one another without an end.
+    #[error("functions call one another more than {MAX_DEPTH} deep")]
+    TooDeep,
+}
+
 /// Replaces every call of a model-local function by its body and removes the functions.
-pub(crate) fn inline_functions(model: &mut ModelProto) -> Result<(), ImportError> {
+///
+/// # Errors
+/// [`FunctionsError`].
+pub fn inline_functions(model: &mut ModelProto) -> Result<(), FunctionsError> {
     let functions = std::mem::take(&mut model.functions);
     if functions.is_empty() {
         return Ok(());
     }
-    let Some(graph) = model.graph.as_mut() else { return Err(ImportError::NoGraph) };
+    let Some(graph) = model.graph.as_mut() else { return Err(FunctionsError::NoGraph) };
     for _ in 0..MAX_DEPTH {
         let mut nodes = Vec::new();
         let mut called = false;
@@ -34,9 +51,7 @@ pub(crate) fn inline_functions(model: &mut ModelProto) -> Result<(), ImportError
                 }
             }
             if nodes.len() > MAX_NODES {
-                return Err(ImportError::Decode {
-                    why: format!("functions expand to more than {MAX_NODES} nodes"),
-                });
+                return Err(FunctionsError::TooMany);
             }
         }
         graph.node = nodes;
@@ -44,7 +59,7 @@ pub(crate) fn inline_functions(model: &mut ModelProto) -> Result<(), ImportError
             return Ok(());
         }
     }
-    Err(ImportError::Decode { why: format!("functions call one another more than {MAX_DEPTH} deep") })
+    Err(FunctionsError::TooDeep)
 }
 
 fn domain(function: &FunctionProto) -> &str {

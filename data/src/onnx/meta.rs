@@ -4,9 +4,8 @@
 //! `peregrine.input.channels` (`gray` or `rgb`), `peregrine.labels` (comma- or newline-separated, or a JSON list).
 
 use peregrine_ir::client::{ImageOrder, ImageSpec, PixelFormat};
+use thiserror::Error;
 use tract_onnx::pb::ModelProto;
-
-use super::error::ImportError;
 
 /// Key of the means.
 pub const MEAN: &str = "peregrine.input.mean";
@@ -16,6 +15,18 @@ pub const STD: &str = "peregrine.input.std";
 pub const CHANNELS: &str = "peregrine.input.channels";
 /// Key of the class names.
 pub const LABELS: &str = "peregrine.labels";
+
+/// A metadata property, or a flag that stands for it, that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("model property {key:?} = {value:?}: {why}")]
+pub struct MetadataError {
+    /// Key.
+    pub key: String,
+    /// Value.
+    pub value: String,
+    /// What is expected.
+    pub why: String,
+}
 
 /// What the user says about the image input, before what the model says.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -27,11 +38,14 @@ pub struct ImageOverrides {
 }
 
 /// The image input for an input of `shape`; `None` when the input is no image of one or three channels.
-pub(crate) fn image_spec(
+///
+/// # Errors
+/// When a property or flag does not fit.
+pub fn image_spec(
     model: &ModelProto,
     shape: &[usize],
     overrides: &ImageOverrides,
-) -> Result<Option<ImageSpec>, ImportError> {
+) -> Result<Option<ImageSpec>, MetadataError> {
     let (order, channels, height, width) = match shape {
         [1, c @ (1 | 3), h, w] => (ImageOrder::Nchw, *c, *h, *w),
         [1, h, w, c @ (1 | 3)] => (ImageOrder::Nhwc, *c, *h, *w),
@@ -39,7 +53,7 @@ pub(crate) fn image_spec(
     };
     let format = if channels == 1 { PixelFormat::Gray } else { PixelFormat::Rgb };
     if let Some(stated) = property(model, CHANNELS) {
-        let bad = |why: &str| ImportError::Metadata {
+        let bad = |why: &str| MetadataError {
             key: CHANNELS.to_owned(),
             value: stated.to_owned(),
             why: why.to_owned(),
@@ -53,7 +67,7 @@ pub(crate) fn image_spec(
     let mean = statistics(model, MEAN, overrides.mean.as_deref(), channels, 0.0)?;
     let std = statistics(model, STD, overrides.std.as_deref(), channels, 1.0)?;
     if let Some(bad) = std.iter().find(|s| **s <= 0.0) {
-        return Err(ImportError::Metadata {
+        return Err(MetadataError {
             key: STD.to_owned(),
             value: bad.to_string(),
             why: "it must be positive".into(),
@@ -63,10 +77,13 @@ pub(crate) fn image_spec(
 }
 
 /// Class names that the model carries.
-pub(crate) fn labels(model: &ModelProto) -> Result<Vec<String>, ImportError> {
+///
+/// # Errors
+/// When the property is no list of names.
+pub fn labels(model: &ModelProto) -> Result<Vec<String>, MetadataError> {
     match property(model, LABELS) {
         None => Ok(Vec::new()),
-        Some(text) => parse_labels(text).map_err(|why| ImportError::Metadata {
+        Some(text) => parse_labels(text).map_err(|why| MetadataError {
             key: LABELS.to_owned(),
             value: text.chars().take(40).collect(),
             why,
@@ -75,6 +92,9 @@ pub(crate) fn labels(model: &ModelProto) -> Result<Vec<String>, ImportError> {
 }
 
 /// Class names from a JSON list, or separated by newlines, or (on one line) by commas.
+///
+/// # Errors
+/// What is wrong with the list.
 pub fn parse_labels(text: &str) -> Result<Vec<String>, String> {
     if text.trim_start().starts_with('[') {
         return serde_json::from_str(text).map_err(|e| format!("no JSON list of texts: {e}"));
@@ -97,8 +117,8 @@ fn statistics(
     given: Option<&[f32]>,
     channels: usize,
     default: f32,
-) -> Result<Vec<f32>, ImportError> {
-    let bad = |value: &str, why: &str| ImportError::Metadata {
+) -> Result<Vec<f32>, MetadataError> {
+    let bad = |value: &str, why: &str| MetadataError {
         key: key.to_owned(),
         value: value.to_owned(),
         why: why.to_owned(),

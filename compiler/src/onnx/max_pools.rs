@@ -1,0 +1,46 @@
+//! Maxima have no cheap encrypted form. On request every MaxPool becomes an average over the same window (each window's mean is
+//! over the pixels inside the map), in the model itself, so that every later comparison is with the model that is meant.
+
+use peregrine_data::onnx::display_name;
+use tract_onnx::pb::attribute_proto::AttributeType;
+use tract_onnx::pb::{AttributeProto, GraphProto};
+
+/// What happens to max pools.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MaxPools {
+    /// They stay, and are refused when they have to be encrypted.
+    #[default]
+    Keep,
+    /// They become average pools of the same window.
+    Average,
+}
+
+/// Replaces max pools by average pools; the names of those replaced.
+pub(crate) fn average(graph: &mut GraphProto) -> Vec<String> {
+    let used = |name: &String| graph.node.iter().any(|n| n.input.contains(name));
+    let with_indices: Vec<bool> = graph.node.iter().map(|n| n.output.get(1).is_some_and(used)).collect();
+    let mut replaced = Vec::new();
+    for (node, with_indices) in graph.node.iter_mut().zip(with_indices) {
+        if with_indices || !matches!(node.domain.as_str(), "" | "ai.onnx") {
+            continue;
+        }
+        let dilated = node.attribute.iter().any(|a| a.name == "dilations" && a.ints.iter().any(|&d| d != 1));
+        match node.op_type.as_str() {
+            "MaxPool" if !dilated => {
+                node.op_type = "AveragePool".into();
+                node.attribute.retain(|a| !matches!(a.name.as_str(), "storage_order" | "dilations"));
+                node.attribute.push(AttributeProto {
+                    name: "count_include_pad".into(),
+                    r#type: AttributeType::Int as i32,
+                    i: 0,
+                    ..AttributeProto::default()
+                });
+                node.output.truncate(1);
+            }
+            "GlobalMaxPool" => node.op_type = "GlobalAveragePool".into(),
+            _ => continue,
+        }
+        replaced.push(display_name(node).to_owned());
+    }
+    replaced
+}

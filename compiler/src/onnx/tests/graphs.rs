@@ -1,0 +1,154 @@
+//! Whole graphs of known shapes (`fixtures/scripts/build_graphs.py`): import, head and tail against tract, on the model
+//! whose max pools are averages.
+
+use std::path::Path;
+
+use peregrine_ir::client::ClientTensor;
+use peregrine_ir::tensor::TensorOp;
+use peregrine_passes::Verification;
+use peregrine_passes::tensor::{self, interp};
+
+use super::support::sample;
+use crate::onnx::{ImportOptions, Imported, MaxPools, import_with};
+use crate::oracle::Tract;
+
+fn read(name: &str) -> Vec<u8> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/models/graphs");
+    std::fs::read(folder.join(format!("{name}.onnx"))).expect("the fixture")
+}
+
+fn imported(name: &str) -> Imported {
+    let options = ImportOptions { max_pools: MaxPools::Average, ..ImportOptions::default() };
+    match import_with(&read(name), &options) {
+        Ok(imported) => imported,
+        Err(error) => panic!("{name}: {error}"),
+    }
+}
+
+/// Outputs of the canonical graph and the tail, and tract's of the whole model.
+fn outputs(imported: &Imported) -> [Vec<ClientTensor>; 2] {
+    let input = sample(&imported.input.shape, 3);
+    let expected = Tract::load(&imported.model).unwrap().run(&input).unwrap();
+    let encrypted = match &imported.head {
+        Some(head) => Tract::load(head).unwrap().run(&input).unwrap().remove(0),
+        None => input,
+    };
+    let mut graph = imported.graph.clone();
+    let mut manager = peregrine_passes::PassManager::new(Verification::EachPass);
+    tensor::canonical(&mut graph, &mut manager).unwrap();
+    let batch = interp::Batch::new(&encrypted.shape[1..], encrypted.data).unwrap();
+    let server: Vec<ClientTensor> = (graph.outputs.iter())
+        .zip(interp::run(&graph, &batch).unwrap())
+        .map(|(port, data)| ClientTensor { shape: graph.nodes[port.value].ty.shape.clone(), data })
+        .collect();
+    let found = match &imported.tail {
+        Some(tail) => Tract::load(tail).unwrap().run_many(&server).unwrap(),
+        None => server,
+    };
+    [found, expected]
+}
+
+/// Elements that leave the server.
+fn encrypted_outputs(imported: &Imported) -> usize {
+    imported.graph.outputs.iter().map(|o| imported.graph.nodes[o.value].ty.len()).sum()
+}
+
+fn check(name: &str) -> Imported {
+    let imported = imported(name);
+    let [found, expected] = outputs(&imported);
+    assert_eq!(found.len(), expected.len());
+    for (found, expected) in found.iter().zip(&expected) {
+        assert_eq!(found.shape, expected.shape, "{name}");
+        let range = expected.data.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+        let worst = found.data.iter().zip(&expected.data).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst <= 1e-4 * range, "{name}: {worst} of {range}");
+    }
+    imported
+}
+
+/// Elements of the raw heads of a detector of 64x64 pixels at strides 8, 16 and 32.
+fn raw_heads(channels: usize) -> usize {
+    channels * (64 + 16 + 4)
+}
+
+#[test]
+fn yolo_v5_is_cut_at_its_last_convolutions() {
+    let imported = check("yolov5_tiny");
+    assert_eq!((imported.graph.outputs.len(), encrypted_outputs(&imported)), (3, raw_heads(21)));
+    let focus = check("yolov5_focus_poly2");
+    assert_eq!(encrypted_outputs(&focus), raw_heads(21));
+    assert!(focus.head.is_some(), "the client takes the pixels apart");
+}
+
+#[test]
+fn yolo_v8_leaves_the_box_expectation_to_the_client() {
+    let imported = check("yolov8_tiny_poly2");
+    assert_eq!((imported.graph.outputs.len(), encrypted_outputs(&imported)), (6, raw_heads(4 * 2 + 3)));
+}
+
+#[test]
+fn yolo_x_sigmoids_and_exponentials_run_on_the_client() {
+    let imported = check("yolox_tiny_poly2");
+    assert_eq!((imported.graph.outputs.len(), encrypted_outputs(&imported)), (9, raw_heads(7)));
+}
+
+#[test]
+fn yolo_v3_gives_raw_heads() {
+    let imported = check("yolov3_tiny_poly4");
+    assert_eq!(imported.graph.outputs.len(), 2);
+    assert!(imported.tail.is_none());
+}
+
+#[test]
+fn yolo_v2_pads_at_one_side() {
+    check("yolov2_tiny");
+}
+
+#[test]
+fn non_maximum_suppression_runs_on_the_client() {
+    let imported = check("nms_tiny_poly2");
+    assert_eq!(imported.outputs.len(), 3);
+    assert_eq!(imported.graph.outputs.len(), 2);
+}
+
+#[test]
+fn segmentation() {
+    check("unet_tiny_poly2");
+    let imported = check("segmenter_tiny_poly2");
+    assert!(encrypted_outputs(&imported) <= 3 * 16 * 16 / 4, "the last upsampling runs on the client");
+}
+
+#[test]
+fn classifiers() {
+    for name in
+        ["option_a_tiny_poly2", "efficientnet_tiny", "tf_nhwc_tiny_poly2", "activations_tiny", "polyact_tiny"]
+    {
+        check(name);
+    }
+}
+
+#[test]
+fn shuffled_channels() {
+    check("shuffle_tiny_poly2");
+}
+
+#[test]
+fn cascades() {
+    let imported = check("mtcnn_pnet");
+    assert_eq!(imported.outputs.len(), 2);
+}
+
+#[test]
+fn max_pools_are_averaged_only_when_asked() {
+    let options = ImportOptions::default();
+    let kept = import_with(&read("mtcnn_pnet"), &options).unwrap();
+    assert!(kept.averaged.is_empty());
+    assert!(kept.graph.nodes.values().any(|n| matches!(&n.op, TensorOp::Pool(_))));
+    let mut graph = kept.graph;
+    let mut manager = peregrine_passes::PassManager::new(Verification::EachPass);
+    let refused = tensor::canonical(&mut graph, &mut manager)
+        .and_then(|()| tensor::polynomial(&mut graph, &mut manager));
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("MaxPool_") && refused.contains("--maxpool avg"), "{refused}");
+    assert_eq!(imported("mtcnn_pnet").averaged.len(), 1);
+}

@@ -1,0 +1,111 @@
+//! `--precision`: the cheapest scales of data and weights whose program keeps so many bits of the output.
+//!
+//! Scales fix the noise of every rescale and the rounding of every weight; the noise model says what of it reaches the output. So
+//! each pair of scales is planned, its program is run on the noisy backend and exactly, and the largest difference of an output,
+//! relative to its range, is its predicted precision.
+
+use peregrine_ir::program::{ClearError, ClearMachine, Noise, Program, pack_input};
+use peregrine_passes::fhe::level::Precision;
+use peregrine_passes::pipeline::{Compiled, Options};
+use peregrine_passes::plan;
+
+use crate::driver::Prepared;
+use crate::error::CompileError;
+
+/// Scales that are tried: data bits and weight bits share a prime of at most 50 bits.
+const LADDER: [Precision; 6] = [
+    Precision { data_bits: 25, weight_bits: 18 },
+    Precision { data_bits: 26, weight_bits: 20 },
+    Precision { data_bits: 27, weight_bits: 21 },
+    Precision { data_bits: 28, weight_bits: 22 },
+    Precision { data_bits: 30, weight_bits: 20 },
+    Precision { data_bits: 32, weight_bits: 18 },
+];
+
+/// Seconds that a byte of keys is worth, as in [`plan`].
+const SECONDS_PER_KEY_BYTE: f64 = 0.5e-9;
+/// Seeds that the prediction is the worst of.
+const SEEDS: [u64; 2] = [0x5eed, 0x5eed + 1];
+
+/// Replans `compiled` with the cheapest scales that keep `wanted` bits on the check input.
+///
+/// # Errors
+/// [`CompileError::Precision`] if none of the scales does, with the most that one reaches.
+pub fn choose(
+    compiled: &mut Compiled,
+    prepared: &Prepared,
+    settings: &Options,
+    wanted: f64,
+) -> Result<(), CompileError> {
+    let mut most = f64::NEG_INFINITY;
+    let mut best: Option<(f64, plan::Lowered)> = None;
+    for precision in LADDER {
+        let (graph, ranges) = (&compiled.polynomial, &compiled.ranges);
+        let Ok(lowered) = plan::lower(graph, ranges, precision, settings, &mut |_, _| {}) else { continue };
+        let cost = lowered.prediction.seconds + SECONDS_PER_KEY_BYTE * lowered.prediction.key_bytes as f64;
+        if best.as_ref().is_some_and(|(least, _)| *least <= cost) {
+            continue;
+        }
+        let bits = predicted_bits(&lowered.program, prepared)?;
+        most = most.max(bits);
+        if bits >= wanted {
+            best = Some((cost, lowered));
+        }
+    }
+    let (_, lowered) = best.ok_or(CompileError::Precision { wanted, most })?;
+    compiled.fhe = lowered.fhe;
+    compiled.params = lowered.params;
+    compiled.program = lowered.program;
+    compiled.prediction = lowered.prediction;
+    compiled.outcomes = lowered.outcomes;
+    Ok(())
+}
+
+/// Bits of an output's range below which the noise model leaves the error on the check input.
+fn predicted_bits(program: &Program, prepared: &Prepared) -> Result<f64, CompileError> {
+    let numbers: Vec<f64> = prepared.check_input.data.iter().map(|&v| f64::from(v)).collect();
+    let run = |noise| -> Result<Vec<Vec<Vec<f64>>>, ClearError> {
+        let input = pack_input(program, 0, &numbers)?;
+        ClearMachine::new(program, noise)?.run(&[input], &mut |_| {})
+    };
+    let exact = run(Noise::None).map_err(CompileError::Clear)?;
+    let mut bits = f64::INFINITY;
+    for seed in SEEDS {
+        let noisy = run(Noise::Model { seed }).map_err(CompileError::Clear)?;
+        for (output, (exact, noisy)) in exact.iter().zip(&noisy).enumerate() {
+            let unpack = |slots: &[Vec<f64>]| peregrine_ir::program::unpack_output(program, output, slots);
+            let (exact, noisy) =
+                (unpack(exact).map_err(CompileError::Clear)?, unpack(noisy).map_err(CompileError::Clear)?);
+            bits = bits.min(agreement(&exact, &noisy));
+        }
+    }
+    Ok(bits)
+}
+
+fn agreement(exact: &[f64], noisy: &[f64]) -> f64 {
+    let (low, high) = exact.iter().fold((f64::MAX, f64::MIN), |(l, h), &v| (l.min(v), h.max(v)));
+    let range = if high > low { high - low } else { high.abs().max(f64::MIN_POSITIVE) };
+    let worst = exact
+        .iter()
+        .zip(noisy)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, |worst: f64, e| if e > worst || e.is_nan() { e } else { worst });
+    if worst.is_nan() { f64::NEG_INFINITY } else { -(worst / range).max(f64::MIN_POSITIVE).log2() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn agreement_is_relative_to_the_range() {
+        assert!((agreement(&[0.0, 8.0], &[0.0, 8.5]) - 4.0).abs() < 1e-9);
+        assert_eq!(agreement(&[1.0, 2.0], &[1.0, f64::NAN]), f64::NEG_INFINITY);
+        assert!(agreement(&[1.0, 2.0], &[1.0, 2.0]) > 100.0);
+    }
+
+    #[test]
+    fn data_and_weights_share_a_prime() {
+        assert!(LADDER.iter().all(|p| p.data_bits + p.weight_bits <= 50));
+    }
+}

@@ -1,0 +1,257 @@
+//! Leveled or bootstrapped: the fhe graph and the program of least predicted cost.
+//!
+//! A leveled plan takes the smallest ring that holds the chain which follows from the graph. A bootstrapped plan places the graph
+//! on chains whose ends bootstrapping fixes ([`place`]). Where both are possible, predicted seconds and key bytes decide.
+
+use peregrine_ckks::bootstrap::BootstrapParams;
+use peregrine_ckks::params::{Params, ParamsLiteral};
+use peregrine_ir::fhe::{self, FheGraph};
+use peregrine_ir::program::{self, Program};
+use peregrine_ir::tensor::TensorGraph;
+
+use crate::fhe::cost::{Prediction, predict};
+use crate::fhe::level::{self, Precision};
+use crate::fhe::place::chains::Candidate;
+use crate::fhe::place::search::{NARROW, Placement, WIDTH};
+use crate::fhe::place::{self, Workload, chains};
+use crate::fhe::{LowerError, emit, pack, params};
+use crate::pipeline::{Observer, Options, PipelineError, Snapshot, invalid};
+
+/// How the depth of a model is paid for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Plan {
+    /// As predicted to be cheaper.
+    #[default]
+    Auto,
+    /// With a chain of primes for the whole model.
+    Leveled,
+    /// With bootstrapping.
+    Bootstrapped,
+}
+
+/// What became of one way to pay for the depth.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// The way.
+    pub plan: Plan,
+    /// Predicted seconds and key bytes of its best program, or why there is none.
+    pub result: Result<Predicted, LowerError>,
+}
+
+/// The predicted cost of a plan's best program.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Predicted {
+    /// Seconds online.
+    pub seconds: f64,
+    /// Bytes of keys.
+    pub key_bytes: u64,
+    /// Bootstraps.
+    pub bootstraps: u64,
+    /// How far placement may be from the least time on its chain, as a share of it.
+    pub gap: f64,
+}
+
+/// A program with what it was emitted from.
+#[derive(Clone, Debug)]
+pub struct Lowered {
+    /// The leveled fhe graph.
+    pub fhe: FheGraph,
+    /// Parameters.
+    pub params: Params,
+    /// The program.
+    pub program: Program,
+    /// Predicted time and memory.
+    pub prediction: Prediction,
+    /// Every way that was planned, the chosen one among them.
+    pub outcomes: Vec<Outcome>,
+}
+
+/// Seconds that a byte of switching keys is worth when the numbers of special primes of one chain are compared: keys are made and
+/// held once, but memory is what runs short first.
+const SECONDS_PER_KEY_BYTE: f64 = 0.1e-9;
+/// The same between rings and chains: there a little time often costs gigabytes.
+const SECONDS_PER_KEY_BYTE_OF_PLANS: f64 = 0.5e-9;
+/// Placements of least predicted time whose programs are emitted and compared.
+const EMITTED: usize = 4;
+/// Rings that bootstrap.
+const BOOTSTRAPPING_LOG_N: std::ops::RangeInclusive<u32> = 15..=16;
+/// A leveled program in a ring smaller than this is taken without planning a bootstrapped one.
+const SMALL_LOG_N: u32 = 15;
+
+/// One finished plan.
+struct Finished {
+    packed: FheGraph,
+    fhe: FheGraph,
+    params: Params,
+    program: Program,
+    prediction: Prediction,
+    gap: f64,
+}
+
+impl Finished {
+    fn score(&self) -> f64 {
+        self.prediction.seconds + SECONDS_PER_KEY_BYTE_OF_PLANS * self.prediction.key_bytes as f64
+    }
+
+    fn refreshes(&self) -> bool {
+        self.program.bootstrap.is_some()
+    }
+
+    fn predicted(&self) -> Predicted {
+        let Prediction { seconds, key_bytes, bootstraps, .. } = self.prediction;
+        Predicted { seconds, key_bytes, bootstraps, gap: self.gap }
+    }
+}
+
+fn score(prediction: &Prediction) -> f64 {
+    prediction.seconds + SECONDS_PER_KEY_BYTE * prediction.key_bytes as f64
+}
+
+/// Packs, places and emits a polynomial graph as `options.plan` says.
+///
+/// # Errors
+/// [`LowerError::TooDeep`] if no plan of those asked for fits a ring, and what packing refuses.
+pub fn lower(
+    graph: &TensorGraph,
+    ranges: &[Vec<f64>],
+    precision: Precision,
+    options: &Options,
+    observe: Observer<'_>,
+) -> Result<Lowered, PipelineError> {
+    let subject = Subject { graph, ranges, precision, options };
+    let mut plans: Vec<(Plan, Result<Finished, LowerError>)> = Vec::new();
+    if options.plan != Plan::Bootstrapped {
+        plans.push((Plan::Leveled, subject.leveled()?));
+    }
+    let small = |(_, finished): &(Plan, Result<Finished, LowerError>)| {
+        finished.as_ref().is_ok_and(|finished| finished.params.log_n() < SMALL_LOG_N)
+    };
+    if options.plan == Plan::Bootstrapped || options.plan == Plan::Auto && !plans.iter().any(small) {
+        plans.push((Plan::Bootstrapped, subject.bootstrapped()?));
+    }
+    let outcomes = plans.iter().map(|(plan, result)| {
+        let result = result.as_ref().map(Finished::predicted).map_err(Clone::clone);
+        Outcome { plan: *plan, result }
+    });
+    let outcomes: Vec<Outcome> = outcomes.collect();
+    let mut refusal = LowerError::bug("no plan was asked for");
+    let mut best: Option<Finished> = None;
+    for (_, result) in plans {
+        match result {
+            Ok(finished) if best.as_ref().is_none_or(|b| finished.score() < b.score()) => {
+                best = Some(finished)
+            }
+            Ok(_) => {}
+            Err(error) => refusal = error,
+        }
+    }
+    let best = best.ok_or(refusal)?;
+    invalid("fhe graph", "pack", fhe::verify(&best.packed))?;
+    observe("pack", Snapshot::Fhe(&best.packed));
+    invalid("fhe graph", "assign-levels", fhe::verify(&best.fhe))?;
+    observe("assign-levels", Snapshot::Fhe(&best.fhe));
+    invalid("program", "emit", program::verify(&best.program))?;
+    observe("emit", Snapshot::Program(&best.program));
+    let Finished { fhe, params, program, prediction, .. } = best;
+    Ok(Lowered { fhe, params, program, prediction, outcomes })
+}
+
+/// What is lowered.
+struct Subject<'a> {
+    graph: &'a TensorGraph,
+    ranges: &'a [Vec<f64>],
+    precision: Precision,
+    options: &'a Options,
+}
+
+impl Subject<'_> {
+    fn shapes(&self) -> Vec<Vec<usize>> {
+        self.graph.outputs.iter().map(|o| self.graph.nodes[o.value].ty.shape.clone()).collect()
+    }
+
+    /// The smallest secure ring that holds the chain.
+    fn leveled(&self) -> Result<Result<Finished, LowerError>, PipelineError> {
+        let mut chain = Vec::new();
+        for log_n in params::LOG_N {
+            let packed = pack::pack(self.graph, self.ranges, 1 << (log_n - 1))?;
+            let leveled = level::assign(&packed, self.precision)?;
+            chain = leveled.tables.chain_bits.clone();
+            let candidates = params::candidates(&chain, log_n);
+            if !candidates.is_empty() {
+                return Ok(Ok(self.best_of(packed, leveled, candidates)?));
+            }
+        }
+        Ok(Err(params::too_deep(&chain)))
+    }
+
+    /// Emits the program for every number of special primes and keeps the one of least predicted time and key bytes.
+    fn best_of(
+        &self,
+        packed: FheGraph,
+        leveled: FheGraph,
+        candidates: Vec<ParamsLiteral>,
+    ) -> Result<Finished, LowerError> {
+        let mut best: Option<(f64, Params, Program, Prediction)> = None;
+        for literal in candidates {
+            let params = params::check(literal)?;
+            let program = emit::emit(&leveled, &params, &self.shapes(), &self.options.machine)?;
+            let prediction = predict(&program, &params, &self.options.machine);
+            let score = score(&prediction);
+            if best.as_ref().is_none_or(|(least, ..)| score < *least) {
+                best = Some((score, params, program, prediction));
+            }
+        }
+        let (_, params, program, prediction) =
+            best.ok_or_else(|| LowerError::bug("no parameters to choose from"))?;
+        Ok(Finished { packed, fhe: leveled, params, program, prediction, gap: 0.0 })
+    }
+
+    /// The best program over all rings and chains that bootstrap.
+    fn bootstrapped(&self) -> Result<Result<Finished, LowerError>, PipelineError> {
+        let mut best: Option<Finished> = None;
+        for log_n in BOOTSTRAPPING_LOG_N {
+            let packed = pack::pack(self.graph, self.ranges, 1 << (log_n - 1))?;
+            let workload = Workload::of(&packed, self.precision)?;
+            let machine = &self.options.machine;
+            let mut placed: Vec<(Candidate, Placement)> = Vec::new();
+            for candidate in chains::candidates(log_n, &workload) {
+                let Candidate { params, inputs_at } = &candidate;
+                let placement = workload.place(params, machine, *inputs_at, NARROW);
+                placed.extend(placement.map(|placement| (candidate, placement)));
+            }
+            // Where the chain is long enough without refreshes, the leveled plan does better; it is here if nothing else is.
+            if placed.iter().any(|(_, placement)| placement.refreshes()) {
+                placed.retain(|(_, placement)| placement.refreshes());
+            }
+            placed.sort_by(|a, b| a.1.seconds.total_cmp(&b.1.seconds));
+            for (Candidate { params, inputs_at }, narrow) in placed.into_iter().take(EMITTED) {
+                let placement = match narrow.gap() > 0.0 {
+                    true => workload.place(&params, machine, inputs_at, WIDTH).unwrap_or(narrow),
+                    false => narrow,
+                };
+                let finished = self.finish(&packed, &params, &placement)?;
+                let better = |best: &Finished| {
+                    (finished.refreshes(), best.score()) > (best.refreshes(), finished.score())
+                };
+                if best.as_ref().is_none_or(better) {
+                    best = Some(finished);
+                }
+            }
+        }
+        Ok(best.ok_or(LowerError::NoPlacement { log_n: *BOOTSTRAPPING_LOG_N.end() }))
+    }
+
+    fn finish(
+        &self,
+        packed: &FheGraph,
+        bootstrap: &BootstrapParams,
+        placement: &Placement,
+    ) -> Result<Finished, LowerError> {
+        let fhe = place::rebuild::rebuild(packed, placement, bootstrap.spec())?;
+        let params = bootstrap.main().clone();
+        let program = emit::emit(&fhe, &params, &self.shapes(), &self.options.machine)?;
+        let prediction = predict(&program, &params, &self.options.machine);
+        let packed = packed.clone();
+        Ok(Finished { packed, fhe, params, program, prediction, gap: placement.gap() })
+    }
+}

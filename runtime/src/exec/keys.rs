@@ -1,0 +1,37 @@
+//! What a client gives a server besides ciphertexts.
+
+use peregrine_ckks::bootstrap::BootstrapKeys;
+use peregrine_ckks::keys::EvalKeys;
+
+/// The public keys of a program's manifest.
+#[derive(Debug)]
+pub enum ServerKeys {
+    /// Relinearisation and automorphisms.
+    Evaluation(EvalKeys),
+    /// The same and the keys of an ephemeral secret, for a program that bootstraps.
+    Bootstrapping(BootstrapKeys),
+}
+
+impl From<EvalKeys> for ServerKeys {
+    fn from(keys: EvalKeys) -> Self {
+        Self::Evaluation(keys)
+    }
+}
+
+impl ServerKeys {
+    /// Relinearisation and automorphism keys.
+    pub fn evaluation(&self) -> &EvalKeys {
+        match self {
+            Self::Evaluation(keys) => keys,
+            Self::Bootstrapping(keys) => keys.evaluation(),
+        }
+    }
+
+    /// The keys for bootstrapping.
+    pub fn bootstrapping(&self) -> Option<&BootstrapKeys> {
+        match self {
+            Self::Evaluation(_) => None,
+            Self::Bootstrapping(keys) => Some(keys),
+        }
+    }
+}
