@@ -105,8 +105,9 @@ fn transform(turn: &impl Fn(u32) -> Rotation) -> LinearPlan {
     LinearPlan {
         inputs: 1,
         outputs: 1,
+        turned: Vec::new(),
         babies: vec![(0..STEPS).map(turn).collect()],
-        stages: vec![Stage { giants: (0..STEPS).map(giant).collect(), fold: vec![] }],
+        stages: vec![Stage { giants: (0..STEPS).map(giant).collect(), ..Stage::default() }],
     }
 }
 

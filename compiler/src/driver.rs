@@ -183,7 +183,8 @@ fn run_pipeline(
 }
 
 fn settings(options: &CompileOptions) -> pipeline::Options {
-    let mut settings = pipeline::Options { plan: options.plan, ..pipeline::Options::default() };
+    let keys_memory = options.keys_memory.map(|size| size.0);
+    let mut settings = pipeline::Options { plan: options.plan, keys_memory, ..pipeline::Options::default() };
     if let Some(degree) = options.degree {
         settings.fit = Fit::With(FitOptions::of_degree(degree));
     }

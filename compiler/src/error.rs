@@ -146,7 +146,9 @@ impl CompileError {
 fn pipeline_blame(error: &PipelineError) -> Blame {
     match error {
         PipelineError::Tensor(error) => pass_blame(error),
-        PipelineError::Lower(LowerError::TooDeep { .. } | LowerError::NoPlacement { .. }) => Blame::Limit,
+        PipelineError::Lower(
+            LowerError::TooDeep { .. } | LowerError::NoPlacement { .. } | LowerError::KeysMemory { .. },
+        ) => Blame::Limit,
         PipelineError::Lower(LowerError::Bug(_)) | PipelineError::Invalid { .. } => Blame::Bug,
         PipelineError::Lower(LowerError::Unsupported { .. }) | PipelineError::MissingCalibration { .. } => {
             Blame::User

@@ -13,6 +13,7 @@ use peregrine_compiler::gate::{self, Tolerance};
 use peregrine_compiler::onnx::{ClientSplit, ImageOverrides, ImportOptions, MaxPools};
 use peregrine_compiler::options::{Activations, CompileOptions, DumpPoint, Emit, PlanFlag, ReportTo, Verify};
 use peregrine_compiler::report::{self, Report};
+use peregrine_ir::bytes::ByteSize;
 use peregrine_ir::text::{print_fhe, print_program, print_tensor};
 
 /// Compiles a trained ONNX model into a program for encrypted images at 128-bit security.
@@ -61,6 +62,10 @@ struct Args {
     /// Write the artefact without the check
     #[arg(long, conflicts_with = "tolerance")]
     no_verify: bool,
+    /// Most memory of expanded switching keys, as 4GiB: the fastest program within it (default: time and keys are weighed; --report
+    /// prints what there is to choose from)
+    #[arg(long, value_name = "SIZE")]
+    keys_memory: Option<ByteSize>,
     /// Class names: one a line, comma-separated, or a JSON list
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
@@ -130,6 +135,7 @@ impl Args {
             precision: self.precision,
             sample: self.sample.clone(),
             labels: self.labels.clone(),
+            keys_memory: self.keys_memory,
             verify: if self.no_verify {
                 Verify::Skip
             } else {

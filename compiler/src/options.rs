@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use peregrine_ir::bytes::ByteSize;
 pub use peregrine_passes::plan::Plan;
 
 use crate::gate::Tolerance;
@@ -141,6 +142,8 @@ pub struct CompileOptions {
     pub sample: Option<PathBuf>,
     /// Class names.
     pub labels: Option<PathBuf>,
+    /// Most memory of expanded switching keys.
+    pub keys_memory: Option<ByteSize>,
     /// The gate.
     pub verify: Verify,
     /// Dumps.

@@ -10,6 +10,7 @@
 #![deny(unsafe_code)]
 
 pub mod axis;
+pub mod bytes;
 pub mod client;
 pub mod consts;
 pub mod container;

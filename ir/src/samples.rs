@@ -76,7 +76,7 @@ pub(crate) fn program() -> Program {
     };
     let call = |m, modulus| LinearCall {
         terms: vec![CallTerm { map: crate::linear::LinearMapId(m), operand: 0 }],
-        split: BsgsSplit { modulus },
+        split: BsgsSplit::by_modulus(modulus, 32),
     };
     let unit = crate::ConstId;
     let mut program = Program {
@@ -149,7 +149,7 @@ pub(crate) fn manifest(program: &Program, levels: &[Level], relin: Option<Level>
                 (ResolvedMap { input, output, geometry: map.geometry }, term.operand)
             })
             .collect();
-        for element in plan_call(&terms, call.split, slots(n as u32 / 2)).plan.galois_elements(n) {
+        for element in plan_call(&terms, &call.split, slots(n as u32 / 2)).plan.galois_elements(n) {
             let highest = galois.entry(element).or_insert(level);
             *highest = level.max(*highest);
         }

@@ -7,12 +7,11 @@
 #![allow(clippy::print_stdout)]
 
 use peregrine_ir::tensor::{Conv, Stage, TensorGraph, TensorOp, TensorTables, TensorTy, infer};
-use peregrine_ir::{ConstPool, ConstTensor, Origin, OutputPort, ValueId};
+use peregrine_ir::{ConstPool, ConstTensor, Origin, OutputPort, Slots, ValueId};
 use peregrine_passes::fhe::cost::Machine;
 use peregrine_passes::fhe::level::Precision;
 use peregrine_passes::fhe::pack::pack;
-use peregrine_passes::fhe::place::search::NARROW;
-use peregrine_passes::fhe::place::{self, Workload, chains};
+use peregrine_passes::fhe::place::{self, Workload};
 use peregrine_passes::fhe::refresh_cost::{Together, bootstrap_seconds};
 use peregrine_passes::tensor::interp::channels_of;
 
@@ -149,12 +148,9 @@ fn report(graph: &TensorGraph, degree: usize, rings: &[u32]) -> Result<(), Failu
     let machine = Machine::default();
     for &log_n in rings {
         let packed = pack(graph, &ranges, 1 << (log_n - 1))?;
-        let workload = Workload::of(&packed, Precision::of_degree(degree as u32))?;
-        let placed = chains::candidates(log_n, &workload).into_iter().filter_map(|candidate| {
-            let placement = workload.place(&candidate.params, &machine, candidate.inputs_at, NARROW)?;
-            placement.refreshes().then_some((candidate, placement))
-        });
-        let best = placed.min_by(|a, b| a.1.seconds.total_cmp(&b.1.seconds));
+        let workload =
+            Workload::of(&packed, Precision::of_degree(degree as u32), Slots::new(1 << (log_n - 1))?)?;
+        let best = workload.best(log_n, &machine, 1).pop();
         let Some((candidate, placement)) = best else {
             println!("{:<18} N = 2^{log_n}: no placement", graph.name);
             continue;
@@ -182,7 +178,7 @@ fn table(log_n: u32) -> Result<(), Failure> {
     };
     let (params, machine) = (spec.check()?, Machine::default());
     for log in (6..log_n).step_by(3).chain([log_n - 1]) {
-        let slots = peregrine_ir::Slots::new(1 << log)?;
+        let slots = Slots::new(1 << log)?;
         let [single, pair] = [Together::Single, Together::Pair]
             .map(|together| bootstrap_seconds(&machine, &params, slots, together) / machine.parallel);
         println!("N = 2^{log_n}, {slots:>6} slots: {single:.2} s alone, {pair:.2} s a pair");

@@ -9,6 +9,7 @@ use peregrine_ir::tensor::{Tensor, TensorGraph, TensorOp};
 use thiserror::Error;
 
 use crate::fhe::cost::{Machine, Prediction};
+use crate::fhe::key_front::FrontPoint;
 use crate::fhe::level::Precision;
 use crate::fhe::{LowerError, level, pack, params};
 use crate::pass::{PassRecord, Verification};
@@ -59,6 +60,8 @@ pub struct Options {
     pub plan: Plan,
     /// Kernel times for the cost model.
     pub machine: Machine,
+    /// Most bytes of expanded switching keys; `None` weighs them against time.
+    pub keys_memory: Option<u64>,
     /// When passes are verified.
     pub verification: Verification,
 }
@@ -93,6 +96,8 @@ pub struct Compiled {
     pub program: Program,
     /// Predicted time and memory.
     pub prediction: Prediction,
+    /// What the keys could have cost: ascending bytes, descending time.
+    pub key_front: Vec<FrontPoint>,
     /// Leveled and bootstrapped, as far as they were planned.
     pub outcomes: Vec<Outcome>,
     /// Times of the passes.
@@ -142,6 +147,7 @@ impl Default for Options {
             precision: None,
             plan: Plan::Auto,
             machine: Machine::default(),
+            keys_memory: None,
             verification: Verification::EachPass,
         }
     }
@@ -201,6 +207,7 @@ pub fn compile(
         params: lowered.params,
         program: lowered.program,
         prediction: lowered.prediction,
+        key_front: lowered.key_front,
         outcomes: lowered.outcomes,
         records,
     })
@@ -242,8 +249,12 @@ fn fit_activations(
     Ok(Some(report))
 }
 
-/// The highest degree whose prime chain fits, found on a copy with stand-in coefficients: levels depend on degrees only.
+/// The highest degree whose prime chain fits, found on a copy with stand-in coefficients: levels depend on degrees only. With
+/// bootstrapping any depth fits.
 fn deepest_degree(graph: &TensorGraph, options: &Options) -> Result<u32, PipelineError> {
+    if options.plan == Plan::Bootstrapped {
+        return Ok(DEGREES_TRIED[0]);
+    }
     let ranges: Vec<Vec<f64>> =
         graph.nodes.values().map(|n| vec![1.0; interp::channels_of(&n.ty.shape).0]).collect();
     for degree in DEGREES_TRIED {

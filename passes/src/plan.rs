@@ -5,15 +5,17 @@
 
 use peregrine_ckks::bootstrap::BootstrapParams;
 use peregrine_ckks::params::{Params, ParamsLiteral};
+use peregrine_ir::Slots;
 use peregrine_ir::fhe::{self, FheGraph};
 use peregrine_ir::program::{self, Program};
 use peregrine_ir::tensor::TensorGraph;
 
-use crate::fhe::cost::{Prediction, predict};
+use crate::fhe::cost::Prediction;
+use crate::fhe::key_front::{self, FrontPoint, KeyBudget, Keyed};
 use crate::fhe::level::{self, Precision};
 use crate::fhe::place::chains::Candidate;
-use crate::fhe::place::search::{NARROW, Placement, WIDTH};
-use crate::fhe::place::{self, Workload, chains};
+use crate::fhe::place::search::Placement;
+use crate::fhe::place::{self, Workload};
 use crate::fhe::{LowerError, emit, pack, params};
 use crate::pipeline::{Observer, Options, PipelineError, Snapshot, invalid};
 
@@ -62,13 +64,15 @@ pub struct Lowered {
     pub program: Program,
     /// Predicted time and memory.
     pub prediction: Prediction,
+    /// What the keys could have cost: ascending bytes, descending time.
+    pub key_front: Vec<FrontPoint>,
     /// Every way that was planned, the chosen one among them.
     pub outcomes: Vec<Outcome>,
 }
 
 /// Seconds that a byte of switching keys is worth when the numbers of special primes of one chain are compared: keys are made and
 /// held once, but memory is what runs short first.
-const SECONDS_PER_KEY_BYTE: f64 = 0.1e-9;
+const SECONDS_PER_KEY_BYTE: f64 = 0.25e-9;
 /// The same between rings and chains: there a little time often costs gigabytes.
 const SECONDS_PER_KEY_BYTE_OF_PLANS: f64 = 0.5e-9;
 /// Placements of least predicted time whose programs are emitted and compared.
@@ -85,6 +89,7 @@ struct Finished {
     params: Params,
     program: Program,
     prediction: Prediction,
+    key_front: Vec<FrontPoint>,
     gap: f64,
 }
 
@@ -101,10 +106,6 @@ impl Finished {
         let Prediction { seconds, key_bytes, bootstraps, .. } = self.prediction;
         Predicted { seconds, key_bytes, bootstraps, gap: self.gap }
     }
-}
-
-fn score(prediction: &Prediction) -> f64 {
-    prediction.seconds + SECONDS_PER_KEY_BYTE * prediction.key_bytes as f64
 }
 
 /// Packs, places and emits a polynomial graph as `options.plan` says.
@@ -142,6 +143,8 @@ pub fn lower(
                 best = Some(finished)
             }
             Ok(_) => {}
+            // Too many keys is what the user can mend.
+            Err(_) if matches!(refusal, LowerError::KeysMemory { .. }) => {}
             Err(error) => refusal = error,
         }
     }
@@ -152,8 +155,8 @@ pub fn lower(
     observe("assign-levels", Snapshot::Fhe(&best.fhe));
     invalid("program", "emit", program::verify(&best.program))?;
     observe("emit", Snapshot::Program(&best.program));
-    let Finished { fhe, params, program, prediction, .. } = best;
-    Ok(Lowered { fhe, params, program, prediction, outcomes })
+    let Finished { fhe, params, program, prediction, key_front, .. } = best;
+    Ok(Lowered { fhe, params, program, prediction, key_front, outcomes })
 }
 
 /// What is lowered.
@@ -178,7 +181,7 @@ impl Subject<'_> {
             chain = leveled.tables.chain_bits.clone();
             let candidates = params::candidates(&chain, log_n);
             if !candidates.is_empty() {
-                return Ok(Ok(self.best_of(packed, leveled, candidates)?));
+                return refusal_apart(self.best_of(packed, leveled, candidates));
             }
         }
         Ok(Err(params::too_deep(&chain)))
@@ -191,54 +194,44 @@ impl Subject<'_> {
         leveled: FheGraph,
         candidates: Vec<ParamsLiteral>,
     ) -> Result<Finished, LowerError> {
-        let mut best: Option<(f64, Params, Program, Prediction)> = None;
-        for literal in candidates {
+        let emitted = candidates.into_iter().map(|literal| {
             let params = params::check(literal)?;
-            let program = emit::emit(&leveled, &params, &self.shapes(), &self.options.machine)?;
-            let prediction = predict(&program, &params, &self.options.machine);
-            let score = score(&prediction);
-            if best.as_ref().is_none_or(|(least, ..)| score < *least) {
-                best = Some((score, params, program, prediction));
-            }
-        }
-        let (_, params, program, prediction) =
-            best.ok_or_else(|| LowerError::bug("no parameters to choose from"))?;
-        Ok(Finished { packed, fhe: leveled, params, program, prediction, gap: 0.0 })
+            let program = emit::emit(&leveled, &params, &self.shapes())?;
+            Ok((params, program))
+        });
+        let emitted: Vec<(Params, Program)> = emitted.collect::<Result<_, LowerError>>()?;
+        let Keyed { params, program, prediction, front } = self.keyed(emitted)?;
+        Ok(Finished { packed, fhe: leveled, params, program, prediction, key_front: front, gap: 0.0 })
+    }
+
+    fn keyed(&self, emitted: Vec<(Params, Program)>) -> Result<Keyed, LowerError> {
+        let price = KeyBudget::Price(SECONDS_PER_KEY_BYTE);
+        let budget = self.options.keys_memory.map_or(price, KeyBudget::Bytes);
+        key_front::best(emitted, &self.options.machine, budget)
     }
 
     /// The best program over all rings and chains that bootstrap.
     fn bootstrapped(&self) -> Result<Result<Finished, LowerError>, PipelineError> {
         let mut best: Option<Finished> = None;
+        let mut refusal = LowerError::NoPlacement { log_n: *BOOTSTRAPPING_LOG_N.end() };
         for log_n in BOOTSTRAPPING_LOG_N {
             let packed = pack::pack(self.graph, self.ranges, 1 << (log_n - 1))?;
-            let workload = Workload::of(&packed, self.precision)?;
-            let machine = &self.options.machine;
-            let mut placed: Vec<(Candidate, Placement)> = Vec::new();
-            for candidate in chains::candidates(log_n, &workload) {
-                let Candidate { params, inputs_at } = &candidate;
-                let placement = workload.place(params, machine, *inputs_at, NARROW);
-                placed.extend(placement.map(|placement| (candidate, placement)));
-            }
-            // Where the chain is long enough without refreshes, the leveled plan does better; it is here if nothing else is.
-            if placed.iter().any(|(_, placement)| placement.refreshes()) {
-                placed.retain(|(_, placement)| placement.refreshes());
-            }
-            placed.sort_by(|a, b| a.1.seconds.total_cmp(&b.1.seconds));
-            for (Candidate { params, inputs_at }, narrow) in placed.into_iter().take(EMITTED) {
-                let placement = match narrow.gap() > 0.0 {
-                    true => workload.place(&params, machine, inputs_at, WIDTH).unwrap_or(narrow),
-                    false => narrow,
-                };
-                let finished = self.finish(&packed, &params, &placement)?;
-                let better = |best: &Finished| {
+            let workload = Workload::of(&packed, self.precision, slots_of(log_n)?)?;
+            let placed = workload.best(log_n, &self.options.machine, EMITTED);
+            for (Candidate { params, .. }, placement) in placed {
+                let better = |finished: &Finished, best: &Finished| {
                     (finished.refreshes(), best.score()) > (best.refreshes(), finished.score())
                 };
-                if best.as_ref().is_none_or(better) {
-                    best = Some(finished);
+                match refusal_apart(self.finish(&packed, &params, &placement))? {
+                    Ok(finished) if best.as_ref().is_none_or(|best| better(&finished, best)) => {
+                        best = Some(finished);
+                    }
+                    Ok(_) => {}
+                    Err(error) => refusal = error,
                 }
             }
         }
-        Ok(best.ok_or(LowerError::NoPlacement { log_n: *BOOTSTRAPPING_LOG_N.end() }))
+        Ok(best.ok_or(refusal))
     }
 
     fn finish(
@@ -249,9 +242,24 @@ impl Subject<'_> {
     ) -> Result<Finished, LowerError> {
         let fhe = place::rebuild::rebuild(packed, placement, bootstrap.spec())?;
         let params = bootstrap.main().clone();
-        let program = emit::emit(&fhe, &params, &self.shapes(), &self.options.machine)?;
-        let prediction = predict(&program, &params, &self.options.machine);
-        let packed = packed.clone();
-        Ok(Finished { packed, fhe, params, program, prediction, gap: placement.gap() })
+        let program = emit::emit(&fhe, &params, &self.shapes())?;
+        let Keyed { params, program, prediction, front } = self.keyed(vec![(params, program)])?;
+        let (packed, gap) = (packed.clone(), placement.gap());
+        Ok(Finished { packed, fhe, params, program, prediction, key_front: front, gap })
+    }
+}
+
+fn slots_of(log_n: u32) -> Result<Slots, LowerError> {
+    Slots::new(1 << (log_n - 1)).map_err(|e| LowerError::bug(format!("slots of a ring: {e}")))
+}
+
+/// Parts what rules out one way to pay for the depth from what ends the compilation.
+fn refusal_apart(
+    finished: Result<Finished, LowerError>,
+) -> Result<Result<Finished, LowerError>, PipelineError> {
+    match finished {
+        Ok(finished) => Ok(Ok(finished)),
+        Err(refusal @ LowerError::KeysMemory { .. }) => Ok(Err(refusal)),
+        Err(error) => Err(error.into()),
     }
 }

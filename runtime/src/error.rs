@@ -1,5 +1,7 @@
 //! Everything that can go wrong in a run, with what to do about it.
 
+use std::path::PathBuf;
+
 use peregrine_ckks::params::ParamsError;
 use peregrine_ir::container::ContainerError;
 use peregrine_ir::program::ClearError;
@@ -7,7 +9,7 @@ use thiserror::Error;
 
 use crate::bytes::ByteSize;
 use crate::client::ClientError;
-use crate::exec::MemoryEstimate;
+use crate::exec::{CheckpointError, MemoryEstimate};
 
 /// Why a program does not run.
 #[derive(Debug, Error)]
@@ -42,7 +44,7 @@ pub enum RuntimeError {
     Client(#[from] ClientError),
     /// The run would not fit in memory.
     #[error(
-        "this run needs {needed}, and {budget} {origin}: {estimate}. Give --memory {advice} on a machine that has it, or compile for a smaller ring"
+        "this run needs {needed}, and {budget} {origin}: {estimate}. Give {advice} on a machine that has it, or compile for a smaller ring or fewer keys (peregrinec --keys-memory)"
     )]
     Memory {
         /// Least memory that the run works with.
@@ -53,8 +55,33 @@ pub enum RuntimeError {
         origin: BudgetOrigin,
         /// What the memory is for.
         estimate: Box<MemoryEstimate>,
-        /// The `--memory` that would do.
+        /// The flags that would do.
         advice: String,
+    },
+    /// The scratch folder failed.
+    #[error("scratch folder: {path}: {source}", path = path.display())]
+    Scratch {
+        /// The file or folder.
+        path: PathBuf,
+        /// Cause.
+        source: std::io::Error,
+    },
+    /// A checkpoint was refused or could not be written.
+    #[error("checkpoint {path}: {source}", path = path.display())]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// Cause.
+        source: CheckpointError,
+    },
+    /// Flags that make no sense without another.
+    #[error("{0}")]
+    Flags(&'static str),
+    /// The run was stopped by the user.
+    #[error("stopped{}", saved.as_ref().map_or_else(String::new, |path| format!("; the run is saved in {}: continue it with --resume", path.display())))]
+    Interrupted {
+        /// The checkpoint.
+        saved: Option<PathBuf>,
     },
     /// The key set lacks a key of the manifest.
     #[error("the key set does not fit the program: {missing}; make the keys from this program's manifest")]

@@ -1,6 +1,8 @@
 //! Client and server in one process: what `peregrine-run model.fhe` does.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use peregrine_data::DataError;
@@ -22,7 +24,7 @@ use crate::report::{
     DetectionReport, ParameterReport, ProfileDetail, ProfileReport, RunReport, Seconds, TensorReport,
     error_bits, output_errors, top_classes,
 };
-use crate::session::Planned;
+use crate::session::{CheckpointOptions, Planned, SessionOptions};
 
 /// Outputs that agree with the clear run on fewer bits than this are worth a warning.
 const SUSPICIOUS_BITS: f64 = 5.0;
@@ -70,6 +72,14 @@ pub struct LocalOptions {
     pub threads: Option<usize>,
     /// How much of the profile is reported.
     pub detail: ProfileDetail,
+    /// Folder for keys that do not fit in memory.
+    pub scratch_dir: Option<PathBuf>,
+    /// The client's secret key: read from this file, or made and kept there.
+    pub client_key: Option<PathBuf>,
+    /// Where the run is saved and continued from; needs `client_key`.
+    pub checkpoint: Option<CheckpointOptions>,
+    /// Set when the run shall stop.
+    pub interrupt: Option<Arc<AtomicBool>>,
     /// For detectors: how outputs become boxes.
     pub detector: Option<DecodeSpec>,
     /// For detectors: the picture with its boxes is written here, as PNG.
@@ -109,7 +119,7 @@ pub fn run_loaded(
     let clear_side = clear_side(loaded, &options.preprocessing)?;
     check_pictures(&clear_side, options)?;
     let engine = match options.backend {
-        Backend::Ckks => Engine::Encrypted(Planned::new(loaded, options.memory)?),
+        Backend::Ckks => Engine::Encrypted(Box::new(Planned::new(loaded, options.session())?)),
         Backend::Clear => Engine::Clear,
         Backend::Noisy { seed } => Engine::Noisy { seed },
     };
@@ -188,7 +198,7 @@ fn parameters(loaded: &Loaded) -> ParameterReport {
 
 /// What makes the outputs, ready to run.
 enum Engine {
-    Encrypted(Planned),
+    Encrypted(Box<Planned>),
     Clear,
     Noisy { seed: u64 },
 }
@@ -232,6 +242,19 @@ pub(crate) fn clear_side(loaded: &Loaded, flags: &Preprocessing) -> Result<Clear
 
 fn clear_run(loaded: &Loaded, noise: Noise, prepared: &Prepared) -> Result<ClearRun, RuntimeError> {
     clear::run(&loaded.program, &loaded.interface, noise, &prepared.tensors, &loaded.client.ranges)
+}
+
+impl LocalOptions {
+    /// What the encrypted run is asked for.
+    fn session(&self) -> SessionOptions {
+        SessionOptions {
+            memory: self.memory,
+            scratch_dir: self.scratch_dir.clone(),
+            client_key: self.client_key.clone(),
+            checkpoint: self.checkpoint.clone(),
+            interrupt: self.interrupt.clone(),
+        }
+    }
 }
 
 fn warnings(prepared: &Prepared, exact: &ClearRun, bits: f64) -> Vec<String> {

@@ -7,6 +7,7 @@ mod cli;
 use std::process::ExitCode;
 
 use clap::Parser;
+use peregrine_runtime::error::RuntimeError;
 
 /// The message and those of its causes that it does not quote already.
 fn with_causes(error: &anyhow::Error) -> String {
@@ -22,6 +23,10 @@ fn with_causes(error: &anyhow::Error) -> String {
 fn main() -> ExitCode {
     match cli::Cli::parse().execute() {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if matches!(error.downcast_ref(), Some(RuntimeError::Interrupted { .. })) => {
+            eprintln!("{error}");
+            ExitCode::from(cli::STOPPED)
+        }
         Err(error) => {
             eprintln!("error: {}", with_causes(&error));
             ExitCode::FAILURE

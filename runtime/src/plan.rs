@@ -31,6 +31,8 @@ pub struct RunPlan {
     pub constant_bytes: u64,
     /// Least memory that the run works with.
     pub least_bytes: u64,
+    /// The same when keys are in a scratch folder.
+    pub least_scratch_bytes: u64,
     /// Memory with which every constant stays encoded.
     pub full_bytes: u64,
     /// Ciphertexts that the client sends and gets back.
@@ -90,6 +92,7 @@ impl RunPlan {
             fixed_bytes: memory.fixed.0,
             constant_bytes: memory.constants.0,
             least_bytes: memory.least().0,
+            least_scratch_bytes: memory.least_with_scratch().0,
             full_bytes: memory.full().0,
             transfers: sent.chain(back).collect(),
         })
@@ -132,8 +135,9 @@ fn write_text(out: &mut String, plan: &RunPlan) -> std::fmt::Result {
     writeln!(out, "keys       {} of {}", p.keys, ByteSize(p.key_bytes))?;
     writeln!(
         out,
-        "memory     {} at least, {} with every constant encoded",
+        "memory     {} at least ({} with keys in a scratch folder), {} with every constant encoded",
         ByteSize(plan.least_bytes),
+        ByteSize(plan.least_scratch_bytes),
         ByteSize(plan.full_bytes)
     )?;
     writeln!(

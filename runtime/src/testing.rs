@@ -92,7 +92,7 @@ pub fn program() -> Program {
     let whole = ConvGeometry::whole_map(Chw { c: 4, h: 8, w: 8 });
     let call = |map: u32, modulus: u32| LinearCall {
         terms: vec![CallTerm { map: peregrine_ir::linear::LinearMapId(map), operand: 0 }],
-        split: BsgsSplit { modulus },
+        split: BsgsSplit::by_modulus(modulus, 256),
     };
     let ((in_level, in_scale), (out_level, out_scale)) =
         ((Level(2), Scale::pow2(DATA_BITS)), (Level(0), Scale::pow2(OUTPUT_BITS)));
@@ -166,7 +166,7 @@ fn manifest(program: &Program) -> KeyManifest {
         let map = program.maps[call.terms[0].map];
         let (input, output) = (&program.layouts[map.input], &program.layouts[map.output]);
         let resolved = ResolvedMap { input, output, geometry: map.geometry };
-        let plan = plan_call(&[(resolved, 0)], call.split, params.max_slots());
+        let plan = plan_call(&[(resolved, 0)], &call.split, params.max_slots());
         for element in plan.plan.galois_elements(params.n()) {
             let highest = galois.entry(element).or_insert(level);
             *highest = (*highest).max(level);

@@ -23,7 +23,7 @@ use peregrine_compiler::onnx::ImportOptions;
 use peregrine_compiler::options::{Activations, CompileOptions, Plan, Verify};
 use peregrine_ir::program::Noise;
 use peregrine_runtime::client::{ClearSide, NamedTensor, Preprocessing};
-use peregrine_runtime::exec::{MemoryBudget, ServerKeys};
+use peregrine_runtime::exec::{MemoryBudget, Scratch, ServerKeys};
 use peregrine_runtime::progress::Silent;
 use peregrine_runtime::{Client, Loaded, Server, clear};
 
@@ -39,6 +39,7 @@ pub fn compile_options(model: &str) -> CompileOptions {
         precision: None,
         sample: None,
         labels: None,
+        keys_memory: None,
         verify: Verify::Gate(Tolerance::default()),
         dump: Vec::new(),
     }
@@ -89,7 +90,8 @@ impl Deployment {
         let client = Client::new(loaded.interface.clone(), &context);
         let keys = client.evaluation_keys(&Silent).expect("keys");
         let server = Server::new(&loaded).expect("the program is planned");
-        let budget = server.memory().cache_budget(MemoryBudget::new(None)).expect("enough memory");
+        let plan = server.memory().plan(MemoryBudget::new(None), Scratch::None).expect("enough memory");
+        let budget = plan.constants;
         server.encode_constants(&context, budget, &Silent).expect("constants");
         let tensors = |ports: &[peregrine_runtime::interface::Port]| {
             ports.iter().map(|port| port.tensor.clone()).collect::<Vec<_>>()

@@ -1,5 +1,8 @@
 //! The text of fixture (a) at each level of the IR. Read a new snapshot before you accept it.
 
+use peregrine_compiler::driver;
+use peregrine_compiler::gate::Tolerance;
+use peregrine_compiler::report::Report;
 use peregrine_ir::text::{parse_fhe, parse_program, parse_tensor, print_fhe, print_program, print_tensor};
 use peregrine_tests::{compile_options, compiled};
 
@@ -24,4 +27,32 @@ fn without_hashes(text: &str) -> String {
         None => format!("{line}\n"),
     };
     text.lines().map(line).collect()
+}
+
+/// The report's fields, with the kinds of their values: programs that read it depend on them.
+#[test]
+fn fields_of_the_report() {
+    let (prepared, lowered) = compiled(&compile_options("square_fashion.onnx"));
+    let check = driver::check(&prepared, &lowered, Tolerance::default()).expect("it is checked");
+    let report = Report::of(&prepared, &lowered, Some(&check)).expect("it is reported");
+    let json = serde_json::to_value(&report).expect("it serialises");
+    let mut fields = Vec::new();
+    kinds("", &json, &mut fields);
+    fields.sort();
+    fields.dedup();
+    insta::assert_snapshot!("report_fields", fields.join("\n"));
+}
+
+fn kinds(path: &str, value: &serde_json::Value, fields: &mut Vec<String>) {
+    use serde_json::Value;
+    match value {
+        Value::Object(map) => {
+            map.iter().for_each(|(key, inner)| kinds(&format!("{path}.{key}"), inner, fields))
+        }
+        Value::Array(items) => items.iter().for_each(|inner| kinds(&format!("{path}[]"), inner, fields)),
+        Value::Null => fields.push(format!("{path}: null")),
+        Value::Bool(_) => fields.push(format!("{path}: bool")),
+        Value::Number(_) => fields.push(format!("{path}: number")),
+        Value::String(_) => fields.push(format!("{path}: text")),
+    }
 }

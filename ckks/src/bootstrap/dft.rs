@@ -191,7 +191,7 @@ fn split(places: &[usize], group: Group, slots: Slots, max: Slots) -> (LinearPla
             step.or_insert_with(|| GiantStep { output: 0, rotation: rotation(turn), terms: Vec::new() });
         step.terms.push(Term { input: 0, baby: baby as u32, diagonal });
     }
-    let stage = Stage { giants: giants.into_values().collect(), fold: Vec::new() };
+    let stage = Stage { giants: giants.into_values().collect(), ..Stage::default() };
     let table = vec![(0..babies).map(|baby| rotation(baby * unit)).collect()];
-    (LinearPlan { inputs: 1, outputs: 1, babies: table, stages: vec![stage] }, turns)
+    (LinearPlan { inputs: 1, outputs: 1, babies: table, stages: vec![stage], turned: Vec::new() }, turns)
 }

@@ -159,6 +159,14 @@ impl EvalKeys {
         }
     }
 
+    /// Takes out the relinearisation key (`None`) or the key of an automorphism.
+    pub fn remove(&mut self, element: Option<GaloisElement>) -> Option<SwitchingKey> {
+        match element {
+            None => self.relin.take(),
+            Some(element) => self.galois.remove(&element),
+        }
+    }
+
     /// The relinearisation key for use at `level`.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use peregrine_ir::fhe::{Fhe, FheOp};
 use peregrine_ir::graph::Node;
 use peregrine_ir::layout::{Digit, Layout, Place};
 use peregrine_ir::program::Inst;
+use peregrine_passes::fhe::key_front::FrontPoint;
 use peregrine_passes::pipeline::{Compiled, PipelineError};
 use peregrine_passes::plan::{Outcome, Plan};
 
@@ -64,7 +65,7 @@ impl Report {
     }
 }
 
-/// The plans that were predicted, the one of the program marked.
+/// The plans that were predicted, the one of the program marked, and what `--keys-memory` chooses from.
 fn key_plans(compiled: &Compiled) -> Vec<KeyPlan> {
     let p = &compiled.prediction;
     let plan = |outcome: &Outcome| {
@@ -79,7 +80,14 @@ fn key_plans(compiled: &Compiled) -> Vec<KeyPlan> {
             chosen: predicted.seconds == p.seconds && predicted.key_bytes == p.key_bytes,
         })
     };
-    compiled.outcomes.iter().filter_map(plan).collect()
+    let of_front = |point: &FrontPoint| KeyPlan {
+        name: format!("{} special primes, log QP = {:.0}", point.alpha, point.log_qp),
+        seconds: point.seconds,
+        key_bytes: point.key_bytes,
+        chosen: false,
+    };
+    let outcomes = compiled.outcomes.iter().filter_map(plan);
+    outcomes.chain(compiled.key_front.iter().map(of_front)).collect()
 }
 
 fn model(prepared: &Prepared, compiled: &Compiled) -> ModelReport {

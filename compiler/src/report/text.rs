@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Display, Write};
 
+use peregrine_passes::fhe::LowerError;
 use peregrine_passes::pipeline::Compiled;
 use peregrine_passes::plan::{Outcome, Plan, Predicted};
 
@@ -14,6 +15,7 @@ pub fn text(report: &Report) -> String {
         .and_then(|()| activations(&mut out, report))
         .and_then(|()| parameters(&mut out, report))
         .and_then(|()| program(&mut out, report))
+        .and_then(|()| keys(&mut out, report))
         .and_then(|()| layers(&mut out, report))
         .and_then(|()| passes(&mut out, report));
     debug_assert!(written.is_ok(), "writing to a text cannot fail");
@@ -44,6 +46,9 @@ fn outcome(outcome: &Outcome) -> String {
         Plan::Bootstrapped => "bootstrapped",
     };
     match &outcome.result {
+        Err(LowerError::KeysMemory { needed, .. }) => {
+            format!("{name}: keys of at least {}, more than allowed", Bytes(*needed))
+        }
         Err(_) => format!("{name}: no ring is large enough"),
         Ok(Predicted { seconds, key_bytes, bootstraps, gap }) => {
             let times = match outcome.plan {
@@ -153,6 +158,16 @@ fn program(out: &mut String, report: &Report) -> fmt::Result {
         Bytes(t.scratch_bytes),
     )?;
     writeln!(out, "  time: about {:.2} s per image by the cost model", t.seconds)
+}
+
+/// What `--keys-memory` chooses from, and the plans that were compared.
+fn keys(out: &mut String, report: &Report) -> fmt::Result {
+    writeln!(out, "keys against time (--keys-memory chooses):")?;
+    report.key_plans.iter().try_for_each(|plan| {
+        let chosen = if plan.chosen { " <- this program" } else { "" };
+        let bytes = Bytes(plan.key_bytes).to_string();
+        writeln!(out, "  {bytes:>10}  {:>8.2} s  {}{chosen}", plan.seconds, plan.name)
+    })
 }
 
 fn layers(out: &mut String, report: &Report) -> fmt::Result {

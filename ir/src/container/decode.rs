@@ -269,7 +269,8 @@ fn map(at: At, map: proto::LinearMap) -> Result<LinearMap, DecodeError> {
 
 fn call(call: proto::LinearCall) -> LinearCall {
     let term = |t: proto::CallTerm| CallTerm { map: LinearMapId(t.map), operand: t.operand };
-    LinearCall { terms: call.terms.into_iter().map(term).collect(), split: BsgsSplit { modulus: call.split } }
+    let split = BsgsSplit { turns: call.turns, babies: call.babies, giants: call.giants };
+    LinearCall { terms: call.terms.into_iter().map(term).collect(), split }
 }
 
 fn input(at: At, port: proto::Port) -> Result<ProgramInput, DecodeError> {

@@ -5,7 +5,7 @@ use super::proto;
 use crate::consts::{ConstData, ConstPool, ConstTensor};
 use crate::entity::EntityId;
 use crate::layout::{Axis, Digit, Layout, Place};
-use crate::linear::LinearMap;
+use crate::linear::{BsgsSplit, LinearMap};
 use crate::program::{
     Inst, KeyManifest, LinearCall, Probe, Program, ProgramInput, ProgramOutput, Refresh, Reg,
 };
@@ -151,7 +151,8 @@ fn map(map: &LinearMap) -> proto::LinearMap {
 
 fn call(call: &LinearCall) -> proto::LinearCall {
     let terms = call.terms.iter().map(|t| proto::CallTerm { map: id(t.map), operand: t.operand });
-    proto::LinearCall { terms: terms.collect(), split: call.split.modulus }
+    let BsgsSplit { turns, babies, giants } = call.split.clone();
+    proto::LinearCall { terms: terms.collect(), turns, babies, giants }
 }
 
 fn input(input: &ProgramInput) -> proto::Port {

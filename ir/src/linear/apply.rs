@@ -1,6 +1,6 @@
 //! A planned linear call on slots in the clear: what the evaluator does, in `f64`.
 
-use peregrine_ckks::evaluator::linear::{GiantStep, Stage};
+use peregrine_ckks::evaluator::linear::{GiantOrder, GiantStep, Stage};
 use rayon::prelude::*;
 
 use super::CallPlan;
@@ -32,18 +32,39 @@ pub fn apply_clear(
     noise: Option<&CallNoise<'_>>,
 ) -> Vec<Vec<f64>> {
     let length = call.maps.iter().map(|m| m.period() as usize).max().unwrap_or(1);
-    let step = Step { call, length, weights, inputs, noise };
+    let turned: Vec<Vec<f64>> = call
+        .plan
+        .turned
+        .iter()
+        .map(|turn| {
+            let mut slots = inputs[turn.input as usize].to_vec();
+            let by = turn.rotation.get() as usize % slots.len();
+            slots.rotate_left(by);
+            slots
+        })
+        .collect();
+    let inputs: Vec<&[f64]> = inputs.iter().copied().chain(turned.iter().map(Vec::as_slice)).collect();
+    let step = Step { call, length, weights, inputs: &inputs, noise };
     let mut outputs = vec![vec![0.0; length]; call.plan.outputs as usize];
     let mut index = 0;
     for stage in &call.plan.stages {
+        let mut running = vec![vec![0.0; length]; outputs.len()];
         for giants in stage.giants.chunks(GIANTS_AT_ONCE) {
             let sums: Vec<Vec<f64>> =
                 giants.par_iter().enumerate().map(|(i, giant)| step.inner_sum(index + i, giant)).collect();
-            for (giant, sum) in giants.iter().zip(&sums) {
-                add_rotated(&mut outputs[giant.output as usize], sum, giant.rotation.get() as usize);
+            for (giant, sum) in giants.iter().zip(sums) {
+                let (output, by) = (giant.output as usize, giant.rotation.get() as usize);
+                match stage.order {
+                    GiantOrder::Separate => add_rotated(&mut outputs[output], &sum, by),
+                    GiantOrder::Chained => {
+                        add_rotated(&mut running[output], &sum, 0);
+                        running[output].rotate_left(by % length);
+                    }
+                }
             }
             index += giants.len();
         }
+        outputs.iter_mut().zip(&running).for_each(|(output, running)| add_rotated(output, running, 0));
         fold(stage, &mut outputs);
     }
     outputs
@@ -78,7 +99,9 @@ impl Step<'_> {
             }
             let Some(noise) = self.noise else { continue };
             let of_weights = noise.weights[planned.term as usize];
-            let of_input = if baby == 0 { 0.0 } else { noise.rotated[term.input as usize] };
+            let (source, turns) = call.plan.source(term.input);
+            let switches = turns + usize::from(baby != 0);
+            let of_input = switches as f64 * noise.rotated[source as usize];
             for (s, variance) in variance.iter_mut().enumerate() {
                 let (weight, slot) = (diagonal[s & diagonal_mask], input[(s + baby) & in_mask]);
                 *variance += of_weights * slot * slot + of_input * weight * weight;

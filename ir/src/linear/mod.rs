@@ -8,12 +8,14 @@
 mod apply;
 mod diagonals;
 mod plan;
+mod split;
 #[cfg(test)]
 mod tests;
 
 pub use apply::{AddErrors, CallNoise, apply_clear};
 pub use diagonals::{DiagonalKey, Diagonals};
-pub use plan::{BsgsSplit, CallPlan, PlannedDiagonal, plan_call};
+pub use plan::{CallPlan, PlannedDiagonal, plan_call};
+pub use split::{BsgsSplit, MAX_SPLIT, Parts, SplitTable};
 
 use thiserror::Error;
 

@@ -99,7 +99,7 @@ struct Case {
     geometry: ConvGeometry,
     input: Layout,
     output: Layout,
-    split: u32,
+    split: BsgsSplit,
     seed: u32,
 }
 
@@ -125,10 +125,22 @@ fn output_shape(g: &ConvGeometry, input: Chw, channels: u32, extra: u32) -> Chw 
     Chw { c: channels, h: extent(input.h, 0), w: extent(input.w, 1) }
 }
 
+/// By modulus, or any rotations in any order, most of which reach nothing.
+fn split() -> impl Strategy<Value = BsgsSplit> {
+    let by_modulus = (1u32..20, 1u32..600).prop_map(|(modulus, reach)| BsgsSplit::by_modulus(modulus, reach));
+    let rotations = |most: usize| prop::collection::vec(-70i32..70, 0..most);
+    let any = (rotations(4), rotations(8), rotations(8)).prop_map(|(turns, babies, giants)| BsgsSplit {
+        turns,
+        babies,
+        giants,
+    });
+    prop_oneof![by_modulus, any]
+}
+
 fn case() -> impl Strategy<Value = Case> {
     let shape = (1u32..5, 1u32..7, 1u32..7).prop_map(|(c, h, w)| Chw { c, h, w });
     let drawn = shape.prop_flat_map(|shape| (Just(shape), geometry(shape), 0u32..3));
-    (drawn, layout_seed(), layout_seed(), 1u32..20, any::<u32>()).prop_map(
+    (drawn, layout_seed(), layout_seed(), split(), any::<u32>()).prop_map(
         |((shape, (geometry, channels), extra), input, output, split, seed)| {
             let extra = if geometry.kernel == [shape.h, shape.w] { 0 } else { extra };
             let result = output_shape(&geometry, shape, channels, extra);
@@ -164,7 +176,7 @@ fn assert_close(found: &[f64], expected: &[f64]) -> Result<(), TestCaseError> {
 }
 
 /// Plans and applies a call of several terms and compares with the sum of direct convolutions.
-fn check_call(terms: &[(ResolvedMap<'_>, u32)], split: u32, seed: u32) -> Result<(), TestCaseError> {
+fn check_call(terms: &[(ResolvedMap<'_>, u32)], split: &BsgsSplit, seed: u32) -> Result<(), TestCaseError> {
     let operands = terms.iter().map(|t| t.1 as usize + 1).max().unwrap();
     let output = terms[0].0.output;
     let mut slots: Vec<Vec<f64>> = Vec::new();
@@ -184,7 +196,7 @@ fn check_call(terms: &[(ResolvedMap<'_>, u32)], split: u32, seed: u32) -> Result
         let y = convolve(&map.geometry, map.input.shape, output.shape, weights, x);
         expected.iter_mut().zip(y).for_each(|(sum, y)| *sum += y);
     }
-    let call = plan_call(terms, BsgsSplit { modulus: split }, Slots::new(MAX_SLOTS).unwrap());
+    let call = plan_call(terms, split, Slots::new(MAX_SLOTS).unwrap());
     let weights: Vec<&[f32]> = weights.iter().map(Vec::as_slice).collect();
     let inputs: Vec<&[f64]> = slots.iter().map(Vec::as_slice).collect();
     prop_assert_eq!(call.plan.inputs as usize, inputs.len());
@@ -220,7 +232,7 @@ proptest! {
         prop_assert_eq!(case.input.check(), Ok(()));
         prop_assert_eq!(case.output.check(), Ok(()));
         let map = ResolvedMap { input: &case.input, output: &case.output, geometry: case.geometry };
-        check_call(&[(map, 0)], case.split, case.seed)?;
+        check_call(&[(map, 0)], &case.split, case.seed)?;
     }
 }
 
@@ -237,7 +249,7 @@ proptest! {
         let second = ResolvedMap { input: &other, output: &case.output, geometry: scaling };
         let shared = (first, 0);
         let terms = if share { vec![(first, 0), (second, 1), shared] } else { vec![(first, 0), (second, 1)] };
-        check_call(&terms, case.split, case.seed)?;
+        check_call(&terms, &case.split, case.seed)?;
     }
 }
 
@@ -250,8 +262,9 @@ fn a_call_of_all_period_relations_folds_each_stage_once() {
     let scaling = ConvGeometry::channel_scaling(2);
     let map = |input| ResolvedMap { input, output: &equal, geometry: scaling };
     let terms = [(map(&less), 0), (map(&most), 1), (map(&equal), 2), (map(&more), 3)];
-    check_call(&terms, 4, 9).unwrap();
-    let call = plan_call(&terms, BsgsSplit { modulus: 4 }, period(MAX_SLOTS));
+    let split = BsgsSplit::by_modulus(4, 256);
+    check_call(&terms, &split, 9).unwrap();
+    let call = plan_call(&terms, &split, period(MAX_SLOTS));
     let folds: Vec<Vec<u32>> =
         call.plan.stages.iter().map(|s| s.fold.iter().map(|r| r.get()).collect()).collect();
     assert_eq!(folds, [vec![64, 128], vec![16, 32], vec![]]);

@@ -32,7 +32,7 @@ use peregrine_ckks::units::{GaloisElement, Level, Scale};
 use super::simulate::Simulation;
 use super::{CallId, LinearCall, Program, Refresh, RefreshId};
 use crate::consts::ConstId;
-use crate::linear::{Diagonals, LayoutId, ResolvedMap, plan_call};
+use crate::linear::{Diagonals, LayoutId, MAX_SPLIT, ResolvedMap, plan_call};
 use crate::verify::{
     Collector, Counted, Entity, IrLevel, Key, Problem, Site, VerifyError, check_consts, check_layout,
     check_map, check_unit,
@@ -233,6 +233,7 @@ fn check_calls(program: &Program, params: &Params, out: &mut Collector) -> BTree
 struct Work {
     pairs: u64,
     groups: u64,
+    splits: u64,
 }
 
 impl Work {
@@ -248,6 +249,16 @@ impl Work {
             return Err(Problem::TooMany { what: Counted::Diagonals, found, limit });
         }
         Ok(())
+    }
+
+    fn add_split(&mut self, call: &LinearCall) -> Result<(), Problem> {
+        let (what, found) = (Counted::Splits, call.split.size());
+        if found > MAX_SPLIT {
+            return Err(Problem::TooMany { what, found, limit: MAX_SPLIT });
+        }
+        self.splits = self.splits.saturating_add(found.saturating_mul(call.terms.len() as u64));
+        let (found, limit) = (self.splits, MAX_DIAGONAL_GROUPS);
+        if found > limit { Err(Problem::TooMany { what, found, limit }) } else { Ok(()) }
     }
 }
 
@@ -281,7 +292,8 @@ fn check_call(
     if let Some(gap) = (0..count).find(|i| !operands.contains_key(i)) {
         return Err(Problem::Unknown(Entity::Operand(gap)));
     }
-    let plan = plan_call(&terms, call.split, params.max_slots()).plan;
+    work.add_split(call)?;
+    let plan = plan_call(&terms, &call.split, params.max_slots()).plan;
     plan.check()?;
     let galois = plan.galois_elements(params.n());
     Ok(CallFacts { operands: operands.into_values().collect(), output, galois })

@@ -191,6 +191,22 @@ impl<'a> Cursor<'a> {
         self.read(Expected::Integer, |c| c.is_ascii_digit())
     }
 
+    pub(super) fn signed(&mut self) -> Result<i32> {
+        self.read(Expected::Integer, |c| c.is_ascii_digit() || c == '-')
+    }
+
+    /// A `-` that stands alone: an empty list.
+    pub(super) fn eat_none(&mut self) -> bool {
+        let rest = self.rest.trim_start();
+        match rest.strip_prefix('-') {
+            Some(after) if !after.starts_with(|c: char| c.is_ascii_digit()) => {
+                self.rest = after;
+                true
+            }
+            _ => false,
+        }
+    }
+
     pub(super) fn number<T: FromStr>(&mut self) -> Result<T> {
         self.read(Expected::Number, |c| c.is_ascii_alphanumeric() || "+-.".contains(c))
     }

@@ -34,7 +34,7 @@ use super::tables::{
     parse_const, parse_layout, parse_map, print_consts, print_layouts, print_maps, print_shape, shape,
 };
 use crate::consts::ConstPool;
-use crate::linear::BsgsSplit;
+use crate::linear::{BsgsSplit, MAX_SPLIT};
 use crate::program::{
     CallTerm, Inst, LinearCall, Probe, Program, ProgramInput, ProgramOutput, Refresh, Reg, VectorRecipe,
 };
@@ -55,7 +55,10 @@ pub fn print_program(program: &Program) -> String {
     print_maps(&mut out, &program.maps);
     for (id, call) in program.calls.iter() {
         let terms: Vec<String> = call.terms.iter().map(|t| format!("{}({})", t.map, t.operand)).collect();
-        let _ = writeln!(out, "  {id} = call {} split={}", terms.join(" + "), call.split.modulus);
+        let BsgsSplit { turns, babies, giants } = &call.split;
+        let [turns, babies, giants] = [turns, babies, giants].map(|list| rotations_text(list));
+        let terms = terms.join(" + ");
+        let _ = writeln!(out, "  {id} = call {terms} turns={turns} babies={babies} giants={giants}");
     }
     for (id, vector) in program.vectors.iter() {
         let _ = writeln!(out, "  {id} = vector {} {} ct={}", vector.values, vector.layout, vector.cipher);
@@ -206,9 +209,49 @@ fn parse_call(line: &mut Cursor<'_>, program: &mut Program) -> Result<()> {
         terms.push(CallTerm { map, operand: line.integer()? });
         line.literal(")")?;
     }
-    line.key("split")?;
-    program.calls.push(LinearCall { terms, split: BsgsSplit { modulus: line.integer()? } });
+    let turns = parse_rotations(line, "turns")?;
+    let babies = parse_rotations(line, "babies")?;
+    let giants = parse_rotations(line, "giants")?;
+    program.calls.push(LinearCall { terms, split: BsgsSplit { turns, babies, giants } });
     Ok(())
+}
+
+/// Signed rotations; `-` for none, `a..b` for three and more in a row.
+fn rotations_text(list: &[i32]) -> String {
+    let mut runs: Vec<(i32, i32)> = Vec::new();
+    for &r in list {
+        match runs.last_mut() {
+            Some((_, last)) if last.checked_add(1) == Some(r) => *last = r,
+            _ => runs.push((r, r)),
+        }
+    }
+    let texts = runs.into_iter().map(|(first, last)| match last - first {
+        0 => first.to_string(),
+        1 => format!("{first},{last}"),
+        _ => format!("{first}..{last}"),
+    });
+    let texts: Vec<String> = texts.collect();
+    if texts.is_empty() { "-".to_owned() } else { texts.join(",") }
+}
+
+fn parse_rotations(line: &mut Cursor<'_>, key: &'static str) -> Result<Vec<i32>> {
+    line.key(key)?;
+    let mut rotations: Vec<i32> = Vec::new();
+    if line.eat_none() {
+        return Ok(rotations);
+    }
+    line.list(|line| {
+        let first = line.signed()?;
+        let before = *line;
+        let last = if line.eat("..") { line.signed()? } else { first };
+        let more = i64::from(last) - i64::from(first);
+        if more < 0 || rotations.len() as u64 + more as u64 > MAX_SPLIT {
+            return Err(before.expected(Expected::Integer));
+        }
+        rotations.extend(first..=last);
+        Ok(())
+    })?;
+    Ok(rotations)
 }
 
 fn parse_vector(line: &mut Cursor<'_>, program: &mut Program) -> Result<()> {

@@ -367,8 +367,17 @@ fn manifest() -> impl Strategy<Value = KeyManifest> {
 
 fn calls() -> impl Strategy<Value = Vec<LinearCall>> {
     let term = (id(9), id(9)).prop_map(|(map, operand)| CallTerm { map: LinearMapId(map), operand });
-    let call = (prop::collection::vec(term, 1..4), any::<u32>())
-        .prop_map(|(terms, modulus)| LinearCall { terms, split: BsgsSplit { modulus } });
+    let rotations = || {
+        let run = (-5000i32..5000, 0i32..5).prop_map(|(first, more)| first..=first + more);
+        prop::collection::vec(run, 0..4).prop_map(|runs| runs.into_iter().flatten().collect::<Vec<_>>())
+    };
+    let split = (rotations(), rotations(), rotations()).prop_map(|(turns, babies, giants)| BsgsSplit {
+        turns,
+        babies,
+        giants,
+    });
+    let call =
+        (prop::collection::vec(term, 1..4), split).prop_map(|(terms, split)| LinearCall { terms, split });
     prop::collection::vec(call, 0..3)
 }
 
@@ -508,8 +517,15 @@ fn errors_name_line_and_expectation() {
     assert_eq!(expectation(refused(&unknown)), (line("r2"), Expected::Operation));
     let trailing = text.replace("free r0 @0", "free r0 @0 x");
     assert_eq!(expectation(refused(&trailing)), (line("free r0"), Expected::End));
-    let huge = text.replace("split=4", "split=99999999999");
-    assert_eq!(expectation(refused(&huge)), (line("k0"), Expected::Integer));
+    for (good, bad) in [
+        ("babies=0..3", "babies=0..99999999999"),
+        ("babies=0..3", "babies=0..9999999"),
+        ("babies=0..3", "babies=3..0"),
+        ("turns=-", "turns="),
+    ] {
+        let text = text.replacen(good, bad, 1);
+        assert_eq!(expectation(refused(&text)), (line("k0"), Expected::Integer), "{bad}");
+    }
     let odd = text.replace("period=16", "period=17");
     assert_eq!(expectation(refused(&odd)), (line("l0"), Expected::PowerOfTwo));
     let scale = text.replace("scale=2^30*q2", "scale=2^30*p2");

@@ -438,6 +438,8 @@ pub enum Counted {
     Primes,
     /// Diagonals of a linear call (groups of them, before they are merged).
     Diagonals,
+    /// Combinations of turns, babies and giants of the splits of linear calls.
+    Splits,
     /// Pairs of coordinates of linear maps.
     Pairs,
     /// Entries of a table.
@@ -458,6 +460,7 @@ impl fmt::Display for Counted {
             Self::InstLayers => "instruction layers",
             Self::Primes => "primes",
             Self::Diagonals => "diagonals",
+            Self::Splits => "combinations of turns, babies and giants of linear calls",
             Self::Pairs => "coordinate pairs of linear maps",
             Self::Entries => "entries",
             Self::Refreshes => "refreshes",

@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 
 use peregrine_ckks::params::Params;
 use peregrine_ir::Level;
-use peregrine_ir::linear::{Diagonals, plan_call};
 use peregrine_ir::program::{Inst, Program, RefreshId, Reg};
 
 use super::emit::level_after;
 use super::refresh_cost::{Together, bootstrap_seconds, diagonal_bytes, ephemeral_key_bytes};
-use super::split::{count, resolve};
+use super::split::CallShape;
 
 /// Times of the kernels on one core, in seconds, and the number of cores.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,15 +30,22 @@ impl Default for Machine {
     }
 }
 
+/// Bytes of the sums that a linear transform holds at once.
+const WAITING_BYTES: f64 = (512u64 << 20) as f64;
+
 /// What a linear call does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LinearCounts {
-    /// Ciphertexts decomposed.
+    /// Ciphertexts decomposed, turned ones included.
     pub inputs: u64,
     /// Ciphertexts made.
     pub outputs: u64,
+    /// Ciphertexts rotated as a whole.
+    pub turns: u64,
     /// Hoisted rotations.
     pub babies: u64,
+    /// Sums that are made, rotated or not.
+    pub sums: u64,
     /// Rotations of accumulators.
     pub giants: u64,
     /// Plain rotations after the sum.
@@ -83,11 +89,15 @@ impl Machine {
         let raise = s.beta * s.limbs * ntt + self.bconv_word * s.n * s.beta * s.alpha * s.limbs;
         let lower = s.limbs * ntt + self.bconv_word * s.n * s.alpha * s.q;
         let key = (2.0 * s.beta + 2.0) * s.limbs * mac;
+        // Sums wait for their rotation in a bounded space; babies are made anew for each part of them.
+        let at_once = (WAITING_BYTES / (16.0 * s.limbs * s.n)).floor().max(1.0);
+        let passes = (counts.sums as f64 / at_once).ceil().max(1.0);
         let products = counts.products as f64;
         let mean_period = counts.product_slots as f64 / products.max(1.0);
         let expand = s.limbs * self.ntt(2.0 * mean_period);
         counts.inputs as f64 * raise
-            + counts.babies as f64 * key
+            + counts.turns as f64 * self.key_switch_seconds(params, level)
+            + counts.babies as f64 * passes * key
             + counts.giants as f64 * (raise + lower + key)
             + counts.outputs as f64 * 2.0 * lower
             + counts.folds as f64 * self.key_switch_seconds(params, level)
@@ -127,6 +137,8 @@ pub struct Prediction {
     pub ciphertext_bytes: u64,
     /// Scratch of the widest linear call, bytes.
     pub scratch_bytes: u64,
+    /// Weights, tables of the ring, the process itself, and what keys waste of their last pages, bytes.
+    pub fixed_bytes: u64,
     /// Rotations (babies, giants and folds).
     pub rotations: u64,
     /// Plaintext products of linear calls.
@@ -138,10 +150,23 @@ pub struct Prediction {
 }
 
 impl Prediction {
-    /// Peak memory: keys, constants, ciphertexts and scratch.
+    /// Peak memory: keys, constants, ciphertexts, scratch and what is always there.
     pub fn peak_bytes(&self) -> u64 {
-        self.key_bytes + self.constant_bytes + self.ciphertext_bytes + self.scratch_bytes
+        self.fixed_bytes + self.key_bytes + self.constant_bytes + self.ciphertext_bytes + self.scratch_bytes
     }
+}
+
+/// Predicted seconds, on all cores, of everything but linear calls.
+pub fn seconds_besides_calls(program: &Program, params: &Params, machine: &Machine) -> f64 {
+    let mut live: BTreeMap<Reg, Level> = BTreeMap::new();
+    let mut seconds = 0.0;
+    for inst in &program.insts {
+        if !matches!(inst, Inst::Linear { .. }) {
+            seconds += instruction(program, params, machine, inst, &live, &mut Prediction::default());
+        }
+        track(program, inst, &mut live);
+    }
+    seconds / machine.parallel
 }
 
 /// Predicts time and memory of a program.
@@ -151,7 +176,9 @@ pub fn predict(program: &Program, params: &Params, machine: &Machine) -> Predict
     for level in keys {
         out.keys += 1;
         out.key_bytes += params.key_bytes(*level);
+        out.fixed_bytes += page_waste(params, *level);
     }
+    out.fixed_bytes += fixed_bytes(program, params);
     bootstrap_bytes(program, params, &mut out);
     let mut live: BTreeMap<Reg, Level> = BTreeMap::new();
     for (i, inst) in program.insts.iter().enumerate() {
@@ -180,17 +207,15 @@ fn instruction(
     match inst {
         Inst::Linear { call, .. } => {
             let call = &program.calls[*call];
-            let terms = resolve(&call.terms, &program.maps, &program.layouts);
-            let maps: Vec<Diagonals> = terms.iter().map(|(m, _)| Diagonals::of(*m)).collect();
-            let counts = count(&terms, &maps, call.split.modulus);
-            out.rotations += counts.babies + counts.giants + counts.folds;
+            let counts = CallShape::of_call(call, program, params).cost(&call.split).counts;
+            out.rotations += counts.turns + counts.babies + counts.giants + counts.folds;
             out.products += counts.products;
             out.constant_bytes += 2 * 4 * counts.product_slots;
-            let plan = plan_call(&terms, call.split, params.max_slots()).plan;
-            let babies: usize = plan.babies.iter().map(Vec::len).sum();
             let word_rows = (shape.limbs * shape.n * 8.0) as u64;
-            out.scratch_bytes =
-                out.scratch_bytes.max((2 * babies as u64 + shape.beta as u64 + 8) * word_rows);
+            let waiting = (2 * counts.sums * word_rows).min(WAITING_BYTES as u64);
+            let rows = counts.inputs * (shape.beta as u64 + 2) + shape.beta as u64 + 6;
+            let babies = 4 * counts.babies * (shape.n as u64 * 8);
+            out.scratch_bytes = out.scratch_bytes.max(rows * word_rows + babies + waiting);
             machine.linear_seconds(&counts, params, level)
         }
         Inst::Mul { .. } | Inst::Square { .. } => {
@@ -232,6 +257,24 @@ fn bootstrap_bytes(program: &Program, params: &Params, out: &mut Prediction) {
     out.constant_bytes += program.refreshes.values().map(|r| diagonal_bytes(&checked, r.slots)).sum::<u64>();
     let extended = (8 * params.n() * (params.q().len() + params.p().len())) as u64;
     out.scratch_bytes = out.scratch_bytes.max(32 * extended);
+}
+
+/// Memory of the process besides what is counted.
+const PROCESS_BYTES: u64 = 40 << 20;
+/// Large polynomials are on huge pages of their own.
+const HUGE_PAGE: u64 = 2 << 20;
+
+fn fixed_bytes(program: &Program, params: &Params) -> u64 {
+    let weights: u64 = program.consts.values().map(|constant| 8 * constant.len() as u64).sum();
+    let primes = (params.q().len() + params.p().len()) as u64;
+    weights + primes * 32 * params.n() as u64 + PROCESS_BYTES
+}
+
+/// Bytes by which the polynomials of a key do not fill their pages.
+fn page_waste(params: &Params, level: Level) -> u64 {
+    let bytes = 8 * (params.n() * (level.limbs() + params.alpha())) as u64;
+    let resident = if bytes < HUGE_PAGE / 2 { bytes } else { bytes.next_multiple_of(HUGE_PAGE) };
+    2 * params.digits_at(level) as u64 * (resident - bytes)
 }
 
 fn track(program: &Program, inst: &Inst, live: &mut BTreeMap<Reg, Level>) {

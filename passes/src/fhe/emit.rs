@@ -5,39 +5,34 @@ use std::collections::BTreeMap;
 use peregrine_ckks::bootstrap::BootstrapParams;
 use peregrine_ckks::params::Params;
 use peregrine_ir::fhe::{CipherTy, Fhe, FheGraph, FheOp, MonicPoly};
-use peregrine_ir::linear::{LayoutId, plan_call};
+use peregrine_ir::linear::{BsgsSplit, LayoutId, plan_call};
 use peregrine_ir::program::{
     CallId, CallTerm, Inst, KeyManifest, LinearCall, Probe, Program, ProgramInput, ProgramOutput, Refresh,
     Reg, VectorId, VectorRecipe,
 };
 use peregrine_ir::{ConstId, ConstTensor, EntityId, GaloisElement, Level, Node, RefreshForm, Scale, ValueId};
 
+use super::LowerError;
 use super::poly_eval::{Operand, PolyEval};
-use super::split::{CallCost, choose_split, resolve};
-use super::{LowerError, cost::Machine};
+use super::schedule::by_liveness;
+use super::split::resolve;
 
-/// Emits the program of `graph` for `params`. `output_shapes[i]` is the ONNX shape of output i.
+/// Emits the program of `graph` for `params`. `output_shapes[i]` is the ONNX shape of output i. Linear calls are not split yet
+/// and the manifest is empty: see [`plan_keys`](super::plan_keys) and [`manifest`].
 ///
 /// # Errors
 /// Only bugs: a leveled graph always has a program.
-pub fn emit(
-    graph: &FheGraph,
-    params: &Params,
-    output_shapes: &[Vec<usize>],
-    machine: &Machine,
-) -> Result<Program, LowerError> {
-    let mut emitter = Emitter::new(graph, params, machine);
+pub fn emit(graph: &FheGraph, params: &Params, output_shapes: &[Vec<usize>]) -> Result<Program, LowerError> {
+    let mut emitter = Emitter::new(graph, params);
     for (id, node) in graph.nodes.iter() {
         emitter.node(id, node)?;
     }
     emitter.outputs(output_shapes)?;
-    Ok(emitter.finish())
+    Ok(emitter.finish(params))
 }
 
 pub(super) struct Emitter<'a> {
     graph: &'a FheGraph,
-    params: &'a Params,
-    machine: &'a Machine,
     program: Program,
     regs: Vec<Vec<Reg>>,
     next: u32,
@@ -45,12 +40,12 @@ pub(super) struct Emitter<'a> {
 }
 
 impl<'a> Emitter<'a> {
-    fn new(graph: &'a FheGraph, params: &'a Params, machine: &'a Machine) -> Self {
+    fn new(graph: &'a FheGraph, params: &Params) -> Self {
         let mut program = Program::new(graph.name.clone(), params.to_literal());
         program.consts = graph.tables.consts.clone();
         program.layouts = graph.tables.layouts.clone();
         program.maps = graph.tables.maps.clone();
-        Self { graph, params, machine, program, regs: Vec::new(), next: 0, layer: 0 }
+        Self { graph, program, regs: Vec::new(), next: 0, layer: 0 }
     }
 
     pub(super) fn fresh(&mut self) -> Reg {
@@ -120,7 +115,7 @@ impl<'a> Emitter<'a> {
         let divisors = cipher.level.0 + 1..=level.0;
         let scale =
             divisors.clone().fold(cipher.scale.clone(), |scale, prime| scale.mul(&Scale::prime(prime)));
-        let (call, args) = self.call(node, level)?;
+        let (call, args) = self.call(node)?;
         let count = self.program.layouts[node.ty.layout].ciphertexts;
         let dsts: Vec<Reg> = (0..count).map(|_| self.fresh()).collect();
         self.push(Inst::Linear { dsts: dsts.clone(), call, args, scale });
@@ -144,7 +139,7 @@ impl<'a> Emitter<'a> {
     }
 
     /// The recipe of a linear node and its argument registers; operands that are the same value are given once.
-    fn call(&mut self, node: &Node<Fhe>, level: Level) -> Result<(CallId, Vec<Reg>), LowerError> {
+    fn call(&mut self, node: &Node<Fhe>) -> Result<(CallId, Vec<Reg>), LowerError> {
         let FheOp::Linear { maps, .. } = &node.op else { return Err(LowerError::bug("not a linear node")) };
         let mut operands: Vec<ValueId> = Vec::new();
         let mut terms = Vec::with_capacity(maps.len());
@@ -155,10 +150,7 @@ impl<'a> Emitter<'a> {
             });
             terms.push(CallTerm { map, operand: operand as u32 });
         }
-        let cost = CallCost { machine: self.machine, params: self.params, level };
-        let resolved = resolve(&terms, &self.program.maps, &self.program.layouts);
-        let split = choose_split(&resolved, &cost);
-        let call = self.program.calls.push(LinearCall { terms, split });
+        let call = self.program.calls.push(LinearCall { terms, split: BsgsSplit::default() });
         let args = operands.iter().flat_map(|o| self.regs[o.index()].iter().copied()).collect();
         Ok((call, args))
     }
@@ -268,9 +260,9 @@ impl<'a> Emitter<'a> {
         Ok(())
     }
 
-    fn finish(mut self) -> Program {
+    fn finish(mut self, params: &Params) -> Program {
+        by_liveness(&mut self.program, params);
         insert_frees(&mut self.program);
-        self.program.manifest = manifest(&self.program, self.params);
         self.program
     }
 }
@@ -317,7 +309,23 @@ fn insert_frees(program: &mut Program) {
 }
 
 /// The keys a program needs: each up to the highest level it is used at.
-fn manifest(program: &Program, params: &Params) -> KeyManifest {
+pub fn manifest(program: &Program, params: &Params) -> KeyManifest {
+    keys_of(program, params, Calls::Counted)
+}
+
+/// The keys that everything but linear calls needs.
+pub fn keys_besides_calls(program: &Program, params: &Params) -> KeyManifest {
+    keys_of(program, params, Calls::Left)
+}
+
+/// Whether the keys of linear calls count.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Calls {
+    Counted,
+    Left,
+}
+
+fn keys_of(program: &Program, params: &Params, calls: Calls) -> KeyManifest {
     let n = params.n();
     let mut manifest = KeyManifest::default();
     let mut levels: BTreeMap<Reg, Level> = BTreeMap::new();
@@ -329,10 +337,11 @@ fn manifest(program: &Program, params: &Params) -> KeyManifest {
     for inst in &program.insts {
         let level = level_after(program, inst, &levels);
         match inst {
+            Inst::Linear { .. } if calls == Calls::Left => {}
             Inst::Linear { call, args, .. } => {
                 let call = &program.calls[*call];
                 let resolved = resolve(&call.terms, &program.maps, &program.layouts);
-                let plan = plan_call(&resolved, call.split, params.max_slots()).plan;
+                let plan = plan_call(&resolved, &call.split, params.max_slots()).plan;
                 let at = levels[&args[0]];
                 plan.galois_elements(n).into_iter().for_each(|e| galois(e, at));
             }

@@ -5,6 +5,17 @@ use thiserror::Error;
 /// Why a polynomial tensor graph does not become a program.
 #[derive(Debug, Clone, PartialEq, Error)]
 pub enum LowerError {
+    /// No choice of splits and special primes has so few keys.
+    #[error(
+        "the switching keys need at least {} MiB, and --keys-memory allows {} MiB; allow that much, or use fewer levels",
+        needed.div_ceil(1 << 20), allowed >> 20
+    )]
+    KeysMemory {
+        /// Least bytes of keys found.
+        needed: u64,
+        /// Bytes allowed.
+        allowed: u64,
+    },
     /// An operation this version cannot pack.
     #[error("{layer}: {what}; {way_out}")]
     Unsupported {

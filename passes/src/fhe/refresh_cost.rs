@@ -30,6 +30,8 @@ pub fn bootstrap_seconds(
     let transform = |(plan, level): &(peregrine_ckks::evaluator::linear::LinearPlan, Level)| {
         let counts = plan.counts();
         let counts = LinearCounts {
+            turns: counts.turns as u64,
+            sums: (counts.giant_rotations + counts.outputs) as u64,
             inputs: counts.decompositions as u64,
             outputs: counts.outputs as u64,
             babies: counts.baby_rotations as u64,

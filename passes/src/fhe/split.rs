@@ -1,26 +1,16 @@
-//! Choice of the baby-step giant-step split of a linear call by predicted time.
+//! What a baby-step giant-step split of a linear call costs: counted on the call's diagonals, and its rotations.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use peregrine_ckks::params::Params;
+use peregrine_ckks::units::Rotation;
 use peregrine_ir::fhe::{Fhe, FheGraph, FheOp};
-use peregrine_ir::layout::Layout;
+use peregrine_ir::layout::{Layout, Place};
 use peregrine_ir::linear::{BsgsSplit, Diagonals, LayoutId, LinearMap, LinearMapId, ResolvedMap};
-use peregrine_ir::program::CallTerm;
-use peregrine_ir::{Level, Node, PrimaryMap, ValueId};
+use peregrine_ir::program::{CallTerm, LinearCall, Program};
+use peregrine_ir::{Node, PrimaryMap, Slots, ValueId};
 
-use super::cost::{LinearCounts, Machine};
-
-/// Where a call runs: what its rotations and products cost.
-#[derive(Clone, Copy, Debug)]
-pub struct CallCost<'a> {
-    /// Primitive costs.
-    pub machine: &'a Machine,
-    /// Parameters.
-    pub params: &'a Params,
-    /// Level of the operands.
-    pub level: Level,
-}
+use super::cost::LinearCounts;
 
 /// Looks up the maps and layouts of the terms of a call.
 pub fn resolve<'a>(
@@ -38,59 +28,152 @@ pub fn resolve<'a>(
         .collect()
 }
 
-/// The split of least predicted time among powers of two (which contain all block, row and gap strides).
-pub fn choose_split(terms: &[(ResolvedMap<'_>, u32)], cost: &CallCost<'_>) -> BsgsSplit {
-    let maps: Vec<Diagonals> = terms.iter().map(|(map, _)| Diagonals::of(*map)).collect();
-    let largest = maps.iter().map(Diagonals::period).max().unwrap_or(1);
-    let candidates = std::iter::successors(Some(1u32), |m| Some(m * 2)).take_while(|&m| m <= largest);
-    let seconds =
-        |modulus: u32| cost.machine.linear_seconds(&count(terms, &maps, modulus), cost.params, cost.level);
-    let best = candidates.map(|m| (seconds(m), m)).min_by(|a, b| a.0.total_cmp(&b.0));
-    BsgsSplit { modulus: best.map_or(1, |(_, m)| m) }
+/// The diagonals of one term of a call, without their weights.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TermShape {
+    /// Period that the term is computed at.
+    pub stage: u32,
+    /// Rotations are known modulo this.
+    pub modulus: u32,
+    /// The distinct rotations, ascending.
+    pub rotations: Vec<u32>,
+    /// Ciphertext of the call's operands and rotation, each pair once.
+    inputs: Vec<(u32, u32)>,
+    /// Ciphertext of the result and rotation, each pair once.
+    outputs: Vec<(u32, u32)>,
+    products: u64,
+    period: u32,
 }
 
-/// What every split of a linear operation counts.
-pub fn all_counts(graph: &FheGraph, node: &Node<Fhe>) -> Vec<LinearCounts> {
-    let FheOp::Linear { maps, .. } = &node.op else { return Vec::new() };
-    let operand = |arg: ValueId| node.args.iter().position(|a| *a == arg).unwrap_or(0) as u32;
-    let terms: Vec<CallTerm> =
-        maps.iter().zip(&node.args).map(|(&map, &arg)| CallTerm { map, operand: operand(arg) }).collect();
-    let terms = resolve(&terms, &graph.tables.maps, &graph.tables.layouts);
-    let maps: Vec<Diagonals> = terms.iter().map(|(map, _)| Diagonals::of(*map)).collect();
-    let largest = maps.iter().map(Diagonals::period).max().unwrap_or(1);
-    let candidates = std::iter::successors(Some(1u32), |m| Some(m * 2)).take_while(|&m| m <= largest);
-    candidates.map(|modulus| count(&terms, &maps, modulus)).collect()
+/// What the rotations of a call depend on. Calls of one shape have the same splits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallShape {
+    /// The terms.
+    pub terms: Vec<TermShape>,
+    /// Rotations that fold the result.
+    folds: Vec<u32>,
+    /// Ciphertexts of all operands.
+    pub inputs: u32,
+    /// Ciphertexts of the result.
+    pub outputs: u32,
+    /// Slot strides of the layouts' digits, ascending.
+    pub strides: Vec<u32>,
+    slots: Slots,
 }
 
-/// Counts what a split costs.
-pub fn count(terms: &[(ResolvedMap<'_>, u32)], maps: &[Diagonals], modulus: u32) -> LinearCounts {
-    let mut babies = BTreeSet::new();
-    let mut giants = BTreeSet::new();
-    let mut inputs = BTreeSet::new();
-    let mut outputs = BTreeSet::new();
-    let mut counts = LinearCounts::default();
-    let mut widest_fold = 0;
-    for ((map, operand), diagonals) in terms.iter().zip(maps) {
-        for key in diagonals.keys() {
-            let baby = key.rotation % modulus;
-            let stage = map.input.period.get().max(map.output.period.get());
-            inputs.insert((*operand, key.cipher_in));
-            outputs.insert(key.cipher_out);
-            if baby != 0 {
-                babies.insert((*operand, key.cipher_in, baby));
-            }
-            if key.rotation != baby {
-                giants.insert((stage, key.cipher_out, key.rotation - baby));
-            }
-            counts.products += 1;
-            counts.product_slots += u64::from(diagonals.period());
-        }
-        widest_fold = widest_fold.max(diagonals.fold().len() as u64);
+/// What a split costs, and the rotations that need keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SplitCost {
+    /// Operations.
+    pub counts: LinearCounts,
+    /// Rotations, without 0.
+    pub rotations: BTreeSet<Rotation>,
+}
+
+impl CallShape {
+    /// The shape of a call of a program.
+    pub fn of_call(call: &LinearCall, program: &Program, params: &Params) -> Self {
+        Self::of(&resolve(&call.terms, &program.maps, &program.layouts), params.max_slots())
     }
-    counts.inputs = inputs.len() as u64;
-    counts.outputs = outputs.len() as u64;
-    counts.babies = babies.len() as u64;
-    counts.giants = giants.len() as u64;
-    counts.folds = widest_fold * counts.outputs;
-    counts
+
+    /// The shape of a linear operation of an fhe graph.
+    pub fn of_node(graph: &FheGraph, node: &Node<Fhe>, slots: Slots) -> Self {
+        let maps = match &node.op {
+            FheOp::Linear { maps, .. } => &maps[..],
+            FheOp::Input { .. } | FheOp::Poly(_) | FheOp::Add | FheOp::Drop { .. } | FheOp::Bootstrap(_) => {
+                &[]
+            }
+        };
+        let operand = |arg: ValueId| node.args.iter().position(|a| *a == arg).unwrap_or(0) as u32;
+        let terms: Vec<CallTerm> =
+            maps.iter().zip(&node.args).map(|(&map, &arg)| CallTerm { map, operand: operand(arg) }).collect();
+        Self::of(&resolve(&terms, &graph.tables.maps, &graph.tables.layouts), slots)
+    }
+
+    /// The shape of a sum of maps.
+    pub fn of(terms: &[(ResolvedMap<'_>, u32)], slots: Slots) -> Self {
+        let operands: BTreeMap<u32, u32> = terms.iter().map(|(map, o)| (*o, map.input.ciphertexts)).collect();
+        let first = |operand: u32| operands.range(..operand).map(|(_, count)| count).sum();
+        let mut strides = BTreeSet::new();
+        let mut widest = Vec::new();
+        let shapes = terms.iter().map(|(map, operand)| {
+            let (input, output) = (map.input.period.get(), map.output.period.get());
+            let digits = [map.input, map.output].into_iter().flat_map(|l| l.digits.iter().flatten());
+            strides.extend(digits.filter(|d| d.radix > 1).filter_map(|d| match d.place {
+                Place::Slot(stride) => Some(stride),
+                Place::Cipher(_) => None,
+            }));
+            let diagonals = Diagonals::of(*map);
+            if diagonals.fold().len() > widest.len() {
+                widest = diagonals.fold();
+            }
+            let first: u32 = first(*operand);
+            TermShape {
+                stage: input.max(output),
+                modulus: input.min(output),
+                rotations: distinct(diagonals.keys().map(|key| key.rotation)),
+                inputs: distinct(diagonals.keys().map(|key| (first + key.cipher_in, key.rotation))),
+                outputs: distinct(diagonals.keys().map(|key| (key.cipher_out, key.rotation))),
+                products: diagonals.len() as u64,
+                period: diagonals.period(),
+            }
+        });
+        let terms_shape = shapes.collect();
+        Self {
+            terms: terms_shape,
+            folds: widest,
+            inputs: operands.values().sum(),
+            outputs: terms.first().map_or(0, |(map, _)| map.output.ciphertexts),
+            strides: strides.into_iter().collect(),
+            slots,
+        }
+    }
+
+    /// Counts what `split` costs.
+    pub fn cost(&self, split: &BsgsSplit) -> SplitCost {
+        let mut counts = LinearCounts { outputs: u64::from(self.outputs), ..LinearCounts::default() };
+        let mut rotations: BTreeSet<Rotation> = BTreeSet::new();
+        let mut babies: Vec<(u32, i32, Rotation)> = Vec::new();
+        let mut giants: BTreeMap<(u32, u32), Vec<usize>> = BTreeMap::new();
+        let rotation = |r: i64| Rotation::new(r, self.slots);
+        for term in &self.terms {
+            let table = split.table(term.modulus);
+            babies.extend(term.inputs.iter().map(|&(input, r)| {
+                let parts = table.parts(r);
+                (input, parts.turn, rotation(parts.baby.into()))
+            }));
+            for &(output, r) in &term.outputs {
+                giants.entry((term.stage, output)).or_default().push(table.parts(r).giant);
+            }
+            counts.products += term.products;
+            counts.product_slots += term.products * u64::from(term.period);
+        }
+        let babies = distinct(babies);
+        let turns = distinct(babies.iter().map(|&(input, turn, _)| (input, turn)));
+        counts.turns = turns.iter().filter(|(_, turn)| *turn != 0).count() as u64;
+        rotations.extend(turns.iter().map(|&(_, turn)| rotation(turn.into())));
+        let hoisted = babies.iter().filter(|(.., baby)| !baby.is_zero());
+        counts.babies = hoisted.clone().count() as u64;
+        counts.inputs = distinct(hoisted.map(|&(input, turn, _)| (input, turn))).len() as u64;
+        rotations.extend(babies.iter().map(|&(.., baby)| baby));
+        for used in giants.values() {
+            let chain = split.chain(distinct(used.iter().copied()));
+            counts.sums += chain.len() as u64;
+            for step in chain.iter().map(|&(_, step)| rotation(step)).filter(|step| !step.is_zero()) {
+                counts.giants += 1;
+                rotations.insert(step);
+            }
+        }
+        counts.folds = self.folds.len() as u64 * counts.outputs;
+        rotations.extend(self.folds.iter().map(|&r| rotation(r.into())));
+        rotations.remove(&Rotation::ZERO);
+        SplitCost { counts, rotations }
+    }
+}
+
+fn distinct<T: Ord>(items: impl IntoIterator<Item = T>) -> Vec<T> {
+    let mut items: Vec<T> = items.into_iter().collect();
+    items.sort_unstable();
+    items.dedup();
+    items
 }

@@ -293,3 +293,42 @@ fn too_deep_a_model_is_refused_with_numbers() {
     let error = compile(net.graph, Calibration::StandIn(&batch), &options, &mut |_, _| {}).err();
     assert!(matches!(error, Some(PipelineError::Lower(crate::fhe::LowerError::TooDeep { .. }))), "{error:?}");
 }
+
+#[test]
+fn a_limit_of_key_bytes_is_kept_or_refused() {
+    let net = || {
+        let (mut net, x) = Net::new([1, 4, 16, 16]);
+        let a = net.conv(x, 8, Geometry::SAME);
+        let a = net.poly(a, 2);
+        let b = net.conv(a, 8, Geometry::DOWN);
+        let b = net.poly(b, 2);
+        let y = net.conv(b, 4, Geometry::SAME);
+        net.graph.outputs.push(OutputPort { name: "y".into(), value: y });
+        net
+    };
+    let within = |keys_memory: Option<u64>| {
+        let mut net = net();
+        let batch = Batch::new(&[4, 16, 16], net.numbers.take(4 * 4 * 16 * 16)).expect("batch");
+        let options = Options { keys_memory, plan: Plan::Leveled, ..Options::default() };
+        let compiled = compile(net.graph, Calibration::StandIn(&batch), &options, &mut |_, _| {});
+        compiled.map(|compiled| (compiled, batch))
+    };
+    let (free, batch) = within(None).expect("compiles");
+    assert_exact(&free, &batch);
+    let front = &free.key_front;
+    assert!(front.len() > 1, "{front:?}");
+    let ordered = front.windows(2).all(|w| w[0].key_bytes < w[1].key_bytes && w[0].seconds > w[1].seconds);
+    assert!(ordered, "{front:?}");
+    for point in front {
+        let (compiled, batch) = within(Some(point.key_bytes)).expect("compiles");
+        assert_eq!(compiled.prediction.key_bytes, point.key_bytes);
+        assert!((compiled.prediction.seconds / point.seconds - 1.0).abs() < 0.05, "{point:?}");
+        assert_exact(&compiled, &batch);
+    }
+    let error = within(Some(front[0].key_bytes - 1)).err();
+    let needed = match error {
+        Some(PipelineError::Lower(crate::fhe::LowerError::KeysMemory { needed, .. })) => needed,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(needed, front[0].key_bytes);
+}

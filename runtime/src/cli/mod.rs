@@ -34,6 +34,9 @@ pub struct Cli {
     run: run::Flags,
 }
 
+/// Exit code of a run that was stopped with Ctrl-C: what shells use.
+pub const STOPPED: u8 = 130;
+
 /// Everything but the main job.
 #[derive(Debug, Subcommand)]
 enum Command {

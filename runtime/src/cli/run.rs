@@ -2,6 +2,9 @@
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
@@ -10,9 +13,11 @@ use peregrine_runtime::client::decode::Thresholds;
 use peregrine_runtime::local::{LocalOptions, run_local};
 use peregrine_runtime::output;
 use peregrine_runtime::report::ProfileDetail;
+use peregrine_runtime::session::{CheckpointOptions, Start};
+use signal_hook::consts::SIGINT;
 
 use super::pictures::{DetectorFlags, PictureFlags};
-use super::{BackendFlag, Format, print};
+use super::{BackendFlag, Format, STOPPED, print};
 
 /// Flags of the main job.
 #[derive(Debug, Args)]
@@ -39,6 +44,22 @@ pub struct Flags {
     /// Memory that keys, constants and ciphertexts may take, as 8GiB; default: what is available.
     #[arg(long, value_name = "SIZE")]
     memory: Option<ByteSize>,
+    /// Folder for a temporary folder of keys, when they do not fit in memory.
+    #[arg(long, value_name = "DIR")]
+    scratch_dir: Option<PathBuf>,
+    /// The client's secret key: read from this file, or made and kept there, for its owner's eyes only.
+    #[arg(long, value_name = "FILE")]
+    client_key: Option<PathBuf>,
+    /// Save the run here from time to time, and when it is stopped with Ctrl-C; removed when the run is complete. Holds ciphertexts,
+    /// no secret.
+    #[arg(long, value_name = "FILE", requires = "client_key")]
+    checkpoint: Option<PathBuf>,
+    /// Minutes between two checkpoints.
+    #[arg(long, value_name = "MINUTES", default_value_t = 10.0, value_parser = minutes, requires = "checkpoint")]
+    checkpoint_every: f64,
+    /// Continue where the checkpoint is, on the same input.
+    #[arg(long, requires = "checkpoint")]
+    resume: bool,
     /// Threads; default: one per core.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
@@ -65,6 +86,14 @@ impl Flags {
             preprocessing: self.pictures.preprocessing(detector.as_ref()),
             memory: self.memory,
             threads: self.threads.map(usize::from),
+            scratch_dir: self.scratch_dir.clone(),
+            client_key: self.client_key.clone(),
+            checkpoint: self.checkpoint.clone().map(|path| CheckpointOptions {
+                path,
+                every: Duration::from_secs_f64(60.0 * self.checkpoint_every),
+                start: if self.resume { Start::Resume } else { Start::Fresh },
+            }),
+            interrupt: None,
             detail: if self.profile { ProfileDetail::OpsAndLayers } else { ProfileDetail::Ops },
             detector,
             draw: self.draw.clone(),
@@ -72,11 +101,27 @@ impl Flags {
     }
 }
 
+fn minutes(text: &str) -> Result<f64, String> {
+    let value: Option<f64> = text.parse().ok();
+    let within = value.filter(|minutes| (0.0..=1e6).contains(minutes));
+    within.ok_or_else(|| "a number of minutes is expected".to_owned())
+}
+
+/// A flag that the first Ctrl-C sets; the second ends the process at once.
+fn stop_on_ctrl_c() -> std::io::Result<Arc<AtomicBool>> {
+    let flag = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register_conditional_shutdown(SIGINT, STOPPED.into(), flag.clone())?;
+    signal_hook::flag::register(SIGINT, flag.clone())?;
+    Ok(flag)
+}
+
 /// Runs and prints.
 pub(super) fn execute(flags: &Flags) -> anyhow::Result<()> {
     let format = Format::of_flag(flags.json);
     let model = flags.model.as_deref().context("no model was given; peregrine-run --help tells more")?;
-    let report = run_local(model, &flags.options()?, &*format.progress())?;
+    let interrupt = stop_on_ctrl_c().context("cannot watch for Ctrl-C")?;
+    let options = LocalOptions { interrupt: Some(interrupt), ..flags.options()? };
+    let report = run_local(model, &options, &*format.progress())?;
     for warning in &report.warnings {
         // A closed standard error must not change the outcome.
         let _ = writeln!(std::io::stderr(), "warning: {warning}");

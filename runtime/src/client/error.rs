@@ -25,6 +25,14 @@ pub enum ClientError {
         /// The flag.
         flag: &'static str,
     },
+    /// The client's key file.
+    #[error("client key {path}: {reason}", path = path.display())]
+    KeyFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// A drawing cannot be written.
     #[error("cannot write the picture {path}: {reason}", path = path.display())]
     Draw {

@@ -7,6 +7,7 @@ mod detections;
 pub mod draw;
 mod error;
 mod image;
+mod key_file;
 mod onnx;
 mod onnx_file;
 mod tensor;
@@ -20,6 +21,7 @@ pub use clear_side::{ClearSide, GUESSED, InputSource, Prepared, read_labels};
 pub use detections::detections;
 pub use error::{ClientError, Part};
 pub use image::Preprocessing;
+pub use key_file::ClientKey;
 pub use onnx_file::OnnxFile;
 pub use tensor::{NamedTensor, TensorPort, shape_text};
 
@@ -30,7 +32,8 @@ use peregrine_ckks::ciphertext::Ciphertext;
 use peregrine_ckks::context::Context;
 use peregrine_ckks::encoder::Encoder;
 use peregrine_ckks::encrypt::{self, SeededCiphertext};
-use peregrine_ckks::keys::{EvalKeys, KeyGenerator, SecretKey};
+use peregrine_ckks::keys::{EvalKeys, KeyGenerator, SecretKey, SwitchingKey};
+use peregrine_ckks::units::{GaloisElement, Level};
 use rayon::prelude::*;
 
 use crate::error::{At, RuntimeError};
@@ -54,36 +57,75 @@ impl Client {
         Self { interface, context: context.clone(), encoder: Encoder::new(context), secret }
     }
 
+    /// A client with a key of its own.
+    pub fn with_key(interface: Arc<Interface>, context: &Context, key: ClientKey) -> Self {
+        Self { interface, context: context.clone(), encoder: Encoder::new(context), secret: key.secret }
+    }
+
+    /// Makes the relinearisation and automorphism keys of the program's manifest, a few at a time, and gives them to `sink`.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Ckks`] when a key of the manifest cannot be made for these parameters, and what `sink` answers.
+    pub fn make_keys(
+        &self,
+        progress: &dyn Progress,
+        sink: &mut dyn FnMut(SwitchingKey) -> Result<(), RuntimeError>,
+    ) -> Result<(), RuntimeError> {
+        let manifest = &self.interface.manifest;
+        let generator = KeyGenerator::new(&self.context);
+        let galois = manifest.galois.iter().map(|(&element, &level)| (Some(element), level));
+        let wanted: Vec<_> = manifest.relin.iter().map(|&level| (None, level)).chain(galois).collect();
+        progress.begin(Phase::Keys, wanted.len() as u64);
+        let make = |&(element, level): &(Option<GaloisElement>, Level)| {
+            let key = match element {
+                None => generator.relin(&self.secret, level),
+                Some(element) => generator.galois(&self.secret, element, level),
+            };
+            progress.advance(1);
+            key.at(|| match element {
+                None => "making the relinearisation key".to_owned(),
+                Some(element) => format!("making the key for the automorphism {element}"),
+            })
+        };
+        for some in wanted.chunks(rayon::current_num_threads().max(1)) {
+            let keys: Vec<SwitchingKey> = some.par_iter().map(make).collect::<Result<_, _>>()?;
+            keys.into_iter().try_for_each(&mut *sink)?;
+        }
+        progress.end();
+        Ok(())
+    }
+
     /// The evaluation keys of the program's manifest, each up to its level, and for a program that bootstraps those of an ephemeral
     /// secret, which is forgotten. They are public: the server gets them.
     ///
     /// # Errors
     /// [`RuntimeError::Ckks`] when a key of the manifest cannot be made for these parameters.
     pub fn evaluation_keys(&self, progress: &dyn Progress) -> Result<ServerKeys, RuntimeError> {
-        let manifest = &self.interface.manifest;
-        let generator = KeyGenerator::new(&self.context);
-        progress.begin(Phase::Keys, manifest.relin.iter().len() as u64 + manifest.galois.len() as u64);
+        self.evaluation_keys_while(progress, &|| Ok(()))
+    }
+
+    /// [`Self::evaluation_keys`], given up as soon as `go_on` fails.
+    ///
+    /// # Errors
+    /// Those, and what `go_on` answers.
+    pub fn evaluation_keys_while(
+        &self,
+        progress: &dyn Progress,
+        go_on: &dyn Fn() -> Result<(), RuntimeError>,
+    ) -> Result<ServerKeys, RuntimeError> {
         let mut keys = EvalKeys::new();
-        if let Some(level) = manifest.relin {
-            keys.insert(
-                generator.relin(&self.secret, level).at(|| "making the relinearisation key".to_owned())?,
-            );
-            progress.advance(1);
-        }
-        let galois = manifest.galois.par_iter().map(|(&element, &level)| {
-            let key = generator.galois(&self.secret, element, level);
-            progress.advance(1);
-            key.at(|| format!("making the key for the automorphism {element}"))
-        });
-        keys.extend(galois.collect::<Result<Vec<_>, RuntimeError>>()?);
+        self.make_keys(progress, &mut |key| {
+            keys.insert(key);
+            go_on()
+        })?;
         let keys = match &self.interface.bootstrap {
             None => ServerKeys::Evaluation(keys),
             Some(params) => {
+                let generator = KeyGenerator::new(&self.context);
                 let keys = BootstrapKeys::with_evaluation(&generator, &self.secret, params, keys);
                 ServerKeys::Bootstrapping(keys.at(|| "making the keys of the ephemeral secret".to_owned())?)
             }
         };
-        progress.end();
         Ok(keys)
     }
 

@@ -11,7 +11,7 @@ mod tests;
 pub use average_precision::{ScoredPicture, average_precision, mean_average_precision};
 pub use report::{
     AccuracyReport, AgreementReport, BitsReport, ClassReport, DetectionScore, EvalReport, LayerReport,
-    RangesReport, ScoreReport, text,
+    RangesReport, RefreshReport, ScoreReport, text,
 };
 
 use std::path::{Path, PathBuf};
@@ -74,6 +74,7 @@ struct Outcome {
     original: Option<Verdict>,
     finite: bool,
     violations: Vec<RangeViolation>,
+    overflow: Option<f64>,
     error_bits: Option<f64>,
 }
 
@@ -165,6 +166,7 @@ impl<'o> Evaluation<'o> {
             agreement: self.options.against.as_deref().and_then(|path| tally.agreement(path)),
             not_finite: tally.not_finite(),
             ranges: tally.ranges(self.subject.has_ranges()),
+            refreshes: self.subject.bootstraps().then(|| tally.refreshes()),
             error_bits: tally.bits(),
             seconds: clock.elapsed().as_secs_f64(),
             warnings: self.warnings,
@@ -209,6 +211,7 @@ impl<'o> Evaluation<'o> {
             original,
             finite: answer.outputs.iter().flat_map(|o| &o.data).all(|x| x.is_finite()),
             violations: answer.violations,
+            overflow: answer.overflow,
             error_bits: answer.error_bits,
         })
     }

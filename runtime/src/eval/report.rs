@@ -28,6 +28,8 @@ pub struct EvalReport {
     pub not_finite: usize,
     /// Calibrated ranges left, for artefacts that know them.
     pub ranges: Option<RangesReport>,
+    /// Values too large for bootstrapping, for artefacts that bootstrap.
+    pub refreshes: Option<RefreshReport>,
     /// Precision against the same program in the clear, for the noisy and ckks backends.
     pub error_bits: Option<BitsReport>,
     /// Wall-clock seconds of all samples.
@@ -115,6 +117,15 @@ pub struct RangesReport {
     pub layers: Vec<LayerReport>,
 }
 
+/// Values too large for bootstrapping.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct RefreshReport {
+    /// Samples that have some.
+    pub samples: usize,
+    /// Largest magnitude over the one that is allowed; 0 when none is too large.
+    pub worst: f64,
+}
+
 /// One layer whose range was left.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LayerReport {
@@ -169,6 +180,17 @@ fn write_text(out: &mut String, report: &EvalReport) -> fmt::Result {
     }
     if let Some(ranges) = &report.ranges {
         write_ranges(out, ranges, report.samples)?;
+    }
+    match &report.refreshes {
+        Some(RefreshReport { samples: 0, .. }) => {
+            writeln!(out, "refreshes  every value is small enough to bootstrap")?
+        }
+        Some(RefreshReport { samples, worst }) => writeln!(
+            out,
+            "refreshes  NO: in {samples} of {} samples values reach up to {worst:.1} times what bootstrapping is made for",
+            report.samples
+        )?,
+        None => {}
     }
     if let Some(bits) = &report.error_bits {
         writeln!(

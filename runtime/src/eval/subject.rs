@@ -16,7 +16,7 @@ use crate::local::{Backend, clear_side};
 use crate::progress::{Progress, Silent};
 use crate::ranges::RangeViolation;
 use crate::report::{Seconds, error_bits};
-use crate::session::{Planned, Session};
+use crate::session::{Planned, Session, SessionOptions};
 
 /// A model that can be asked.
 pub(super) struct Subject {
@@ -36,11 +36,12 @@ enum Engine {
         seed: u64,
     },
     /// Fits in memory; keys are made by [`Subject::open`].
-    Planned(Planned),
+    Planned(Box<Planned>),
     Encrypted(Box<Session>),
 }
 
 /// A model's answer to one sample.
+#[derive(Default)]
 pub(super) struct Answer {
     /// The model's outputs.
     pub(super) outputs: Vec<NamedTensor>,
@@ -48,6 +49,8 @@ pub(super) struct Answer {
     pub(super) program: Vec<NamedTensor>,
     /// Layers that left their calibrated ranges, in the clear.
     pub(super) violations: Vec<RangeViolation>,
+    /// Largest magnitude that reaches a refresh, over the one it is made for, where it is larger.
+    pub(super) overflow: Option<f64>,
     /// Precision against the run in the clear, for backends that lose some.
     pub(super) error_bits: Option<f64>,
 }
@@ -63,7 +66,10 @@ impl Subject {
         let engine = match options.backend {
             Backend::Clear => Engine::Clear,
             Backend::Noisy { seed } => Engine::Noisy { seed },
-            Backend::Ckks => Engine::Planned(Planned::new(&loaded, options.memory)?),
+            Backend::Ckks => Engine::Planned(Box::new(Planned::new(
+                &loaded,
+                SessionOptions { memory: options.memory, ..SessionOptions::default() },
+            )?)),
         };
         let labels = loaded.client.labels.clone();
         Ok(Self { side, labels, kind: Kind::Artefact { loaded: Arc::new(loaded), engine } })
@@ -128,6 +134,11 @@ impl Subject {
         matches!(&self.kind, Kind::Artefact { engine: Engine::Planned(_) | Engine::Encrypted(_), .. })
     }
 
+    /// Whether its program bootstraps.
+    pub(super) fn bootstraps(&self) -> bool {
+        matches!(&self.kind, Kind::Artefact { loaded, .. } if loaded.program.bootstrap.is_some())
+    }
+
     /// Whether calibrated ranges are known.
     pub(super) fn has_ranges(&self) -> bool {
         matches!(&self.kind, Kind::Artefact { loaded, .. } if !loaded.client.ranges.is_empty())
@@ -151,7 +162,7 @@ impl Subject {
         let (loaded, engine) = match &self.kind {
             Kind::Onnx { file, .. } => {
                 let outputs = file.model.run(&tensors)?;
-                return Ok(Answer { outputs, program: Vec::new(), violations: Vec::new(), error_bits: None });
+                return Ok(Answer { outputs, ..Answer::default() });
             }
             Kind::Artefact { loaded, engine } => (loaded, engine),
         };
@@ -159,6 +170,7 @@ impl Subject {
             clear::run(&loaded.program, &loaded.interface, noise, &tensors, &loaded.client.ranges)
         };
         let exact = run(Noise::None)?;
+        let overflow = exact.overflows.iter().map(|o| o.excess).reduce(f64::max);
         let (program, bits) = match engine {
             Engine::Clear | Engine::Planned(_) => (exact.outputs, None),
             Engine::Noisy { seed } => {
@@ -173,6 +185,6 @@ impl Subject {
             }
         };
         let outputs = self.side.finish(&program)?;
-        Ok(Answer { outputs, program, violations: exact.violations, error_bits: bits })
+        Ok(Answer { outputs, program, violations: exact.violations, overflow, error_bits: bits })
     }
 }

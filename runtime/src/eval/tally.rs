@@ -7,7 +7,7 @@ use peregrine_data::set::Truth;
 
 use super::report::{
     AccuracyReport, AgreementReport, BitsReport, ClassReport, DetectionScore, LayerReport, RangesReport,
-    ScoreReport,
+    RefreshReport, ScoreReport,
 };
 use super::{Outcome, ScoredPicture, Verdict, common_boxes, mean_average_precision, truth_boxes};
 
@@ -22,6 +22,8 @@ pub(super) struct Tally<'l> {
     samples: usize,
     /// Worst overshoot of each sample that left a range.
     overshoots: Vec<f64>,
+    /// Excess of each sample that overflowed a refresh.
+    overflows: Vec<f64>,
     layers: BTreeMap<String, (usize, f64)>,
     bits: Vec<f64>,
 }
@@ -103,6 +105,7 @@ impl<'l> Tally<'l> {
             not_finite: 0,
             samples: 0,
             overshoots: Vec::new(),
+            overflows: Vec::new(),
             layers: BTreeMap::new(),
             bits: Vec::new(),
         }
@@ -118,6 +121,7 @@ impl<'l> Tally<'l> {
         }
         self.not_finite += usize::from(!outcome.finite);
         self.bits.extend(outcome.error_bits);
+        self.overflows.extend(outcome.overflow);
         if !outcome.violations.is_empty() {
             let worst = outcome.violations.iter().map(|v| v.overshoot).fold(0.0, f64::max);
             self.overshoots.push(worst);
@@ -164,6 +168,11 @@ impl<'l> Tally<'l> {
             percentile99: finite(percentile(&overshoots, 0.99)),
             layers,
         })
+    }
+
+    pub(super) fn refreshes(&self) -> RefreshReport {
+        let worst = self.overflows.iter().copied().fold(0.0, f64::max);
+        RefreshReport { samples: self.overflows.len(), worst: finite(worst) }
     }
 
     pub(super) fn bits(&self) -> Option<BitsReport> {

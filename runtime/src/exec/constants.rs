@@ -158,7 +158,7 @@ impl LinearSite {
                 ConstData::F64(_) => tensor.to_f32().into(),
             });
         }
-        let plan = plan_call(&terms, call.split, params.max_slots());
+        let plan = plan_call(&terms, &call.split, params.max_slots());
         let operand_scales = operand_scales(schedule, &terms, args)?;
         let scales: Vec<Scale> =
             terms.iter().map(|(_, operand)| scale.div(&operand_scales[operand])).collect();

@@ -9,8 +9,9 @@ use peregrine_ckks::evaluator::{Evaluator, linear};
 use peregrine_ir::EntityId;
 use peregrine_ir::program::{Inst, Program, Refresh, RefreshId, Reg};
 
+use super::checkpoint::{Control, Saving, State};
 use super::constants::Constants;
-use super::keys::ServerKeys;
+use super::key_store::KeyStore;
 use super::profile::{InstKind, Profile};
 use super::refresh::Refreshers;
 use super::schedule::{Schedule, layer_name, place};
@@ -24,13 +25,13 @@ pub(super) struct Machine<'a> {
     pub constants: &'a Constants,
     pub evaluator: &'a Evaluator,
     pub encoder: &'a Encoder,
-    pub keys: &'a ServerKeys,
+    pub keys: KeyStore<'a>,
     pub refreshers: &'a Refreshers,
     pub inputs: &'a [Vec<Ciphertext>],
-    pub registers: Vec<Option<Ciphertext>>,
+    pub state: State,
     /// Registers that only a rescale reads: whoever defines one may rescale at once, which is faster (see [`rescaled_only`]).
     pub rescaled_only: Vec<bool>,
-    pub outputs: Vec<Vec<Option<Ciphertext>>>,
+    pub control: Control<'a>,
 }
 
 /// Result of a run: the ciphertexts of each output, and where the time went.
@@ -47,11 +48,25 @@ impl Machine<'_> {
         let program = self.program;
         let mut profile = Profile::new(&program.layers);
         progress.begin(Phase::Program, costs.iter().sum());
-        for (index, inst) in program.insts.iter().enumerate() {
+        progress.advance(costs[..self.state.next].iter().sum());
+        let mut saved = Instant::now();
+        for (index, inst) in program.insts.iter().enumerate().skip(self.state.next) {
+            self.state.next = index;
+            if self.control.interrupted() {
+                progress.end();
+                let save = self.control.save;
+                save.map_or(Ok(()), |save| self.save(save))?;
+                return Err(RuntimeError::Interrupted { saved: save.map(|save| save.path.clone()) });
+            }
+            if let Some(save) = self.control.due(saved) {
+                self.save(save)?;
+                saved = Instant::now();
+            }
             let level = inst.reads().first().and_then(|&reg| self.schedule.get(reg)).map(|ty| ty.level);
             let (layer, of) = (layer_name(program, index), program.insts.len());
             progress.at(ProgressAt::Instruction { index, of, layer, level });
             let start = Instant::now();
+            self.keys.prepare(index)?;
             self.step(index, inst)?;
             let layer = program.inst_layers.get(index).map_or(usize::MAX, |&layer| layer as usize);
             profile.record(InstKind::of(inst), layer, start.elapsed());
@@ -61,9 +76,14 @@ impl Machine<'_> {
         Ok(Execution { outputs: self.take_outputs()?, profile })
     }
 
+    fn save(&self, save: &Saving) -> Result<(), RuntimeError> {
+        let saved = self.state.save(self.evaluator.context(), &save.path, &save.id);
+        saved.map_err(|source| RuntimeError::Checkpoint { path: save.path.clone(), source })
+    }
+
     fn take_outputs(self) -> Result<Vec<Vec<Ciphertext>>, RuntimeError> {
         let names = self.program.outputs.iter().map(|o| o.name.clone());
-        let complete = self.outputs.into_iter().zip(names).map(|(ciphers, name)| {
+        let complete = self.state.outputs.into_iter().zip(names).map(|(ciphers, name)| {
             let complete: Option<Vec<Ciphertext>> = ciphers.into_iter().collect();
             complete.ok_or(RuntimeError::Program {
                 place: name,
@@ -75,7 +95,7 @@ impl Machine<'_> {
 
     fn step(&mut self, index: usize, inst: &Inst) -> Result<(), RuntimeError> {
         let at = || place(self.program, index);
-        let (ev, keys) = (self.evaluator, self.keys.evaluation());
+        let (ev, keys) = (self.evaluator, self.keys.keys());
         let (dst, value) = match inst {
             Inst::Input { dst, input, cipher } => (*dst, self.input(index, *input, *cipher)?.clone()),
             Inst::Linear { dsts, args, .. } => return self.linear(index, dsts, args),
@@ -106,7 +126,7 @@ impl Machine<'_> {
                 (*dst, square.at(at)?)
             }
             Inst::Rescale { dst, src } if self.rescaled_only[src.index()] => {
-                let done = self.registers[src.index()].take();
+                let done = self.state.registers[src.index()].take();
                 (*dst, done.ok_or_else(|| self.broken(index, &format!("register {src} holds nothing")))?)
             }
             Inst::Rescale { dst, src } => (*dst, ev.rescale(self.read(index, *src)?).at(at)?),
@@ -124,17 +144,17 @@ impl Machine<'_> {
                 let [x, y] = [self.read(index, srcs[0])?, self.read(index, srcs[1])?];
                 let refreshed = self.refreshers.pair(recipe, ev, [x, y], keys).at(at)?;
                 for (dst, value) in dsts.iter().zip(refreshed) {
-                    self.registers[dst.index()] = Some(value);
+                    self.state.registers[dst.index()] = Some(value);
                 }
                 return Ok(());
             }
             Inst::Output { output, cipher, src } => return self.output(index, *output, *cipher, *src),
             Inst::Free { reg } => {
-                self.registers[reg.index()] = None;
+                self.state.registers[reg.index()] = None;
                 return Ok(());
             }
         };
-        self.registers[dst.index()] = Some(value);
+        self.state.registers[dst.index()] = Some(value);
         Ok(())
     }
 
@@ -148,14 +168,13 @@ impl Machine<'_> {
             true => linear::apply_rescaled,
             false => linear::apply,
         };
-        let results =
-            apply(self.evaluator, &operands, site.linear_plan(), &diagonals, self.keys.evaluation())
-                .at(|| place(self.program, index))?;
+        let results = apply(self.evaluator, &operands, site.linear_plan(), &diagonals, self.keys.keys())
+            .at(|| place(self.program, index))?;
         if results.len() != dsts.len() {
             return Err(self.broken(index, "the linear call has another number of results than its plan"));
         }
         for (dst, result) in dsts.iter().zip(results) {
-            self.registers[dst.index()] = Some(result);
+            self.state.registers[dst.index()] = Some(result);
         }
         Ok(())
     }
@@ -187,7 +206,8 @@ impl Machine<'_> {
 
     fn output(&mut self, index: usize, output: u32, cipher: u32, src: Reg) -> Result<(), RuntimeError> {
         let value = self.read(index, src)?.clone();
-        let slot = self.outputs.get_mut(output as usize).and_then(|ciphers| ciphers.get_mut(cipher as usize));
+        let slot =
+            self.state.outputs.get_mut(output as usize).and_then(|ciphers| ciphers.get_mut(cipher as usize));
         match slot {
             Some(slot) => *slot = Some(value),
             None => return Err(self.broken(index, "there is no such output ciphertext")),
@@ -196,7 +216,7 @@ impl Machine<'_> {
     }
 
     fn read(&self, index: usize, reg: Reg) -> Result<&Ciphertext, RuntimeError> {
-        let value = self.registers.get(reg.index()).and_then(Option::as_ref);
+        let value = self.state.registers.get(reg.index()).and_then(Option::as_ref);
         value.ok_or_else(|| self.broken(index, &format!("register {reg} is read but holds nothing")))
     }
 

@@ -9,12 +9,13 @@ use peregrine_ir::program::{Inst, KeyManifest, Program};
 use peregrine_ir::{BootstrapSpec, EntityId};
 
 use super::constants::Constants;
+use super::key_store::KeyUses;
 use super::schedule::Schedule;
 use crate::bytes::{ByteSize, available_memory};
 use crate::error::{BudgetOrigin, RuntimeError};
 
 /// Memory of the process besides what is counted: code, thread stacks.
-const PROCESS: u64 = 96 << 20;
+const PROCESS: u64 = 40 << 20;
 /// One part in this many of keys and ciphertexts is the allocator's slack.
 const SLACK: u64 = 64;
 
@@ -23,6 +24,8 @@ const SLACK: u64 = 64;
 pub struct MemoryEstimate {
     /// Evaluation keys.
     pub keys: ByteSize,
+    /// Those of the instruction that needs most: what memory must hold when the others are in a scratch folder.
+    pub largest_keys: ByteSize,
     /// All plaintext constants in compact form; those that do not fit are expanded on demand.
     pub constants: ByteSize,
     /// Live ciphertexts, intermediate values of the instruction that runs, and the constants expanded for it, at their
@@ -34,13 +37,19 @@ pub struct MemoryEstimate {
 
 impl MemoryEstimate {
     /// Estimates a run on parameters, program and planned constants.
-    pub fn of(program: &Program, schedule: &Schedule, constants: &Constants, params: &Params) -> Self {
-        let keys = key_bytes(&program.manifest, params);
-        let keys = ByteSize(keys.0 + ephemeral_key_bytes(program, params));
+    pub fn of(
+        program: &Program,
+        schedule: &Schedule,
+        constants: &Constants,
+        uses: &KeyUses,
+        params: &Params,
+    ) -> Self {
+        let keys = all_key_bytes(program, params);
         let working = ByteSize(working_bytes(program, schedule, constants, params));
         let slack = (keys.0 + working.0) / SLACK;
         Self {
             keys,
+            largest_keys: uses.largest(),
             constants: constants.bytes(),
             working,
             fixed: ByteSize(fixed_bytes(program, params) + slack),
@@ -57,24 +66,71 @@ impl MemoryEstimate {
         ByteSize(self.least().0 + self.constants.0)
     }
 
-    /// What of `budget` is left for constants, or the refusal.
+    /// Least memory that the run works with when keys are in a scratch folder.
+    pub fn least_with_scratch(&self) -> ByteSize {
+        ByteSize(self.largest_keys.0 + self.working.0 + self.fixed.0)
+    }
+
+    /// Where keys and constants go within `budget`, or the refusal.
     ///
     /// # Errors
     /// [`RuntimeError::Memory`] when even the least does not fit.
-    pub fn cache_budget(&self, budget: MemoryBudget) -> Result<ByteSize, RuntimeError> {
-        let Some((size, origin)) = budget.0 else { return Ok(self.constants) };
-        let needed = self.least();
-        match size.0.checked_sub(needed.0) {
-            Some(left) => Ok(ByteSize(left)),
-            None => Err(RuntimeError::Memory {
-                needed,
-                budget: size,
-                origin,
-                estimate: Box::new(*self),
-                advice: format!("{}MiB", needed.0.div_ceil(1 << 20)),
-            }),
+    pub fn plan(&self, budget: MemoryBudget, scratch: Scratch) -> Result<MemoryPlan, RuntimeError> {
+        let Some((size, origin)) = budget.0 else {
+            return Ok(MemoryPlan { keys: KeyPlace::Memory, constants: self.constants });
+        };
+        if let Some(left) = size.0.checked_sub(self.least().0) {
+            return Ok(MemoryPlan { keys: KeyPlace::Memory, constants: ByteSize(left) });
         }
+        if scratch == Scratch::Given && size >= self.least_with_scratch() {
+            let left = ByteSize(size.0 - self.working.0 - self.fixed.0);
+            return Ok(MemoryPlan { keys: KeyPlace::Scratch { memory: left }, constants: ByteSize(0) });
+        }
+        let mib = |size: ByteSize| size.0.div_ceil(1 << 20);
+        let (all, least) = (mib(self.least()), mib(self.least_with_scratch()));
+        let advice = if size >= self.least_with_scratch() {
+            format!(
+                "--scratch-dir DIR, with room for {} of keys, or --memory {all}MiB",
+                ByteSize(self.keys.0 / 2)
+            )
+        } else if least < all {
+            format!("--memory {all}MiB, or --memory {least}MiB with --scratch-dir DIR,")
+        } else {
+            format!("--memory {all}MiB")
+        };
+        let needed = if scratch == Scratch::Given { self.least_with_scratch() } else { self.least() };
+        Err(RuntimeError::Memory { needed, budget: size, origin, estimate: Box::new(*self), advice })
     }
+}
+
+/// Whether keys may go to disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scratch {
+    /// A scratch folder is given.
+    Given,
+    /// There is none.
+    None,
+}
+
+/// Where the keys of a run are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyPlace {
+    /// All in memory.
+    Memory,
+    /// In a scratch folder, and as many as this in memory.
+    Scratch {
+        /// Memory for keys.
+        memory: ByteSize,
+    },
+}
+
+/// How a run keeps within its budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryPlan {
+    /// Keys.
+    pub keys: KeyPlace,
+    /// Memory for encoded constants; the others are expanded on demand.
+    pub constants: ByteSize,
 }
 
 impl fmt::Display for MemoryEstimate {
@@ -99,6 +155,25 @@ impl MemoryBudget {
     }
 }
 
+/// Size of all evaluation keys of a program.
+pub(super) fn all_key_bytes(program: &Program, params: &Params) -> ByteSize {
+    let levels = program.manifest.relin.iter().chain(program.manifest.galois.values());
+    let manifest: u64 = levels.map(|&level| resident_key_bytes(level, params)).sum();
+    ByteSize(manifest + ephemeral_key_bytes(program, params))
+}
+
+/// Memory of a polynomial of so many limbs: large ones are on huge pages of their own.
+fn polynomial(limbs: usize, params: &Params) -> u64 {
+    const HUGE_PAGE: u64 = 2 << 20;
+    let bytes = 8 * (params.n() * limbs) as u64;
+    if bytes < HUGE_PAGE / 2 { bytes } else { bytes.next_multiple_of(HUGE_PAGE) }
+}
+
+/// Memory of one expanded switching key.
+pub(super) fn resident_key_bytes(level: Level, params: &Params) -> u64 {
+    2 * params.digits_at(level) as u64 * polynomial(level.limbs() + params.alpha(), params)
+}
+
 /// Size of the evaluation keys of a manifest.
 pub fn key_bytes(manifest: &KeyManifest, params: &Params) -> ByteSize {
     let levels = manifest.relin.iter().chain(manifest.galois.values());
@@ -106,7 +181,7 @@ pub fn key_bytes(manifest: &KeyManifest, params: &Params) -> ByteSize {
 }
 
 fn working_bytes(program: &Program, schedule: &Schedule, constants: &Constants, params: &Params) -> u64 {
-    let cipher = |level: Level| params.ciphertext_bytes(level);
+    let cipher = |level: Level| 2 * polynomial(level.limbs(), params);
     let sizes: Vec<u64> = (0..schedule.registers())
         .map(|reg| schedule.get(EntityId::new(reg)).map_or(0, |ty| cipher(ty.level)))
         .collect();
@@ -165,7 +240,7 @@ const REFRESH_POLYNOMIALS: u64 = 28;
 /// The two keys of the ephemeral secret: one over the whole chain, a small one.
 fn ephemeral_key_bytes(program: &Program, params: &Params) -> u64 {
     let small = |spec: &BootstrapSpec| 16 * params.n() as u64 * (1 + spec.ephemeral_special as u64);
-    program.bootstrap.as_ref().map_or(0, |spec| params.key_bytes(params.max_level()) + small(spec))
+    program.bootstrap.as_ref().map_or(0, |spec| resident_key_bytes(params.max_level(), params) + small(spec))
 }
 
 /// Diagonals of the transforms of every refresh: two coefficients of 8 bytes a slot.
@@ -181,7 +256,7 @@ fn diagonal_bytes(program: &Program, params: &Params) -> u64 {
 
 /// Size of one polynomial over the limbs of `level` and the special primes.
 fn extended_poly(level: Level, params: &Params) -> u64 {
-    8 * params.n() as u64 * (u64::from(level.0) + 1 + params.p().len() as u64)
+    polynomial(level.limbs(), params) + polynomial(params.alpha(), params)
 }
 
 /// Scratch space of a double-hoisted linear transform: every operand decomposed and lifted, one limb of every rotated
@@ -191,7 +266,8 @@ fn linear_scratch(plan: &LinearPlan, level: Level, params: &Params) -> u64 {
     const WAITING: u64 = 512 << 20;
     let extended = extended_poly(level, params);
     let digits = params.digits_at(level) as u64;
-    let operands = u64::from(plan.inputs) * (digits + 2) * extended;
+    let sources = u64::from(plan.inputs) + plan.turned.len() as u64;
+    let operands = sources * (digits + 2) * extended + 2 * plan.turned.len() as u64 * extended;
     let babies: u64 = plan.babies.iter().map(|babies| babies.len() as u64).sum();
     let limbs = rayon::current_num_threads() as u64 * (2 * babies + 16) * (8 * params.n() as u64);
     let giants = plan.stages.iter().map(|stage| stage.giants.len() as u64).max().unwrap_or(0);

@@ -2,25 +2,34 @@
 //!
 //! Nothing here can name a secret key: the evaluator takes evaluation keys only.
 
+mod checkpoint;
 mod constants;
 mod interpreter;
+mod key_store;
 mod keys;
 mod memory;
 mod profile;
 mod refresh;
 mod schedule;
+#[cfg(test)]
+mod tests;
 
+pub use checkpoint::{CheckpointError, CheckpointId, Control, Saving, State};
 pub use interpreter::Execution;
+pub use key_store::{KeyName, KeyStore, KeyUses, ScratchKeys};
 pub use keys::ServerKeys;
-pub use memory::{MemoryBudget, MemoryEstimate, key_bytes};
+pub use memory::{KeyPlace, MemoryBudget, MemoryEstimate, MemoryPlan, Scratch, key_bytes};
 pub use profile::{InstKind, Profile, Spent};
 
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use peregrine_ckks::ciphertext::Ciphertext;
 use peregrine_ckks::context::Context;
 use peregrine_ckks::encoder::Encoder;
 use peregrine_ckks::evaluator::Evaluator;
+use peregrine_ckks::params::Params;
+use peregrine_ckks::units::Level;
 use peregrine_ir::program::{Inst, Program};
 
 use crate::bytes::ByteSize;
@@ -39,6 +48,7 @@ pub struct Server {
     interface: Arc<Interface>,
     schedule: Schedule,
     constants: Constants,
+    uses: KeyUses,
     estimate: MemoryEstimate,
     costs: Vec<u64>,
     refreshers: OnceLock<Refreshers>,
@@ -53,13 +63,15 @@ impl Server {
         let (program, params) = (loaded.program.clone(), &loaded.interface.params);
         let schedule = Schedule::of(&program)?;
         let constants = Constants::plan(&program, &schedule, params)?;
-        let estimate = MemoryEstimate::of(&program, &schedule, &constants, params);
-        let costs = costs(&program, &schedule, &constants);
+        let uses = KeyUses::of(&program, &constants, params);
+        let estimate = MemoryEstimate::of(&program, &schedule, &constants, &uses, params);
+        let costs = costs(&program, &schedule, &constants, params);
         Ok(Self {
             program,
             interface: loaded.interface.clone(),
             schedule,
             constants,
+            uses,
             estimate,
             costs,
             refreshers: OnceLock::new(),
@@ -71,7 +83,36 @@ impl Server {
         &self.estimate
     }
 
-    /// Encodes constants as far as `budget` reaches (see [`MemoryEstimate::cache_budget`]); the others are expanded when
+    /// Which keys each instruction needs.
+    pub fn key_uses(&self) -> &KeyUses {
+        &self.uses
+    }
+
+    /// Hash of the program and its parameters: what a checkpoint belongs to.
+    pub fn program_hash(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new_derive_key("peregrine program v1");
+        hasher.update(&self.interface.params.fingerprint());
+        let text = peregrine_ir::text::print_program(&self.program);
+        *hasher.update(text.as_bytes()).finalize().as_bytes()
+    }
+
+    /// The state of a run that was saved at `path`.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Checkpoint`] when the file is not a checkpoint of this program and these keys.
+    pub fn resume(&self, context: &Context, path: &Path, id: &CheckpointId) -> Result<State, RuntimeError> {
+        let merged = rescaled_only(&self.program, self.schedule.registers());
+        State::load(context, path, id, (&self.program, &self.schedule, &merged), self.start())
+            .map_err(|source| RuntimeError::Checkpoint { path: path.to_owned(), source })
+    }
+
+    /// The state before the first instruction.
+    pub fn start(&self) -> State {
+        let outputs = self.interface.outputs.iter().map(|port| port.layout.ciphertexts as usize);
+        State::start(self.schedule.registers(), outputs)
+    }
+
+    /// Encodes constants as far as `budget` reaches (see [`MemoryEstimate::plan`]); the others are expanded when
     /// the program comes to them.
     ///
     /// # Errors
@@ -107,8 +148,23 @@ impl Server {
         progress: &dyn Progress,
     ) -> Result<Execution, RuntimeError> {
         self.check_keys(keys)?;
+        self.run_from(context, inputs, KeyStore::Resident(keys), self.start(), Control::default(), progress)
+    }
+
+    /// Runs the program from `state` on, with keys wherever they are; `control` may stop and save it.
+    ///
+    /// # Errors
+    /// Those of [`Self::run`], [`RuntimeError::Interrupted`], and when a key or a checkpoint cannot be read or written.
+    pub fn run_from(
+        &self,
+        context: &Context,
+        inputs: &[Vec<Ciphertext>],
+        keys: KeyStore<'_>,
+        state: State,
+        control: Control<'_>,
+        progress: &dyn Progress,
+    ) -> Result<Execution, RuntimeError> {
         self.check_inputs(inputs)?;
-        let outputs = &self.interface.outputs;
         let machine = Machine {
             program: &self.program,
             schedule: &self.schedule,
@@ -118,9 +174,9 @@ impl Server {
             keys,
             refreshers: self.refreshers(context)?,
             inputs,
-            registers: vec![None; self.schedule.registers()],
+            state,
             rescaled_only: rescaled_only(&self.program, self.schedule.registers()),
-            outputs: outputs.iter().map(|port| vec![None; port.layout.ciphertexts as usize]).collect(),
+            control,
         };
         machine.run(&self.costs, progress)
     }
@@ -173,29 +229,32 @@ fn check_input(port: &Port, ciphers: &[Ciphertext]) -> Result<(), RuntimeError> 
     Ok(())
 }
 
-/// Units of work of each instruction for the progress bar: about the limbs that it transforms.
-fn costs(program: &Program, schedule: &Schedule, constants: &Constants) -> Vec<u64> {
-    const KEY_SWITCH: u64 = 30;
+/// Units of work of each instruction, for the progress bar and its estimate of the time left: passes over a limb, where a
+/// transform counts as much as a product with a key or a diagonal (which they do on the machine of BENCHMARKS.md).
+fn costs(program: &Program, schedule: &Schedule, constants: &Constants, params: &Params) -> Vec<u64> {
+    let alpha = params.alpha();
     let cost = |(index, inst): (usize, &Inst)| {
-        let level =
-            inst.reads().first().and_then(|&reg| schedule.get(reg)).map_or(0, |ty| u64::from(ty.level.0));
-        let steps = match inst {
+        let level = inst.reads().first().and_then(|&reg| schedule.get(reg)).map_or(Level(0), |ty| ty.level);
+        let (digits, limbs) = (params.digits_at(level), level.limbs() + alpha);
+        let switch = (3 * digits + 2) * limbs;
+        let whole = params.max_level();
+        let top = (3 * params.digits_at(whole) + 2) * (whole.limbs() + alpha);
+        let passes = match inst {
             Inst::Linear { .. } => constants.linear(index).map_or(0, |site| {
-                let plan = site.linear_plan();
-                let babies: usize = plan.babies.iter().map(Vec::len).sum();
-                let giants = plan.stages.iter().flat_map(|stage| &stage.giants);
-                giants.map(|g| KEY_SWITCH + g.terms.len() as u64).sum::<u64>()
-                    + KEY_SWITCH / 2 * babies as u64
+                let counts = site.linear_plan().counts();
+                counts.ntts(level, alpha) + (2 * digits * counts.rotations() + 2 * counts.products) * limbs
             }),
-            Inst::Mul { .. } | Inst::Square { .. } | Inst::Rotate { .. } | Inst::Conjugate { .. } => {
-                KEY_SWITCH
+            Inst::Mul { .. } | Inst::Square { .. } | Inst::Rotate { .. } | Inst::Conjugate { .. } => switch,
+            Inst::Rescale { .. } => 4 * limbs,
+            Inst::AddVector { .. } | Inst::MulVector { .. } | Inst::Add { .. } | Inst::Sub { .. } => {
+                2 * limbs
             }
             // About a hundred key switches near the top of the chain, while the operand is at its bottom.
-            Inst::Bootstrap { .. } => 300 * KEY_SWITCH,
-            Inst::BootstrapPair { .. } => 450 * KEY_SWITCH,
-            _ => 1,
+            Inst::Bootstrap { .. } => 100 * top,
+            Inst::BootstrapPair { .. } => 150 * top,
+            Inst::Input { .. } | Inst::ModDrop { .. } | Inst::Output { .. } | Inst::Free { .. } => 1,
         };
-        steps * (level + 1)
+        passes as u64
     };
     program.insts.iter().enumerate().map(cost).collect()
 }

@@ -104,7 +104,8 @@ fn refreshed(program: &Program, id: RefreshId) -> Result<CipherType, String> {
     Ok(CipherType { level, scale })
 }
 
-fn rescaled(src: &CipherType) -> Result<CipherType, String> {
+/// What a rescale makes of it.
+pub(super) fn rescaled(src: &CipherType) -> Result<CipherType, String> {
     let level = src.level.0.checked_sub(1).ok_or("a rescale at level 0")?;
     Ok(CipherType { level: Level(level), scale: src.scale.div(&Scale::prime(src.level.0)) })
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use smallvec::SmallVec;
 
-use super::plan::{GiantStep, LinearPlan, PlanError};
+use super::plan::{GiantOrder, GiantStep, LinearPlan, PlanError, Stage, Turn};
 use super::{DiagonalSource, Term};
 use crate::ciphertext::Ciphertext;
 use crate::context::Context;
@@ -45,7 +45,7 @@ pub fn apply(
     keys: &EvalKeys,
 ) -> Result<Vec<Ciphertext>, Error> {
     let level = check(ev, inputs, plan)?;
-    let (sums, scale) = Transform::new(ev.context(), inputs, plan, keys, level)?.run(diagonals)?;
+    let (sums, scale) = transformed(ev, inputs, plan, diagonals, keys)?;
     Ok(divide(ev.context(), sums, Divisor::Special, (level, scale)))
 }
 
@@ -65,7 +65,7 @@ pub fn apply_rescaled(
     if level == Level(0) {
         return Err(Error::NoLevelLeft { op: OP, level });
     }
-    let (sums, scale) = Transform::new(ev.context(), inputs, plan, keys, level)?.run(diagonals)?;
+    let (sums, scale) = transformed(ev, inputs, plan, diagonals, keys)?;
     let kind = Evaluator::rescaled(OP, level, &scale)?;
     Ok(divide(ev.context(), sums, Divisor::SpecialAndTop, kind))
 }
@@ -76,6 +76,20 @@ fn divide(ctx: &Context, sums: Vec<QpPair>, by: Divisor, (level, scale): (Level,
         Ciphertext { c0, c1, level, scale: scale.clone() }
     };
     sums.into_iter().map(output).collect()
+}
+
+/// The outputs of a checked plan times `P`, modulo `QP`, and their scale.
+fn transformed(
+    ev: &Evaluator,
+    inputs: &[&Ciphertext],
+    plan: &LinearPlan,
+    diagonals: &dyn DiagonalSource,
+    keys: &EvalKeys,
+) -> Result<(Vec<QpPair>, Scale), Error> {
+    let turn = |turn: &Turn| ev.rotate(inputs[turn.input as usize], turn.rotation, keys);
+    let turned: Vec<Ciphertext> = plan.turned.iter().map(turn).collect::<Result<_, _>>()?;
+    let inputs: Vec<&Ciphertext> = inputs.iter().copied().chain(&turned).collect();
+    Transform::new(ev.context(), &inputs, plan, keys, inputs[0].level)?.run(diagonals)
 }
 
 fn check(ev: &Evaluator, inputs: &[&Ciphertext], plan: &LinearPlan) -> Result<Level, Error> {
@@ -112,9 +126,13 @@ struct Transform<'a> {
     q_limbs: usize,
 }
 
+/// A sum that waits for its rotation; one for each output.
+type Running = Vec<Option<(QpPair, Rotation)>>;
+
 /// Giant steps computed in one pass over the limbs, with the diagonals of their terms.
 struct Pass<'a> {
     giants: &'a [GiantStep],
+    order: GiantOrder,
     diagonals: Vec<Vec<Arc<IntPlaintext>>>,
     /// For each giant: which pair of limbs it adds to.
     slots: Vec<usize>,
@@ -161,10 +179,16 @@ impl<'a> Transform<'a> {
         let limbs = self.q_limbs + self.ctx.p_moduli().len();
         let giants_at_once = (GIANT_BYTES / (2 * limbs * self.ctx.n() * size_of::<u64>())).max(1);
         for stage in &self.plan.stages {
+            let mut running: Running = sums.iter().map(|_| None).collect();
             for giants in stage.giants.chunks(giants_at_once) {
-                let pass = self.prepare(giants, diagonals, &mut scale)?;
-                self.giant_steps(&pass, &mut sums);
+                let pass = self.prepare(stage, giants, diagonals, &mut scale)?;
+                self.giant_steps(&pass, &mut sums, &mut running);
                 giants.iter().for_each(|giant| touched[giant.output as usize] = true);
+            }
+            for (sum, running) in sums.iter_mut().zip(running) {
+                if let Some((x, rotation)) = running {
+                    self.add_rotated(sum, x, rotation);
+                }
             }
             for (sum, _) in sums.iter_mut().zip(&touched).filter(|(_, touched)| **touched) {
                 for rotation in &stage.fold {
@@ -182,6 +206,7 @@ impl<'a> Transform<'a> {
     /// Fetches the diagonals of some giant steps and assigns buffers.
     fn prepare(
         &self,
+        stage: &Stage,
         giants: &'a [GiantStep],
         source: &dyn DiagonalSource,
         scale: &mut Option<Scale>,
@@ -199,11 +224,12 @@ impl<'a> Transform<'a> {
             }
         }
         let mut rotated = 0..;
-        let slot = |giant: &GiantStep| match giant.rotation.is_zero() {
+        let order = stage.order;
+        let slot = |giant: &GiantStep| match joins_output(order, giant) {
             true => giant.output as usize,
             false => self.plan.outputs as usize + rotated.next().unwrap_or_default(),
         };
-        Ok(Pass { giants, diagonals, slots: giants.iter().map(slot).collect(), babies })
+        Ok(Pass { giants, order, diagonals, slots: giants.iter().map(slot).collect(), babies })
     }
 
     fn check_diagonal(
@@ -222,8 +248,9 @@ impl<'a> Transform<'a> {
     }
 
     /// Adds the giant steps of a pass to the outputs.
-    fn giant_steps(&self, pass: &Pass<'_>, sums: &mut [QpPair]) {
-        let rotated: Vec<&GiantStep> = pass.giants.iter().filter(|g| !g.rotation.is_zero()).collect();
+    fn giant_steps(&self, pass: &Pass<'_>, sums: &mut [QpPair], running: &mut Running) {
+        let rotated: Vec<&GiantStep> =
+            pass.giants.iter().filter(|giant| !joins_output(pass.order, giant)).collect();
         let mut partial: Vec<_> = rotated.iter().map(|_| QpPair::zero(self.ctx, self.q_limbs)).collect();
         let mut limbs: Vec<Vec<[&mut [u64]; 2]>> = Vec::new();
         limbs.resize_with(self.q_limbs + self.ctx.p_moduli().len(), Vec::new);
@@ -233,8 +260,17 @@ impl<'a> Transform<'a> {
             }
         }
         limbs.into_par_iter().enumerate().for_each(|(m, mut slots)| self.products(pass, m, &mut slots));
-        for (giant, partial) in rotated.iter().zip(partial) {
-            self.add_rotated(&mut sums[giant.output as usize], partial, giant.rotation);
+        for (giant, mut partial) in rotated.iter().zip(partial) {
+            let output = giant.output as usize;
+            match pass.order {
+                GiantOrder::Separate => self.add_rotated(&mut sums[output], partial, giant.rotation),
+                GiantOrder::Chained => {
+                    if let Some((x, rotation)) = running[output].take() {
+                        self.add_rotated(&mut partial, x, rotation);
+                    }
+                    running[output] = Some((partial, giant.rotation));
+                }
+            }
         }
     }
 
@@ -362,6 +398,11 @@ impl<'a> Transform<'a> {
             });
         }
     }
+}
+
+/// Whether the products of a giant step go straight to the output.
+fn joins_output(order: GiantOrder, giant: &GiantStep) -> bool {
+    order == GiantOrder::Separate && giant.rotation.is_zero()
 }
 
 /// `P * x` modulo the Q primes.

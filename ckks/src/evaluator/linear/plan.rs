@@ -10,10 +10,19 @@ use crate::units::{GaloisElement, Level, Rotation};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DiagonalId(pub u32);
 
+/// An input that is rotated as a whole before anything is hoisted, so that baby steps can start from it, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Turn {
+    /// The input ciphertext.
+    pub input: u32,
+    /// Its rotation.
+    pub rotation: Rotation,
+}
+
 /// One product: a rotated input times a diagonal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Term {
-    /// The input ciphertext.
+    /// The input ciphertext; from `inputs` of the plan on, the turned inputs.
     pub input: u32,
     /// Index into `babies[input]` of the plan.
     pub baby: u32,
@@ -21,14 +30,25 @@ pub struct Term {
     pub diagonal: DiagonalId,
 }
 
-/// A sum of products that is rotated once and added to an output.
+/// What the rotations of the giant steps of a stage apply to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum GiantOrder {
+    /// Each sum is rotated and added to its output: a key for every giant rotation.
+    #[default]
+    Separate,
+    /// The giants of an output form a chain: each sum is added to the running one, which is then rotated. As many rotations,
+    /// but a key only for every distinct distance between neighbours (baby-step giant-step by Horner's rule).
+    Chained,
+}
+
+/// A sum of products that is rotated and added to an output.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct GiantStep {
     /// The output ciphertext.
     pub output: u32,
-    /// The rotation of the sum.
+    /// The rotation of the sum, or of the running sum of a chain.
     pub rotation: Rotation,
-    /// The products of the sum.
+    /// The products of the sum. A chain may pass through a giant without any, but not start there.
     pub terms: Vec<Term>,
 }
 
@@ -37,6 +57,8 @@ pub struct GiantStep {
 pub struct Stage {
     /// The giant steps.
     pub giants: Vec<GiantStep>,
+    /// How they are rotated.
+    pub order: GiantOrder,
     /// The folds.
     pub fold: Vec<Rotation>,
 }
@@ -48,7 +70,9 @@ pub struct LinearPlan {
     pub inputs: u32,
     /// Number of output ciphertexts.
     pub outputs: u32,
-    /// Baby rotations of each input.
+    /// Inputs that are rotated first; they count as further inputs in `babies` and in terms.
+    pub turned: Vec<Turn>,
+    /// Baby rotations of each input, then of each turned one.
     pub babies: Vec<Vec<Rotation>>,
     /// The stages, in order, all adding to the same outputs.
     pub stages: Vec<Stage>,
@@ -81,6 +105,16 @@ pub enum PlanError {
         stage: usize,
         /// Index of the giant step.
         giant: usize,
+        /// The input named.
+        input: u32,
+        /// Number of inputs.
+        inputs: u32,
+    },
+    /// A turned input names an input that is not there.
+    #[error("turned input {turn}: input {input} of {inputs} does not exist")]
+    NoSuchTurn {
+        /// Index of the turned input.
+        turn: usize,
         /// The input named.
         input: u32,
         /// Number of inputs.
@@ -143,6 +177,8 @@ pub enum PlanError {
 pub struct LinearCounts {
     /// Inputs that are decomposed because they have a baby rotation other than 0 in use.
     pub decompositions: usize,
+    /// Inputs turned as a whole: one plain rotation each.
+    pub turns: usize,
     /// Baby rotations other than 0: one key inner product each.
     pub baby_rotations: usize,
     /// Giant steps with a rotation other than 0: one division by `P` of one part and one key product each.
@@ -158,7 +194,7 @@ pub struct LinearCounts {
 impl LinearCounts {
     /// Rotations of any kind.
     pub fn rotations(&self) -> usize {
-        self.baby_rotations + self.giant_rotations + self.fold_rotations
+        self.turns + self.baby_rotations + self.giant_rotations + self.fold_rotations
     }
 
     /// Transforms of full size, those of diagonals not counted, for `alpha` special primes
@@ -167,7 +203,8 @@ impl LinearCounts {
         let limbs = level.limbs();
         let beta = limbs.div_ceil(alpha.max(1));
         let later = self.giant_rotations + self.fold_rotations;
-        (limbs + alpha) * (beta * self.decompositions + later * (1 + beta) + 2 * self.outputs)
+        let turns = self.turns * (2 + beta);
+        (limbs + alpha) * (beta * self.decompositions + later * (1 + beta) + turns + 2 * self.outputs)
     }
 
     /// Transforms of diagonals, each of twice its period.
@@ -186,13 +223,25 @@ impl LinearPlan {
         if inputs == 0 || outputs == 0 {
             return Err(PlanError::Empty { inputs, outputs });
         }
-        if self.babies.len() != inputs as usize {
-            return Err(PlanError::BabyTable { listed: self.babies.len(), inputs });
+        let sources = inputs as usize + self.turned.len();
+        if self.babies.len() != sources {
+            return Err(PlanError::BabyTable { listed: self.babies.len(), inputs: sources as u32 });
+        }
+        if let Some((turn, &Turn { input, .. })) =
+            self.turned.iter().enumerate().find(|(_, turn)| turn.input >= inputs)
+        {
+            return Err(PlanError::NoSuchTurn { turn, input, inputs });
         }
         let mut used = BTreeSet::new();
         for (stage, content) in self.stages.iter().enumerate() {
+            let mut started = BTreeSet::new();
             for (giant, step) in content.giants.iter().enumerate() {
                 self.check_giant(stage, giant, step)?;
+                let passed_through = content.order == GiantOrder::Chained && started.contains(&step.output);
+                if step.terms.is_empty() && !passed_through {
+                    return Err(PlanError::NoTerms { stage, giant });
+                }
+                started.insert(step.output);
                 used.insert(step.output);
             }
         }
@@ -206,9 +255,6 @@ impl LinearPlan {
         let Self { inputs, outputs, .. } = *self;
         if step.output >= outputs {
             return Err(PlanError::NoSuchOutput { stage, giant, output: step.output, outputs });
-        }
-        if step.terms.is_empty() {
-            return Err(PlanError::NoTerms { stage, giant });
         }
         for &Term { input, baby, .. } in &step.terms {
             let Some(babies) = self.babies.get(input as usize).map(Vec::len) else {
@@ -228,7 +274,8 @@ impl LinearPlan {
             .iter()
             .flat_map(|s| s.giants.iter().map(|g| g.rotation).chain(s.fold.iter().copied()));
         let babies = self.terms().filter_map(|term| self.baby(term));
-        let rotations = babies.chain(later).filter(|r| !r.is_zero());
+        let turns = self.turned.iter().map(|turn| turn.rotation);
+        let rotations = babies.chain(later).chain(turns).filter(|r| !r.is_zero());
         rotations.map(|r| GaloisElement::from_rotation(r, n)).collect()
     }
 
@@ -243,6 +290,7 @@ impl LinearPlan {
         let folds: usize = self.stages.iter().flat_map(|s| &s.fold).filter(|r| !r.is_zero()).count();
         LinearCounts {
             decompositions: rotated.iter().map(|(input, _)| input).collect::<BTreeSet<_>>().len(),
+            turns: self.turned.iter().filter(|turn| !turn.rotation.is_zero()).count(),
             baby_rotations: rotated.len(),
             giant_rotations: giants.filter(|g| !g.rotation.is_zero()).count(),
             fold_rotations: folds * self.outputs as usize,
@@ -254,6 +302,12 @@ impl LinearPlan {
     /// All products in order.
     pub fn terms(&self) -> impl Iterator<Item = &Term> {
         self.stages.iter().flat_map(|s| &s.giants).flat_map(|g| &g.terms)
+    }
+
+    /// The input that an operand of terms is, or is turned from, and the number of its turns.
+    pub fn source(&self, input: u32) -> (u32, usize) {
+        let turn = input.checked_sub(self.inputs).and_then(|turn| self.turned.get(turn as usize));
+        turn.map_or((input, 0), |turn| (turn.input, 1))
     }
 
     /// The baby rotation of a term, if the plan lists it.

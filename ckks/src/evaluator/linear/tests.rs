@@ -106,8 +106,11 @@ fn in_the_clear(plan: &LinearPlan, inputs: &[Vec<f64>], diagonals: &[Vec<f64>]) 
     let rotate = |x: &[f64], r: Rotation| -> Vec<f64> {
         (0..SLOTS).map(|i| x[(i + r.get() as usize) % x.len()]).collect()
     };
+    let turned = plan.turned.iter().map(|turn| rotate(&inputs[turn.input as usize], turn.rotation));
+    let inputs: Vec<Vec<f64>> = inputs.iter().cloned().chain(turned).collect();
     let mut outputs = vec![vec![0.0; SLOTS]; plan.outputs as usize];
     for stage in &plan.stages {
+        let mut running = vec![vec![0.0; SLOTS]; plan.outputs as usize];
         for giant in &stage.giants {
             let mut sum = vec![0.0; SLOTS];
             for term in &giant.terms {
@@ -117,9 +120,19 @@ fn in_the_clear(plan: &LinearPlan, inputs: &[Vec<f64>], diagonals: &[Vec<f64>]) 
                     *sum += baby[i] * diagonal[i % diagonal.len()];
                 }
             }
-            for (out, x) in outputs[giant.output as usize].iter_mut().zip(rotate(&sum, giant.rotation)) {
-                *out += x;
-            }
+            let (target, rotated) = match stage.order {
+                GiantOrder::Separate => (&mut outputs[giant.output as usize], rotate(&sum, giant.rotation)),
+                GiantOrder::Chained => {
+                    let running = &mut running[giant.output as usize];
+                    running.iter_mut().zip(&sum).for_each(|(x, y)| *x += y);
+                    *running = rotate(running, giant.rotation);
+                    continue;
+                }
+            };
+            target.iter_mut().zip(rotated).for_each(|(x, y)| *x += y);
+        }
+        for (output, running) in outputs.iter_mut().zip(&running) {
+            output.iter_mut().zip(running).for_each(|(x, y)| *x += y);
         }
         for output in &mut outputs {
             for &r in &stage.fold {
@@ -161,8 +174,13 @@ fn dense(matrices: &[Vec<Vec<Vec<f64>>>], babies: usize) -> (LinearPlan, Vec<Vec
         }
     }
     let table = vec![(0..babies).map(rotation).collect(); inputs];
-    let plan =
-        LinearPlan { inputs: inputs as u32, outputs: outputs as u32, babies: table, stages: vec![stage] };
+    let plan = LinearPlan {
+        inputs: inputs as u32,
+        outputs: outputs as u32,
+        babies: table,
+        stages: vec![stage],
+        turned: vec![],
+    };
     (plan, diagonals)
 }
 
@@ -217,15 +235,17 @@ fn staged(source: &mut Source) -> (LinearPlan, Vec<Vec<f64>>) {
             giant(0, 5, vec![term(0, 1, 2), term(0, 1, 3), term(1, 0, 0)]),
             giant(0, 7, (0..12).map(|k| term(k % 2, k % 3, k % 4)).collect()),
         ],
+        order: GiantOrder::Separate,
         fold: vec![rotation(16), rotation(8)],
     };
     let second = Stage {
         giants: vec![giant(1, 3, vec![term(1, 1, 1)]), giant(0, 0, vec![term(1, 1, 3)])],
+        order: GiantOrder::Separate,
         fold: vec![rotation(32), rotation(0)],
     };
     let babies =
         vec![vec![rotation(0), rotation(1), rotation(17)], vec![rotation(4), rotation(0), rotation(63)]];
-    let plan = LinearPlan { inputs: 2, outputs: 2, babies, stages: vec![first, second] };
+    let plan = LinearPlan { inputs: 2, outputs: 2, turned: vec![], babies, stages: vec![first, second] };
     let diagonals =
         [SLOTS, 4, SLOTS / 4, 1].map(|period| source.values(period).iter().map(|x| x / 8.0).collect());
     (plan, diagonals.to_vec())
@@ -250,6 +270,36 @@ fn stages_and_folds_follow_the_definition() {
     assert_eq!((counts.products, counts.outputs, counts.rotations()), (19, 2, 13));
     assert_eq!(counts.ntts(Level(3), 2), 6 * (2 * 2 + 9 * 3 + 4));
     assert_eq!(counts.diagonal_ntts(Level(3), 2), 19 * 6);
+}
+
+/// The same with chained giants, one of them without products, and a turned input.
+fn chained(source: &mut Source) -> (LinearPlan, Vec<Vec<f64>>) {
+    let (mut plan, diagonals) = staged(source);
+    plan.turned = vec![Turn { input: 1, rotation: rotation(9) }];
+    plan.babies.push(vec![rotation(0), rotation(17)]);
+    let [first, second] = &mut plan.stages[..] else { unreachable!("two stages") };
+    first.giants[1].terms.push(Term { input: 2, baby: 1, diagonal: DiagonalId(1) });
+    first.giants.insert(2, GiantStep { output: 0, rotation: rotation(5), terms: vec![] });
+    (first.order, second.order) = (GiantOrder::Chained, GiantOrder::Chained);
+    (plan, diagonals)
+}
+
+#[test]
+fn chains_and_turned_inputs_follow_the_definition() {
+    let world = world(Kernels::detect());
+    let mut source = Source(78);
+    let (plan, diagonals) = chained(&mut source);
+    let vectors = vec![source.values(SLOTS), source.values(SLOTS)];
+    let cts: Vec<_> = vectors.iter().map(|v| world.encrypt(v, Level(2))).collect();
+    let keys = world.keys(&plan, Level(2));
+    let source = Diagonals::new(&world, diagonals);
+    let results = apply(&world.evaluator, &[&cts[0], &cts[1]], &plan, &source, &keys).expect("valid");
+    for (result, expected) in results.iter().zip(in_the_clear(&plan, &vectors, &source.values)) {
+        assert_close(&world.decrypt(result), &expected, "chained");
+    }
+    let counts = plan.counts();
+    assert_eq!((counts.turns, counts.decompositions, counts.baby_rotations), (1, 3, 5));
+    assert_eq!((counts.giant_rotations, counts.fold_rotations), (4, 6));
 }
 
 #[test]
@@ -309,6 +359,13 @@ fn plans_that_make_no_sense_are_refused() {
     assert!(matches!(broken(|p| p.outputs = 3), PlanError::UnusedOutput { output: 2 }));
     assert!(matches!(broken(|p| p.stages[1].giants[0].output = 9), PlanError::NoSuchOutput { stage: 1, .. }));
     assert!(matches!(broken(|p| p.stages[0].giants[1].terms.clear()), PlanError::NoTerms { giant: 1, .. }));
+    assert!(matches!(
+        broken(|p| {
+            p.turned.push(Turn { input: 2, rotation: rotation(1) });
+            p.babies.push(vec![]);
+        }),
+        PlanError::NoSuchTurn { turn: 0, input: 2, inputs: 2 }
+    ));
     assert!(matches!(
         broken(|p| p.stages[0].giants[0].terms[0].input = 2),
         PlanError::NoSuchInput { input: 2, .. }

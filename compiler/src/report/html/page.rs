@@ -68,7 +68,11 @@ fn tiles(report: &Report) -> String {
         Some(bits) => format!("{bits:.0}-bit security"),
         None => "BELOW 128 bits".to_owned(),
     };
-    let bootstraps = if t.bootstraps > 0 { format!(", {} bootstraps", t.bootstraps) } else { String::new() };
+    let bootstraps = match t.bootstraps {
+        0 => String::new(),
+        1 => ", 1 bootstrap".to_owned(),
+        n => format!(", {n} bootstraps"),
+    };
     let mut tiles = vec![
         ("Time per input", format!("{:.2} s", t.seconds), "by the cost model".to_owned()),
         ("Memory", Bytes(t.peak_bytes).to_string(), "at most, by the cost model".to_owned()),
@@ -116,20 +120,29 @@ fn check(report: &Report) -> String {
             false => "<td class=\"bad\">different</td>",
         };
         format!(
-            "<tr><td class=\"l\">{}</td><td>{:.2e}</td><td>{:.2e}</td><td>{:.1}</td>{same}</tr>",
+            "<tr><td class=\"l\">{}</td><td>{}</td><td>{}</td><td>{:.1}</td>{same}</tr>",
             escape(&o.name),
-            o.error,
-            o.range,
+            figure(o.error),
+            figure(o.range),
             o.bits
         )
     };
     let lines: Vec<String> = check.outputs.iter().map(line).collect();
     format!(
         "<h2>Check</h2><p>The program, with the scheme's noise, against tract on the polynomial model, on one input: {verdict} \
-         of {:.2e}.</p>{}",
-        check.tolerance,
+         of {}.</p>{}",
+        figure(check.tolerance),
         tables::table("", &["<output", "error", "range", "bits", "largest value"], &lines)
     )
+}
+
+/// A number of any size in a few digits.
+fn figure(value: f64) -> String {
+    match value.abs() {
+        0.0 => "0".to_owned(),
+        size if (1e-3..1e5).contains(&size) => format!("{value:.4}"),
+        _ => format!("{value:.2e}"),
+    }
 }
 
 fn levels(report: &Report) -> String {
@@ -151,7 +164,7 @@ fn levels(report: &Report) -> String {
     format!(
         "<h2>Levels</h2>{}{}",
         plot.figure(
-            "The level drops along the network: one for every linear layer, the others for polynomials."
+            "A linear layer takes one level, polynomials take the others; bootstraps raise the level again."
         ),
         kinds(report)
     )

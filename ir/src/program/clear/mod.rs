@@ -276,7 +276,7 @@ impl<'a> ClearMachine<'a> {
                 (ResolvedMap { input, output, geometry: map.geometry }, term.operand)
             })
             .collect();
-        plan_call(&terms, call.split, self.params.max_slots())
+        plan_call(&terms, &call.split, self.params.max_slots())
     }
 
     fn weights(&self, id: ConstId) -> Cow<'a, [f32]> {
@@ -502,7 +502,8 @@ fn call_variances(
 ) -> (Vec<f64>, Vec<f64>) {
     let mut of_weights = vec![0.0f64; plan.maps.len()];
     for (term, planned) in plan.plan.terms().map(|term| (term, plan.diagonals[term.diagonal.0 as usize])) {
-        let at = scale.div(&operands[term.input as usize].scale).value(params);
+        let (source, _) = plan.plan.source(term.input);
+        let at = scale.div(&operands[source as usize].scale).value(params);
         let rms = noise::plaintext_rounding_rms(2 * plan.maps[planned.term as usize].period() as usize) / at;
         of_weights[planned.term as usize] = rms * rms;
     }

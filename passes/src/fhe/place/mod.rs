@@ -18,15 +18,17 @@ mod tests;
 use peregrine_ckks::bootstrap::BootstrapParams;
 use peregrine_ckks::params::Params;
 use peregrine_ir::fhe::{Fhe, FheGraph, FheOp, MonicPoly};
-use peregrine_ir::{BootstrapSpec, EntityId, Level, Node};
+use peregrine_ir::{BootstrapSpec, EntityId, Level, Node, Slots};
 
+use self::chains::Candidate;
 use self::rules::{MARGIN_BITS, RefreshRules, Rules, Step, StepKind};
-use self::search::{Placement, place};
+use self::search::{NARROW, Placement, WIDTH, place};
 use super::LowerError;
 use super::cost::{LinearCounts, Machine};
 use super::level::Precision;
+use super::plan_keys::fast_counts;
 use super::refresh_cost::refresh_seconds;
-use super::split;
+use super::split::CallShape;
 
 /// What the operations of a packed graph cost, whatever the chain: counted once, priced for every chain that is tried.
 #[derive(Debug)]
@@ -51,8 +53,10 @@ impl<'a> Workload<'a> {
     ///
     /// # Errors
     /// A bug of packing: operations that it does not make.
-    pub fn of(graph: &'a FheGraph, precision: Precision) -> Result<Self, LowerError> {
-        let splits = graph.nodes.values().map(|node| counts(graph, node)).collect::<Result<_, _>>()?;
+    pub fn of(graph: &'a FheGraph, precision: Precision, slots: Slots) -> Result<Self, LowerError> {
+        let mut known = Vec::new();
+        let splits = graph.nodes.values().map(|node| counts(graph, node, slots, &mut known));
+        let splits = splits.collect::<Result<_, _>>()?;
         Ok(Self { graph, splits, precision })
     }
 
@@ -96,6 +100,29 @@ impl<'a> Workload<'a> {
         let steps = self.steps(params, machine);
         let kept: Vec<usize> = self.graph.outputs.iter().map(|port| port.value.index()).collect();
         place(&steps, &kept, &rules, width)
+    }
+
+    /// The fastest placements over all rings of degree 2^`log_n`, at most `count`: a narrow search on every chain, a wide one on the
+    /// best where the narrow one had to guess.
+    pub fn best(&self, log_n: u32, machine: &Machine, count: usize) -> Vec<(Candidate, Placement)> {
+        let place =
+            |candidate: &Candidate, width| self.place(&candidate.params, machine, candidate.inputs_at, width);
+        let narrow = chains::candidates(log_n, self)
+            .into_iter()
+            .filter_map(|candidate| place(&candidate, NARROW).map(|placement| (candidate, placement)));
+        let mut placed: Vec<(Candidate, Placement)> = narrow.collect();
+        // Where the chain is long enough without refreshes, a leveled plan does better; such a placement stands if there is no other.
+        if placed.iter().any(|(_, placement)| placement.refreshes()) {
+            placed.retain(|(_, placement)| placement.refreshes());
+        }
+        placed.sort_by(|a, b| a.1.seconds.total_cmp(&b.1.seconds));
+        placed.truncate(count);
+        for (candidate, placement) in placed.iter_mut().filter(|(_, placement)| placement.gap() > 0.0) {
+            let wide = place(candidate, WIDTH).filter(|wide| wide.seconds <= placement.seconds);
+            *placement = wide.unwrap_or_else(|| placement.clone());
+        }
+        placed.sort_by(|a, b| a.1.seconds.total_cmp(&b.1.seconds));
+        placed
     }
 
     fn steps(&self, params: &BootstrapParams, machine: &Machine) -> Vec<Step> {
@@ -157,10 +184,23 @@ fn products(poly: MonicPoly) -> Vec<f64> {
     }
 }
 
-fn counts(graph: &FheGraph, node: &Node<Fhe>) -> Result<Vec<LinearCounts>, LowerError> {
+fn counts(
+    graph: &FheGraph,
+    node: &Node<Fhe>,
+    slots: Slots,
+    known: &mut Vec<(CallShape, Vec<LinearCounts>)>,
+) -> Result<Vec<LinearCounts>, LowerError> {
     match &node.op {
         FheOp::Input { .. } | FheOp::Poly(_) => Ok(Vec::new()),
-        FheOp::Linear { .. } => Ok(split::all_counts(graph, node)),
+        FheOp::Linear { .. } => {
+            let shape = CallShape::of_node(graph, node, slots);
+            if let Some((_, counts)) = known.iter().find(|(other, _)| *other == shape) {
+                return Ok(counts.clone());
+            }
+            let counts = fast_counts(&shape);
+            known.push((shape, counts.clone()));
+            Ok(counts)
+        }
         FheOp::Add | FheOp::Drop { .. } | FheOp::Bootstrap(_) => {
             Err(LowerError::bug("packing makes no Add, Drop or Bootstrap"))
         }

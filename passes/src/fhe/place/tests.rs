@@ -197,3 +197,40 @@ fn scales_are_never_below_what_is_asked_for() {
     let at_least = |choice: &Choice| choice.made.scale >= 28;
     assert!(placement.choices.iter().all(at_least), "{placement:?}");
 }
+
+#[test]
+fn candidate_rings_are_secure_and_hold_whole_blocks() {
+    use peregrine_ir::fhe::{FheGraph, FheTables, Stage};
+    use peregrine_ir::{ConstPool, PrimaryMap, Slots};
+
+    let tables = FheTables {
+        consts: ConstPool::new(),
+        layouts: PrimaryMap::new(),
+        maps: PrimaryMap::new(),
+        slots: 1 << 14,
+        chain_bits: Vec::new(),
+        bootstrap: None,
+        stage: Stage::Packed,
+    };
+    let graph = FheGraph::new("empty", tables);
+    let workload = super::Workload::of(
+        &graph,
+        crate::fhe::level::Precision::of_degree(2),
+        Slots::new(1 << 14).expect("a power of two"),
+    )
+    .expect("no operations");
+    for log_n in [15, 16] {
+        let candidates = super::chains::candidates(log_n, &workload);
+        assert!(candidates.len() >= 4, "N = 2^{log_n}: {}", candidates.len());
+        for candidate in candidates {
+            let spec = candidate.params.spec();
+            let main = candidate.params.main();
+            assert!(main.is_secure() && candidate.params.ephemeral().is_secure());
+            assert!(candidate.params.failure_log2(main.max_slots()) < -128.0);
+            assert!(candidate.inputs_at <= main.max_level() && candidate.inputs_at >= spec.output_level());
+            assert!(spec.usable.iter().all(|bits| [50, 22].contains(bits)), "{:?}", spec.usable);
+            assert_eq!(super::chain_bits(spec).len(), main.q().len());
+        }
+    }
+    assert!(super::chains::candidates(11, &workload).is_empty());
+}

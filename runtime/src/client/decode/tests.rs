@@ -181,6 +181,46 @@ fn slow(
             }
         }
     }
+    slow_suppression(&all, least)
+}
+
+/// A slow decoder of anchor-free heads: `[1, 64+C, H, W]` of YOLOv8, `[1, 5+C, H, W]` of YOLOX.
+fn slow_anchor_free(decoder: Decoder, heads: &[NamedTensor], input: u32, least: f64) -> Vec<Detection> {
+    let logistic = |x: f64| x.exp() / (x.exp() + 1.0);
+    let mut all = Vec::new();
+    for head in heads {
+        let (channels, side) = (head.shape[1], head.shape[2]);
+        let cell = f64::from(input) / side as f64;
+        for i in 0..side * side {
+            let (y, x) = ((i / side) as f64, (i % side) as f64);
+            let t = |k: usize| head.data[k * side * side + i];
+            let (first, object, at) = match decoder {
+                Decoder::YoloV8 => {
+                    let mean = |edge: usize| {
+                        let weights: Vec<f64> = (0..16).map(|bin| t(edge * 16 + bin).exp()).collect();
+                        (0..16).map(|bin| bin as f64 * weights[bin]).sum::<f64>()
+                            / weights.iter().sum::<f64>()
+                    };
+                    let (x, y) = (x + 0.5, y + 0.5);
+                    (64, 1.0, [x - mean(0), y - mean(1), x + mean(2), y + mean(3)].map(|v| v * cell))
+                }
+                _ => {
+                    let (half_w, half_h) = (t(2).exp() * cell / 2.0, t(3).exp() * cell / 2.0);
+                    let (x, y) = ((x + t(0)) * cell, (y + t(1)) * cell);
+                    (5, logistic(t(4)), [x - half_w, y - half_h, x + half_w, y + half_h])
+                }
+            };
+            all.extend((first..channels).map(|k| Detection {
+                class: k - first,
+                score: object * logistic(t(k)),
+                at: PixelBox(at),
+            }));
+        }
+    }
+    slow_suppression(&all, least)
+}
+
+fn slow_suppression(all: &[Detection], least: f64) -> Vec<Detection> {
     let mut kept: Vec<Detection> = Vec::new();
     loop {
         let free = |d: &&Detection| {
@@ -230,13 +270,38 @@ proptest! {
         let spec = spec(family, Some(&text.join(",")), 0.3);
         let found = spec.decode(&shuffled, [input, input]).expect("heads");
         let expected = slow(family, &heads, &list, input, 0.3);
-        prop_assert_eq!(found.len(), expected.len().min(300));
-        for (f, e) in found.iter().zip(&expected) {
-            prop_assert!((f.score - e.score).abs() < 1e-12);
-            prop_assert_eq!(f.class, e.class);
-            prop_assert!(f.at.0.iter().zip(e.at.0).all(|(a, b)| (a - b).abs() < 1e-9), "{:?} {:?}", f, e);
-        }
+        same(&found, &expected)?;
     }
+
+    #[test]
+    fn anchor_free_heads_agree_with_the_slow_decoder(
+        family in prop::sample::select(vec![Decoder::YoloV8, Decoder::YoloX]),
+        two_heads in any::<bool>(),
+        classes in 1usize..5,
+        side in 2usize..5,
+        numbers in prop::collection::vec(-2.5f64..2.5, 32 * 17),
+    ) {
+        let sides: Vec<usize> = if two_heads { vec![side * 2, side] } else { vec![side] };
+        let mut numbers = numbers.into_iter().cycle().enumerate().map(|(i, v)| v + 1e-4 * (i as f64).sin());
+        let values = classes + if family == Decoder::YoloV8 { 64 } else { 5 };
+        let heads: Vec<NamedTensor> = sides
+            .iter()
+            .map(|&s| tensor("h", &[1, values, s, s], (&mut numbers).take(values * s * s).collect()))
+            .collect();
+        let input = 16 * side as u32;
+        let found = spec(family, None, 0.5).decode(&heads, [input, input]).expect("heads");
+        same(&found, &slow_anchor_free(family, &heads, input, 0.5))?;
+    }
+}
+
+fn same(found: &[Detection], expected: &[Detection]) -> Result<(), TestCaseError> {
+    prop_assert_eq!(found.len(), expected.len().min(300));
+    for (f, e) in found.iter().zip(expected) {
+        prop_assert!((f.score - e.score).abs() < 1e-12);
+        prop_assert_eq!(f.class, e.class);
+        prop_assert!(f.at.0.iter().zip(e.at.0).all(|(a, b)| (a - b).abs() < 1e-9), "{:?} {:?}", f, e);
+    }
+    Ok(())
 }
 
 fn detection(class: usize, score: f64, at: [f64; 4]) -> Detection {

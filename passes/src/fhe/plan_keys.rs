@@ -1,0 +1,298 @@
+//! Splits of all linear calls at once: least predicted time plus what the bytes of all switching keys are worth.
+//!
+//! A key costs the bytes of the highest level it is used at, once, however many calls use it. The search is a descent: first
+//! all calls of one shape change their split together, then single calls, until nothing improves. It starts from the
+//! splits of least time and from those of a dearer price of keys, and keeps the better end.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use peregrine_ckks::params::Params;
+use peregrine_ir::linear::BsgsSplit;
+use peregrine_ir::program::{CallId, Inst, Program, Reg};
+use peregrine_ir::{EntityId, GaloisElement, Level};
+use rayon::prelude::*;
+
+use super::candidates::candidates;
+use super::cost::{LinearCounts, Machine};
+use super::emit::{keys_besides_calls, level_after};
+use super::split::CallShape;
+
+/// Prices of keys that a plan is made for, in seconds per byte: from keys for free to keys at any price of time.
+pub const PRICES: [f64; 8] = [0.02e-9, 0.1e-9, 0.25e-9, 0.6e-9, 1.5e-9, 4e-9, 10e-9, 40e-9];
+/// A candidate that takes this many times as long as the fastest is not considered.
+const SLOWEST: f64 = 4.0;
+/// Candidates kept for each shape.
+const KEPT: usize = 400;
+/// Rounds of the descent, which ends long before.
+const ROUNDS: usize = 20;
+
+/// One split of a shape, with what it costs.
+#[derive(Clone, Debug)]
+struct Choice {
+    split: BsgsSplit,
+    counts: LinearCounts,
+    elements: Vec<GaloisElement>,
+}
+
+/// The calls of a program by shape, with the candidates of each: independent of levels and special primes.
+#[derive(Clone, Debug, Default)]
+pub struct KeySearch {
+    shapes: Vec<CallShape>,
+    choices: Vec<Vec<Choice>>,
+}
+
+/// A plan of the splits of all calls.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeyPlan {
+    /// Splits by call.
+    pub splits: Vec<BsgsSplit>,
+    /// Predicted seconds of the linear calls on one core.
+    pub seconds: f64,
+    /// Bytes of all keys of the manifest, expanded.
+    pub key_bytes: u64,
+}
+
+/// A call to be planned.
+struct Site {
+    call: usize,
+    shape: usize,
+    level: Level,
+    /// Seconds of each choice of the shape.
+    seconds: Vec<f64>,
+}
+
+impl KeySearch {
+    /// Shapes and candidates of the calls of `program`, for any number of special primes.
+    pub fn of(program: &Program, params: &Params) -> Self {
+        let mut shapes: Vec<CallShape> = Vec::new();
+        for call in program.calls.values() {
+            let shape = CallShape::of_call(call, program, params);
+            if !shapes.contains(&shape) {
+                shapes.push(shape);
+            }
+        }
+        let choices = shapes.par_iter().map(|shape| choices(shape, params.n())).collect();
+        Self { shapes, choices }
+    }
+
+    /// The plan of least time plus `price` times key bytes.
+    pub fn plan(&self, program: &Program, params: &Params, machine: &Machine, price: f64) -> KeyPlan {
+        let sites = self.sites(program, params, machine);
+        let manifest = keys_besides_calls(program, params);
+        let fixed = manifest.galois;
+        let relin = manifest.relin.map_or(0, |level| params.key_bytes(level));
+        let starts: Vec<Vec<usize>> =
+            [price, 30.0 * price].iter().map(|&p| self.alone(&sites, params, p)).collect();
+        let ends = starts.into_iter().map(|start| {
+            let mut search =
+                Descent { search: self, sites: &sites, fixed: &fixed, params, price, chosen: start };
+            search.run();
+            let score = search.score();
+            (score, search.chosen)
+        });
+        let (_, chosen) = ends.min_by(|a, b| a.0.total_cmp(&b.0)).unwrap_or_default();
+        let mut plan = self.finish(program, params, &sites, &fixed, &chosen);
+        plan.key_bytes += relin;
+        plan
+    }
+
+    fn sites(&self, program: &Program, params: &Params, machine: &Machine) -> Vec<Site> {
+        let levels = call_levels(program);
+        let site = |(id, call): (CallId, &_)| {
+            let level = *levels.get(&id)?;
+            let shape = CallShape::of_call(call, program, params);
+            let shape = self.shapes.iter().position(|s| *s == shape)?;
+            let time = |c: &Choice| machine.linear_seconds(&c.counts, params, level);
+            let seconds = self.choices[shape].iter().map(time).collect();
+            Some(Site { call: id.index(), shape, level, seconds })
+        };
+        program.calls.iter().filter_map(site).collect()
+    }
+
+    /// The best choice of every site as if it were alone.
+    fn alone(&self, sites: &[Site], params: &Params, price: f64) -> Vec<usize> {
+        let best = |site: &Site| {
+            let bytes = price * params.key_bytes(site.level) as f64;
+            let score =
+                |c: usize| site.seconds[c] + bytes * self.choices[site.shape][c].elements.len() as f64;
+            (0..site.seconds.len()).min_by(|&a, &b| score(a).total_cmp(&score(b))).unwrap_or(0)
+        };
+        sites.iter().map(best).collect()
+    }
+
+    fn finish(
+        &self,
+        program: &Program,
+        params: &Params,
+        sites: &[Site],
+        fixed: &BTreeMap<GaloisElement, Level>,
+        chosen: &[usize],
+    ) -> KeyPlan {
+        let mut splits: Vec<BsgsSplit> = program.calls.values().map(|call| call.split.clone()).collect();
+        let mut keys = fixed.clone();
+        let mut seconds = 0.0;
+        for (site, &c) in sites.iter().zip(chosen) {
+            let choice = &self.choices[site.shape][c];
+            splits[site.call] = choice.split.clone();
+            seconds += site.seconds[c];
+            raise(&mut keys, &choice.elements, site.level);
+        }
+        let key_bytes = keys.values().map(|&level| params.key_bytes(level)).sum();
+        KeyPlan { splits, seconds, key_bytes }
+    }
+}
+
+/// Puts a plan into its program; the manifest is not changed.
+pub fn apply(program: &mut Program, plan: &KeyPlan) {
+    for (call, split) in program.calls.values_mut().zip(&plan.splits) {
+        call.split = split.clone();
+    }
+}
+
+struct Descent<'a> {
+    search: &'a KeySearch,
+    sites: &'a [Site],
+    fixed: &'a BTreeMap<GaloisElement, Level>,
+    params: &'a Params,
+    price: f64,
+    chosen: Vec<usize>,
+}
+
+impl Descent<'_> {
+    fn run(&mut self) {
+        let shapes: BTreeSet<usize> = self.sites.iter().map(|site| site.shape).collect();
+        let groups: Vec<Vec<usize>> = shapes
+            .iter()
+            .map(|&shape| (0..self.sites.len()).filter(|&i| self.sites[i].shape == shape).collect())
+            .collect();
+        let singles: Vec<Vec<usize>> = (0..self.sites.len()).map(|i| vec![i]).collect();
+        for _ in 0..ROUNDS {
+            let mut improved = false;
+            for group in groups.iter().chain(&singles) {
+                improved |= self.improve(group);
+            }
+            if !improved {
+                return;
+            }
+        }
+    }
+
+    /// Gives all sites of a group, which are of one shape, the choice that is best with the others as they are.
+    fn improve(&mut self, group: &[usize]) -> bool {
+        let others = self.keys_without(group);
+        let shape = self.sites[group[0]].shape;
+        let choices = &self.search.choices[shape];
+        let top = group.iter().map(|&i| self.sites[i].level).max().unwrap_or(Level(0));
+        let extra = |elements: &[GaloisElement], level: Level| -> f64 {
+            let bytes = elements.iter().map(|r| {
+                let known = others.get(r).map_or(0, |&l| self.params.key_bytes(l));
+                self.params.key_bytes(level).saturating_sub(known)
+            });
+            self.price * bytes.sum::<u64>() as f64
+        };
+        let together = |c: usize| -> f64 {
+            let time: f64 = group.iter().map(|&i| self.sites[i].seconds[c]).sum();
+            time + extra(&choices[c].elements, top)
+        };
+        let Some((best, score)) =
+            (0..choices.len()).map(|c| (c, together(c))).min_by(|a, b| a.1.total_cmp(&b.1))
+        else {
+            return false;
+        };
+        if score >= self.part_score(group, &others) * (1.0 - 1e-9) {
+            return false;
+        }
+        group.iter().for_each(|&i| self.chosen[i] = best);
+        true
+    }
+
+    fn keys_without(&self, group: &[usize]) -> BTreeMap<GaloisElement, Level> {
+        let mut keys = self.fixed.clone();
+        for (i, site) in self.sites.iter().enumerate().filter(|(i, _)| !group.contains(i)) {
+            raise(&mut keys, &self.search.choices[site.shape][self.chosen[i]].elements, site.level);
+        }
+        keys
+    }
+
+    /// Time of a group, and what its keys cost beyond those of `others`.
+    fn part_score(&self, group: &[usize], others: &BTreeMap<GaloisElement, Level>) -> f64 {
+        let mut keys = others.clone();
+        let mut time = 0.0;
+        for &i in group {
+            let site = &self.sites[i];
+            time += site.seconds[self.chosen[i]];
+            raise(&mut keys, &self.search.choices[site.shape][self.chosen[i]].elements, site.level);
+        }
+        let sum = |keys: &BTreeMap<GaloisElement, Level>| -> u64 {
+            keys.values().map(|&l| self.params.key_bytes(l)).sum()
+        };
+        time + self.price * (sum(&keys) - sum(others)) as f64
+    }
+
+    fn score(&self) -> f64 {
+        let all: Vec<usize> = (0..self.sites.len()).collect();
+        self.part_score(&all, self.fixed)
+    }
+}
+
+/// Raises the keys of `elements` to `level`.
+fn raise(keys: &mut BTreeMap<GaloisElement, Level>, elements: &[GaloisElement], level: Level) {
+    for &element in elements {
+        let known = keys.entry(element).or_insert(level);
+        *known = level.max(*known);
+    }
+}
+
+/// The candidates of a shape that may be worth their keys.
+fn choices(shape: &CallShape, n: usize) -> Vec<Choice> {
+    let all: Vec<Choice> = candidates(shape)
+        .into_iter()
+        .map(|split| {
+            let cost = shape.cost(&split);
+            let elements = cost.rotations.iter().map(|&r| GaloisElement::from_rotation(r, n)).collect();
+            Choice { split, counts: cost.counts, elements }
+        })
+        .collect();
+    let fastest = all.iter().map(|c| rough(&c.counts)).fold(f64::INFINITY, f64::min);
+    let mut kept: Vec<Choice> = all.into_iter().filter(|c| rough(&c.counts) <= SLOWEST * fastest).collect();
+    let rank = |c: &Choice| rough(&c.counts) * (1 + c.elements.len()) as f64;
+    kept.sort_by(|a, b| rank(a).total_cmp(&rank(b)));
+    kept.truncate(KEPT);
+    kept
+}
+
+/// A time that suits any level, in baby steps: a giant step is about two of them, a turn four.
+fn rough(counts: &LinearCounts) -> f64 {
+    counts.babies as f64 + 2.0 * counts.giants as f64 + 4.0 * counts.turns as f64 + 1.0
+}
+
+/// What the splits of a linear operation count that may be the fastest at some level.
+pub fn fast_counts(shape: &CallShape) -> Vec<LinearCounts> {
+    let all: Vec<LinearCounts> = candidates(shape).iter().map(|split| shape.cost(split).counts).collect();
+    let key = |c: &LinearCounts| [c.turns, c.inputs, c.babies, c.giants, c.sums];
+    let beaten = |c: &LinearCounts| {
+        all.iter().any(|other| {
+            let (ours, theirs) = (key(c), key(other));
+            theirs != ours && theirs.iter().zip(ours).all(|(their, our)| *their <= our)
+        })
+    };
+    let mut fast: Vec<LinearCounts> = all.iter().filter(|c| !beaten(c)).copied().collect();
+    fast.sort_by_key(key);
+    fast.dedup();
+    fast
+}
+
+/// Highest level that each call runs at.
+fn call_levels(program: &Program) -> BTreeMap<CallId, Level> {
+    let mut found: BTreeMap<CallId, Level> = BTreeMap::new();
+    let mut levels: BTreeMap<Reg, Level> = BTreeMap::new();
+    for inst in &program.insts {
+        let level = level_after(program, inst, &levels);
+        if let Inst::Linear { call, .. } = inst {
+            let known = found.entry(*call).or_insert(level);
+            *known = level.max(*known);
+        }
+        levels.extend(inst.writes().iter().map(|reg| (*reg, level)));
+    }
+    found
+}

@@ -1,0 +1,273 @@
+//! Where evaluation keys are while a program runs: all in memory, or in a scratch folder with as many in memory as fit.
+//!
+//! The program is straight-line, so the future is known: a key that must leave is the one whose next use is furthest away,
+//! and the keys of the next instruction are read, and their uniform halves expanded, while the current one runs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+
+use peregrine_ckks::bootstrap::BootstrapKeys;
+use peregrine_ckks::context::Context;
+use peregrine_ckks::keys::{EvalKeys, SwitchingKey};
+use peregrine_ckks::params::Params;
+use peregrine_ckks::units::{GaloisElement, Level};
+use peregrine_ckks::wire::Wire;
+use peregrine_ir::program::{Inst, KeyManifest, Program};
+use tempfile::TempDir;
+
+use super::constants::Constants;
+use super::keys::ServerKeys;
+use super::memory::{all_key_bytes, resident_key_bytes};
+use crate::bytes::ByteSize;
+use crate::error::RuntimeError;
+
+/// Names a key: the relinearisation key, or that of an automorphism.
+pub type KeyName = Option<GaloisElement>;
+
+/// Which keys each instruction needs.
+#[derive(Clone, Debug, Default)]
+pub struct KeyUses {
+    by_inst: Vec<Vec<KeyName>>,
+    by_key: BTreeMap<KeyName, Vec<usize>>,
+    bytes: BTreeMap<KeyName, u64>,
+    all: Option<ByteSize>,
+}
+
+impl KeyUses {
+    /// The uses of a verified program with its planned calls.
+    pub fn of(program: &Program, constants: &Constants, params: &Params) -> Self {
+        let n = params.n();
+        let names = |index: usize, inst: &Inst| -> Vec<KeyName> {
+            match inst {
+                Inst::Linear { .. } => constants.linear(index).map_or_else(Vec::new, |site| {
+                    site.linear_plan().galois_elements(n).into_iter().map(Some).collect()
+                }),
+                Inst::Mul { .. } | Inst::Square { .. } => vec![None],
+                Inst::Rotate { rotation, .. } => vec![Some(GaloisElement::from_rotation(*rotation, n))],
+                Inst::Conjugate { .. } => vec![Some(GaloisElement::conjugation(n))],
+                Inst::Bootstrap { .. }
+                | Inst::BootstrapPair { .. }
+                | Inst::Input { .. }
+                | Inst::AddVector { .. }
+                | Inst::MulVector { .. }
+                | Inst::Add { .. }
+                | Inst::Sub { .. }
+                | Inst::Rescale { .. }
+                | Inst::ModDrop { .. }
+                | Inst::Output { .. }
+                | Inst::Free { .. } => Vec::new(),
+            }
+        };
+        let bytes: BTreeMap<KeyName, u64> = levels(&program.manifest)
+            .map(|(name, level)| (name, resident_key_bytes(level, params)))
+            .collect();
+        // Bootstrapping takes its keys as one set: they stay in memory.
+        let all = program.bootstrap.as_ref().map(|_| all_key_bytes(program, params));
+        let mut uses = Self { bytes, all, ..Self::default() };
+        for (index, inst) in program.insts.iter().enumerate() {
+            let known: Vec<KeyName> =
+                names(index, inst).into_iter().filter(|name| uses.bytes.contains_key(name)).collect();
+            known.iter().for_each(|name| uses.by_key.entry(*name).or_default().push(index));
+            uses.by_inst.push(known);
+        }
+        uses
+    }
+
+    /// Bytes of the keys of the most demanding instruction; of all keys when the program bootstraps.
+    pub fn largest(&self) -> ByteSize {
+        let sum = |names: &Vec<KeyName>| names.iter().map(|name| self.bytes[name]).sum();
+        self.all.unwrap_or_else(|| ByteSize(self.by_inst.iter().map(sum).max().unwrap_or(0)))
+    }
+
+    fn needed(&self, index: usize) -> &[KeyName] {
+        self.by_inst.get(index).map_or(&[], Vec::as_slice)
+    }
+
+    /// First use of a key at `index` or later.
+    fn next_use(&self, name: KeyName, index: usize) -> usize {
+        let uses = self.by_key.get(&name).map_or(&[][..], Vec::as_slice);
+        uses.get(uses.partition_point(|&at| at < index)).copied().unwrap_or(usize::MAX)
+    }
+}
+
+fn levels(manifest: &KeyManifest) -> impl Iterator<Item = (KeyName, Level)> {
+    let galois = manifest.galois.iter().map(|(&element, &level)| (Some(element), level));
+    manifest.relin.iter().map(|&level| (None, level)).chain(galois)
+}
+
+/// The evaluation keys of a run.
+pub enum KeyStore<'a> {
+    /// All in memory.
+    Resident(&'a ServerKeys),
+    /// In a scratch folder.
+    Scratch(&'a mut ScratchKeys),
+}
+
+impl KeyStore<'_> {
+    /// Makes sure that the keys of instruction `index` are in memory.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Scratch`] when one cannot be read back.
+    pub fn prepare(&mut self, index: usize) -> Result<(), RuntimeError> {
+        match self {
+            Self::Resident(_) => Ok(()),
+            Self::Scratch(keys) => keys.prepare(index),
+        }
+    }
+
+    /// The keys for bootstrapping.
+    pub fn bootstrapping(&self) -> Option<&BootstrapKeys> {
+        match self {
+            Self::Resident(keys) => keys.bootstrapping(),
+            Self::Scratch(_) => None,
+        }
+    }
+
+    /// The keys in memory.
+    pub fn keys(&self) -> &EvalKeys {
+        match self {
+            Self::Resident(keys) => keys.evaluation(),
+            Self::Scratch(keys) => &keys.resident,
+        }
+    }
+}
+
+/// Keys that are being read in the background.
+struct Pending {
+    names: BTreeSet<KeyName>,
+    reader: JoinHandle<Result<Vec<SwitchingKey>, RuntimeError>>,
+}
+
+/// Seeded keys in a scratch folder that is removed with this value, and the expanded ones that memory holds.
+pub struct ScratchKeys {
+    folder: TempDir,
+    context: Context,
+    uses: KeyUses,
+    capacity: u64,
+    resident: EvalKeys,
+    names: BTreeSet<KeyName>,
+    pending: Option<Pending>,
+}
+
+impl ScratchKeys {
+    /// An empty store in a new folder under `parent`, for at most `capacity` bytes of expanded keys in memory.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Scratch`] when no folder can be made there.
+    pub fn new(
+        parent: &Path,
+        context: &Context,
+        uses: KeyUses,
+        capacity: ByteSize,
+    ) -> Result<Self, RuntimeError> {
+        let folder = tempfile::Builder::new().prefix("peregrine-keys-").tempdir_in(parent);
+        let folder = folder.map_err(|source| scratch(parent, source))?;
+        Ok(Self {
+            folder,
+            context: context.clone(),
+            uses,
+            capacity: capacity.0,
+            resident: EvalKeys::new(),
+            names: BTreeSet::new(),
+            pending: None,
+        })
+    }
+
+    /// Writes a key to the folder.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Scratch`].
+    pub fn store(&self, key: &SwitchingKey) -> Result<(), RuntimeError> {
+        let path = key_path(self.folder.path(), key.element());
+        let write = || -> std::io::Result<()> {
+            let mut writer = BufWriter::with_capacity(1 << 20, File::create(&path)?);
+            key.write_to(&self.context, &mut writer).map_err(std::io::Error::other)?;
+            writer.flush()
+        };
+        write().map_err(|source| scratch(&path, source))
+    }
+
+    fn prepare(&mut self, index: usize) -> Result<(), RuntimeError> {
+        let needed: BTreeSet<KeyName> = self.uses.needed(index).iter().copied().collect();
+        if needed.is_empty() {
+            return Ok(());
+        }
+        if let Some(pending) = self.pending.take() {
+            let read = pending.reader.join().unwrap_or_else(|_| {
+                Err(scratch(self.folder.path(), std::io::Error::other("the reading thread failed")))
+            })?;
+            self.resident.extend(read);
+            self.names.extend(pending.names);
+        }
+        let missing: Vec<KeyName> = needed.difference(&self.names).copied().collect();
+        self.make_room(&missing, index, index);
+        let read = read_keys(self.folder.path(), &self.context, &missing)?;
+        self.resident.extend(read);
+        self.names.extend(missing);
+        self.prefetch(index);
+        Ok(())
+    }
+
+    /// Starts to read what the next instruction that lacks a key lacks, as far as keys needed later make room.
+    fn prefetch(&mut self, index: usize) {
+        let lacks = |at: &usize| self.uses.needed(*at).iter().any(|name| !self.names.contains(name));
+        let Some(next) = (index + 1..self.uses.by_inst.len()).find(lacks) else { return };
+        let mut wanted: Vec<KeyName> =
+            self.uses.needed(next).iter().filter(|name| !self.names.contains(*name)).copied().collect();
+        while !self.make_room(&wanted, index, next) {
+            wanted.pop();
+        }
+        if wanted.is_empty() {
+            return;
+        }
+        let (folder, context) = (self.folder.path().to_owned(), self.context.clone());
+        let names = wanted.iter().copied().collect();
+        let reader = std::thread::spawn(move || read_keys(&folder, &context, &wanted));
+        self.pending = Some(Pending { names, reader });
+    }
+
+    /// Drops keys whose next use is furthest away until `wanted` fit; never those used from instruction `now` up to `until`.
+    /// Whether they fit.
+    fn make_room(&mut self, wanted: &[KeyName], now: usize, until: usize) -> bool {
+        let size = |name: &KeyName| self.uses.bytes.get(name).copied().unwrap_or(0);
+        let wanted: u64 = wanted.iter().map(size).sum();
+        let mut held: u64 = self.names.iter().map(size).sum();
+        while held + wanted > self.capacity {
+            let later = self.names.iter().map(|&name| (self.uses.next_use(name, now), name));
+            let Some((_, victim)) = later.filter(|(at, _)| *at > until).max() else { return wanted == 0 };
+            held -= self.uses.bytes.get(&victim).copied().unwrap_or(0);
+            self.names.remove(&victim);
+            drop(self.resident.remove(victim));
+        }
+        true
+    }
+}
+
+fn read_keys(folder: &Path, context: &Context, names: &[KeyName]) -> Result<Vec<SwitchingKey>, RuntimeError> {
+    let read = |name: &KeyName| {
+        let path = key_path(folder, *name);
+        let file = File::open(&path).map_err(|source| scratch(&path, source))?;
+        let mut reader = BufReader::with_capacity(1 << 20, file);
+        let key = SwitchingKey::read_from(context, &mut reader);
+        let key = key.map_err(|error| scratch(&path, std::io::Error::other(error)))?;
+        match key.element() == *name {
+            true => Ok(key),
+            false => Err(scratch(&path, std::io::Error::other("it holds another key"))),
+        }
+    };
+    names.iter().map(read).collect()
+}
+
+fn key_path(folder: &Path, name: KeyName) -> PathBuf {
+    match name {
+        None => folder.join("relin.key"),
+        Some(element) => folder.join(format!("galois-{}.key", element.get())),
+    }
+}
+
+fn scratch(path: &Path, source: std::io::Error) -> RuntimeError {
+    RuntimeError::Scratch { path: path.to_owned(), source }
+}
