@@ -26,7 +26,7 @@ use peregrine_ckks::plaintext::IntPlaintext;
 use peregrine_ckks::units::{GaloisElement, Level, Rotation, Scale, Slots};
 
 /// Target of a rotation at N = 2^16, 24 limbs, 3 digits on one core.
-const ROTATION_TARGET: Duration = Duration::from_millis(90);
+const ROTATION_TARGET: Duration = Duration::from_millis(60);
 
 /// `(log2 N, Q limbs, P limbs)`.
 const SETS: [(u32, usize, usize); 3] = [(14, 6, 2), (15, 12, 4), (16, 24, 8)];

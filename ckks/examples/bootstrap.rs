@@ -1,7 +1,7 @@
 //! Times bootstrapping at 128-bit security and measures its precision.
 //!
 //! `cargo run --release -p peregrine-ckks --example bootstrap -- [--preset n16|n15] [--threads T] [--runs R] [--slots S] [--single]
-//! [--ratio BITS] [--boost BITS] [--degree D] [--angles R] [--json]`
+//! [--ratio BITS] [--boost BITS] [--degree D] [--angles R] [--json] [--machine machine.json]`
 
 #![allow(clippy::print_stdout)]
 
@@ -10,6 +10,7 @@ use std::time::Instant;
 use peregrine_ckks::bootstrap::{BootstrapKeys, BootstrapParams, BootstrapSpec, Bootstrapper};
 use peregrine_ckks::ciphertext::Ciphertext;
 use peregrine_ckks::context::Context;
+use peregrine_ckks::cost::{Machine, Work};
 use peregrine_ckks::encoder::Encoder;
 use peregrine_ckks::encrypt::{decrypt, encrypt_secret};
 use peregrine_ckks::keys::{KeyGenerator, SecretKey};
@@ -36,6 +37,14 @@ struct Options {
     runs: usize,
     inputs: Inputs,
     output: Output,
+    machine: Machine,
+}
+
+/// The figures that `peregrine-run calibrate -o FILE` wrote.
+fn machine(path: &str) -> Result<Machine, Failure> {
+    let machine: Machine = serde_json::from_str(&std::fs::read_to_string(path)?)?;
+    machine.check()?;
+    Ok(machine)
 }
 
 fn options() -> Result<Options, Failure> {
@@ -46,6 +55,7 @@ fn options() -> Result<Options, Failure> {
         runs: 3,
         inputs: Inputs::Pair,
         output: Output::Text,
+        machine: Machine::default(),
     };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
@@ -63,6 +73,7 @@ fn options() -> Result<Options, Failure> {
             "--boost" => options.spec.eval_mod.boost_bits = value()?.parse()?,
             "--degree" => options.spec.eval_mod.degree = value()?.parse()?,
             "--angles" => options.spec.eval_mod.double_angles = value()?.parse()?,
+            "--machine" => options.machine = machine(&value()?)?,
             "--single" => options.inputs = Inputs::Single,
             "--json" => options.output = Output::Json,
             other => {
@@ -137,16 +148,19 @@ fn main() -> Result<(), Failure> {
 
     let client = Client { encoder: Encoder::new(&ctx), sk, slots, ctx };
     let (mut seconds, mut errors, mut scale_log2) = (Vec::new(), Vec::new(), 0.0);
+    let mut work = Work::default();
     for run in 0..options.runs as u64 {
         let clear: Vec<Vec<f64>> = (0..2).map(|k| values(slots.get() as usize, 1 + 2 * run + k)).collect();
         let inputs =
             clear.iter().map(|x| client.encrypt(&params, x, &scale)).collect::<Result<Vec<_>, _>>()?;
+        let before = client.ctx.work();
         let start = Instant::now();
         let refreshed = match options.inputs {
             Inputs::Pair => bootstrapper.refresh_pair(&inputs[0], &inputs[1], &keys)?.to_vec(),
             Inputs::Single => vec![bootstrapper.refresh(&inputs[0], &keys)?],
         };
         seconds.push(start.elapsed().as_secs_f64());
+        work = client.ctx.work() - before;
         for (ct, clear) in refreshed.iter().zip(&clear) {
             errors.extend(client.errors(ct, clear)?);
             scale_log2 = ct.scale().log2(params.main());
@@ -187,5 +201,6 @@ fn main() -> Result<(), Failure> {
     );
     println!("precision      {least_bits:.2} bits in the worst slot, {mean_bits:.2} on average");
     println!("peak memory    {peak:.2} GiB");
+    println!("efficiency     {}", options.machine.efficiency_line(&work, main.n(), median, threads));
     Ok(())
 }

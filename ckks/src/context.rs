@@ -1,11 +1,12 @@
 //! Parameters together with every table that operations need.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 
 use crate::arith::{Modulus, ShoupFactor};
+use crate::cost::{Shape, Work};
 use crate::error::Error;
 use crate::kernels::Kernels;
 use crate::ntt::NttTable;
@@ -26,6 +27,8 @@ struct Inner {
     automorphisms: AutomorphismCache,
     /// `inverse_q[l][i] = q_l^-1 mod q_i` for `i < l`.
     inverse_q: Vec<Vec<ShoupFactor>>,
+    /// Work of all operations so far.
+    done: Mutex<Work>,
 }
 
 /// Precomputed tables of one parameter set; cheap to clone, shared by encoder, key generator and evaluator.
@@ -79,7 +82,21 @@ impl Context {
             p,
             q_moduli,
             p_moduli,
+            done: Mutex::default(),
         })))
+    }
+
+    /// Work that operations have done with these tables so far, for [`crate::cost`]. Counted once per operation.
+    pub fn work(&self) -> Work {
+        *self.0.done.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn count(&self, work: Work) {
+        *self.0.done.lock().unwrap_or_else(PoisonError::into_inner) += work;
+    }
+
+    pub(crate) fn shape(&self, q_limbs: usize) -> Shape {
+        Shape::of_limbs(self.params(), q_limbs)
     }
 
     /// The parameters.
@@ -156,6 +173,7 @@ impl Context {
     /// Coefficients to NTT values, limbs in parallel.
     pub fn forward(&self, mut poly: RnsPoly<Coeff>) -> RnsPoly<Ntt> {
         let q_limbs = poly.q_limbs();
+        self.count(Work::transforms(self.n(), poly.limb_count() as f64));
         poly.par_limbs_mut().enumerate().for_each(|(i, limb)| self.table(q_limbs, i).forward(limb));
         poly.into_domain()
     }
@@ -163,6 +181,7 @@ impl Context {
     /// NTT values to coefficients, limbs in parallel.
     pub fn inverse(&self, mut poly: RnsPoly<Ntt>) -> RnsPoly<Coeff> {
         let q_limbs = poly.q_limbs();
+        self.count(Work::transforms(self.n(), poly.limb_count() as f64));
         poly.par_limbs_mut().enumerate().for_each(|(i, limb)| self.table(q_limbs, i).inverse(limb));
         poly.into_domain()
     }
@@ -233,6 +252,7 @@ impl Context {
         let apply = |(i, (a, b)): (usize, (&mut [u64], &[u64]))| {
             op(self.kernels(), self.table(q_limbs, i).modulus(), a, b);
         };
+        self.count(Work::passes(self.n(), a.limb_count() as f64));
         a.par_limbs_mut().zip(b.par_limbs()).enumerate().for_each(apply);
     }
 }

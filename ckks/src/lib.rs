@@ -55,8 +55,10 @@
 
 pub mod arith;
 pub mod bootstrap;
+pub mod calibrate;
 pub mod ciphertext;
 pub mod context;
+pub mod cost;
 pub mod encoder;
 pub mod encrypt;
 pub mod error;

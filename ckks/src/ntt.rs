@@ -44,11 +44,14 @@ pub struct NttTable {
 #[derive(Debug)]
 enum Engine {
     Vector(VectorNtt),
-    /// The permutation leads from the library's root to ours.
-    Library {
-        plan: Plan,
-        to_our_root: Option<Automorphism>,
-    },
+    Library(Box<Library>),
+}
+
+/// The library's transform, and the permutation from its root to ours.
+#[derive(Debug)]
+struct Library {
+    plan: Plan,
+    to_our_root: Option<Automorphism>,
 }
 
 impl Engine {
@@ -63,16 +66,16 @@ impl Engine {
         let odd_powers = std::iter::successors(Some(library), |&power| Some(modulus.mul(power, square)));
         let exponent = 2 * odd_powers.take(n).position(|power| power == psi)? as u32 + 1;
         let to_our_root = (exponent != 1).then(|| Automorphism::new(n, exponent));
-        Some(Engine::Library { plan, to_our_root })
+        Some(Engine::Library(Box::new(Library { plan, to_our_root })))
     }
 
     fn forward(&self, limbs: &mut [&mut [u64]]) {
         match self {
             Engine::Vector(vector) => vector.forward(limbs),
-            Engine::Library { plan, to_our_root } => {
+            Engine::Library(library) => {
                 for limb in limbs {
-                    plan.fwd(limb);
-                    if let Some(permutation) = to_our_root {
+                    library.plan.fwd(limb);
+                    if let Some(permutation) = &library.to_our_root {
                         let library_order = limb.to_vec();
                         Kernels::scalar().permute(limb, &library_order, permutation);
                     }
@@ -127,8 +130,8 @@ impl NttTable {
     pub fn inverse_times(&self, limb: &mut [u64], factor: ShoupFactor) {
         match &self.engine {
             Engine::Vector(vector) => vector.inverse(limb, factor),
-            Engine::Library { plan, .. } => {
-                plan.inv(limb);
+            Engine::Library(library) => {
+                library.plan.inv(limb);
                 self.kernels.mul_scalar_assign(&self.modulus, limb, factor);
             }
         }
@@ -140,39 +143,47 @@ impl NttTable {
     /// # Panics
     /// If `m` is not a power of two dividing `n`.
     pub fn forward_subring(&self, limb: &mut [u64]) {
-        let m = limb.len();
+        self.forward_subrings(&mut [limb]);
+    }
+
+    /// [`forward_subring`](Self::forward_subring) for several polynomials of one subring, which share the reading of the tables.
+    ///
+    /// # Panics
+    /// As [`forward_subring`](Self::forward_subring), and if their sizes differ.
+    pub fn forward_subrings(&self, limbs: &mut [&mut [u64]]) {
+        let Some(m) = limbs.first().map(|limb| limb.len()) else { return };
         assert!(m.is_power_of_two() && m <= self.n(), "{m} does not divide the ring degree {}", self.n());
-        if m == self.n() {
-            self.forward(limb);
-        } else if m >= MIN_SIZE {
-            self.transform_subring(limb);
-        } else {
+        assert!(limbs.iter().all(|limb| limb.len() == m), "polynomials of different subrings");
+        if m >= MIN_SIZE {
+            self.subring(m).forward(limbs);
+            return;
+        }
+        for limb in limbs {
             let stride = MIN_SIZE / m;
             let mut spread = [0; MIN_SIZE];
             for (k, &coefficient) in limb.iter().enumerate() {
                 spread[k * stride] = coefficient;
             }
-            if self.n() == MIN_SIZE {
-                self.forward(&mut spread);
-            } else {
-                self.transform_subring(&mut spread);
-            }
+            self.subring(MIN_SIZE).forward(&mut [&mut spread]);
             for (a, value) in limb.iter_mut().enumerate() {
                 *value = spread[a * stride];
             }
         }
     }
 
-    fn transform_subring(&self, limb: &mut [u64]) {
-        let m = limb.len();
+    /// The transform of a size from `MIN_SIZE` to `n`.
+    fn subring(&self, m: usize) -> &Engine {
+        if m == self.n() {
+            return &self.engine;
+        }
         let build = || {
             let psi = self.modulus.pow(self.psi, (self.n() / m) as u64);
             Engine::new(m, &self.modulus, psi, self.kernels)
         };
-        let Some(engine) = self.subrings[m.trailing_zeros() as usize].get_or_init(build) else {
-            unreachable!("a prime = 1 mod 2n has a transform of every size 16 <= m <= n");
-        };
-        engine.forward(&mut [limb]);
+        match self.subrings[m.trailing_zeros() as usize].get_or_init(build) {
+            Some(engine) => engine,
+            None => unreachable!("a prime = 1 mod 2n has a transform of every size 16 <= m <= n"),
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use peregrine_ir::container;
 use peregrine_ir::tensor::{Stage, TensorGraph, TensorOp};
 use peregrine_ir::text::{print_fhe, print_program, print_tensor};
 use peregrine_passes::fhe::LowerError;
+use peregrine_passes::fhe::cost::Machine;
 use peregrine_passes::pipeline::{self, Calibration, Compiled, Fit, PipelineError, Snapshot};
 use peregrine_passes::tensor::fit::{FitOptions, LayerFit};
 use peregrine_passes::tensor::interp::Batch;
@@ -110,7 +111,7 @@ pub fn lower(
     let stand_in = stand_in(prepared)?;
     let mut compiled = run_pipeline(prepared, &stand_in, options, dump, &mut |_| {})?;
     if let Some(bits) = options.precision {
-        precision::choose(&mut compiled, prepared, &settings(options), bits)?;
+        precision::choose(&mut compiled, prepared, &settings(options)?, bits)?;
     }
     let ranges = match &prepared.calibration {
         Some(batch) => ranges(&compiled.polynomial, &compiled, batch)?,
@@ -168,7 +169,7 @@ fn run_pipeline(
             dump(pass, &text(snapshot));
         }
     };
-    let settings = settings(options);
+    let settings = settings(options)?;
     let calibration = match &prepared.calibration {
         Some(batch) => Calibration::Data(batch),
         None if prepared.imported.ranges.is_empty() => Calibration::StandIn(stand_in),
@@ -182,13 +183,25 @@ fn run_pipeline(
     }
 }
 
-fn settings(options: &CompileOptions) -> pipeline::Options {
+fn settings(options: &CompileOptions) -> Result<pipeline::Options, CompileError> {
     let keys_memory = options.keys_memory.map(|size| size.0);
     let mut settings = pipeline::Options { plan: options.plan, keys_memory, ..pipeline::Options::default() };
+    if let Some(path) = &options.machine {
+        settings.machine = machine(path)?;
+    }
     if let Some(degree) = options.degree {
         settings.fit = Fit::With(FitOptions::of_degree(degree));
     }
-    settings
+    Ok(settings)
+}
+
+/// The figures of a machine.
+fn machine(path: &Path) -> Result<Machine, CompileError> {
+    let bad = |why: String| CompileError::Machine { path: path.to_owned(), why };
+    let machine: peregrine_ckks::cost::Machine =
+        serde_json::from_slice(&read(path)?).map_err(|error| bad(error.to_string()))?;
+    machine.check().map_err(bad)?;
+    Ok(Machine(machine))
 }
 
 fn text(snapshot: Snapshot<'_>) -> String {

@@ -78,6 +78,14 @@ pub enum CompileError {
         /// What is wrong.
         why: String,
     },
+    /// The figures of a machine cannot be used.
+    #[error("{path}: {why}; peregrine-run calibrate -o FILE measures them")]
+    Machine {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
     /// The passes refuse the model.
     #[error(transparent)]
     Pipeline(#[from] PipelineError),
@@ -130,6 +138,7 @@ impl CompileError {
             | Self::Write { .. }
             | Self::Input(_)
             | Self::Labels { .. }
+            | Self::Machine { .. }
             | Self::UnknownPass { .. } => Blame::User,
             Self::Import { .. } | Self::Head(_) | Self::Container(_) => Blame::User,
             Self::Pipeline(error) => pipeline_blame(error),

@@ -69,6 +69,9 @@ struct Args {
     /// Class names: one a line, comma-separated, or a JSON list
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
+    /// Figures of the machine that will run the program, as peregrine-run calibrate writes them: times are predicted by them
+    #[arg(long, value_name = "FILE")]
+    machine: Option<PathBuf>,
     /// Shape of the input where the model leaves it open, as in 1x3x224x224
     #[arg(long, value_name = "SHAPE", value_parser = shape)]
     input_shape: Option<Shape>,
@@ -135,6 +138,7 @@ impl Args {
             precision: self.precision,
             sample: self.sample.clone(),
             labels: self.labels.clone(),
+            machine: self.machine.clone(),
             keys_memory: self.keys_memory,
             verify: if self.no_verify {
                 Verify::Skip

@@ -142,6 +142,8 @@ pub struct CompileOptions {
     pub sample: Option<PathBuf>,
     /// Class names.
     pub labels: Option<PathBuf>,
+    /// Figures of the machine that runs the program, as `peregrine-run calibrate` writes them.
+    pub machine: Option<PathBuf>,
     /// Most memory of expanded switching keys.
     pub keys_memory: Option<ByteSize>,
     /// The gate.

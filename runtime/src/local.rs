@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
+use peregrine_ckks::cost::Machine;
 use peregrine_data::DataError;
 use peregrine_data::picture;
 use peregrine_ir::program::Noise;
@@ -21,8 +22,8 @@ use crate::interface::Port;
 use crate::loader::Loaded;
 use crate::progress::Progress;
 use crate::report::{
-    DetectionReport, ParameterReport, ProfileDetail, ProfileReport, RunReport, Seconds, TensorReport,
-    error_bits, output_errors, top_classes,
+    DetectionReport, EfficiencyReport, ParameterReport, ProfileDetail, ProfileReport, RunReport, Seconds,
+    TensorReport, error_bits, output_errors, top_classes,
 };
 use crate::session::{CheckpointOptions, Planned, SessionOptions};
 
@@ -84,6 +85,8 @@ pub struct LocalOptions {
     pub detector: Option<DecodeSpec>,
     /// For detectors: the picture with its boxes is written here, as PNG.
     pub draw: Option<PathBuf>,
+    /// Speeds that the run is measured by.
+    pub machine: Machine,
 }
 
 /// Loads an artefact and runs it: keys, encryption, program, decryption, and the same in the clear for comparison.
@@ -154,8 +157,17 @@ pub fn run_loaded(
         backend: options.backend.name(),
         parameters: parameters(loaded),
         warnings: warnings(&prepared, &exact, bits),
-        profile: profile.map(|profile| ProfileReport::new(&profile, options.detail)),
+        profile: profile.map(|profile| profile_report(&profile, options, loaded.interface.params.n())),
     })
+}
+
+fn profile_report(profile: &Profile, options: &LocalOptions, n: usize) -> ProfileReport {
+    let mut report = ProfileReport::new(profile, options.detail);
+    if options.detail == ProfileDetail::OpsAndLayers {
+        let threads = rayon::current_num_threads();
+        report.efficiency = Some(EfficiencyReport::new(profile, &options.machine, n, threads));
+    }
+    report
 }
 
 /// Refuses, before anything is made, what only works on pictures.

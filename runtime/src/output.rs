@@ -61,6 +61,9 @@ fn write_text(out: &mut String, report: &RunReport) -> std::fmt::Result {
     if let Some(profile) = &report.profile {
         write_spent(out, "operation", &profile.by_op)?;
         write_spent(out, "layer", &profile.by_layer)?;
+        if let Some(efficiency) = &profile.efficiency {
+            writeln!(out, "\nefficiency {}", efficiency.line)?;
+        }
     }
     Ok(())
 }

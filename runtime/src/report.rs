@@ -1,5 +1,6 @@
 //! What a run has to say: the object that `--json` prints, from which the text is made too.
 
+use peregrine_ckks::cost::{Machine, Work};
 use peregrine_ckks::params::Params;
 use serde::Serialize;
 
@@ -197,6 +198,36 @@ pub struct ProfileReport {
     /// By layer; empty unless asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub by_layer: Vec<SpentReport>,
+    /// Counted work against the speed of the kernels; only of encrypted runs whose layers are asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub efficiency: Option<EfficiencyReport>,
+}
+
+/// Counted work, the time it takes the kernels alone, and the time it took.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct EfficiencyReport {
+    /// What was done.
+    pub work: Work,
+    /// Core seconds of the kernels alone, by the machine's figures.
+    pub kernel_seconds: f64,
+    /// Core seconds of the run: wall-clock time times threads.
+    pub core_seconds: f64,
+    /// One line for people.
+    #[serde(skip)]
+    pub line: String,
+}
+
+impl EfficiencyReport {
+    /// Of a profile on some threads, in a ring of degree `n`.
+    pub fn new(profile: &Profile, machine: &Machine, n: usize, threads: usize) -> Self {
+        let seconds = profile.total().as_secs_f64();
+        Self {
+            work: profile.work,
+            kernel_seconds: machine.kernel_seconds(&profile.work),
+            core_seconds: seconds * threads as f64,
+            line: machine.efficiency_line(&profile.work, n, seconds, threads),
+        }
+    }
 }
 
 /// One line of a profile.
@@ -235,7 +266,7 @@ impl ProfileReport {
                 profile.by_layer().map(|(name, spent)| line(name.to_owned(), spent)).collect()
             }
         };
-        Self { by_op, by_layer }
+        Self { by_op, by_layer, efficiency: None }
     }
 }
 

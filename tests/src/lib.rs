@@ -39,6 +39,7 @@ pub fn compile_options(model: &str) -> CompileOptions {
         precision: None,
         sample: None,
         labels: None,
+        machine: None,
         keys_memory: None,
         verify: Verify::Gate(Tolerance::default()),
         dump: Vec::new(),

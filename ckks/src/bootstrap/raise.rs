@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use super::BootstrapKeys;
 use crate::ciphertext::Ciphertext;
 use crate::context::Context;
+use crate::cost::Work;
 use crate::error::Error;
 use crate::evaluator::keyswitch;
 use crate::ring::poly::{Ntt, RnsPoly};
@@ -35,6 +36,7 @@ fn lift(ctx: &Context, low: RnsPoly<Ntt>) -> RnsPoly<Ntt> {
     let coefficients = ctx.inverse(low);
     let mut high: RnsPoly<Ntt> = RnsPoly::unspecified(ctx.n(), top.limbs(), 0);
     let base = &ctx.q_moduli()[0];
+    ctx.count(Work::transforms(ctx.n(), top.limbs() as f64) + Work::passes(ctx.n(), top.limbs() as f64));
     high.par_limbs_mut().enumerate().for_each(|(i, limb)| {
         ctx.kernels().recenter(&ctx.q_moduli()[i], limb, coefficients.limb(0), base);
         ctx.q_tables()[i].forward(limb);

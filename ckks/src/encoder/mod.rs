@@ -186,6 +186,7 @@ pub(crate) fn expand(ctx: &Context, plaintext: &IntPlaintext, basis: Basis) -> R
     }
     let mut poly: RnsPoly<Ntt> = ctx.zero(basis);
     let q_limbs = poly.q_limbs();
+    ctx.count(ctx.shape(q_limbs).expansion(period.get()));
     let expand_limb = |(i, limb): (usize, &mut [u64])| {
         let table = ctx.table(q_limbs, i);
         let size = plaintext.coefficients().len();

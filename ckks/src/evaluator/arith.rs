@@ -178,6 +178,7 @@ impl Evaluator {
 
     fn scaled(&self, a: &Ciphertext, factor: WideInteger, scale: Scale) -> Ciphertext {
         let mut product = Ciphertext { scale, ..a.clone() };
+        self.ctx.count(self.ctx.shape(a.level.limbs()).passes(2.0));
         for part in [&mut product.c0, &mut product.c1] {
             part.par_limbs_mut().enumerate().for_each(|(i, limb)| {
                 let modulus = &self.ctx.q_moduli()[i];
@@ -242,6 +243,7 @@ impl Evaluator {
 
     fn sum_of_products(&self, terms: &[(&RnsPoly<Ntt>, &RnsPoly<Ntt>)]) -> RnsPoly<Ntt> {
         let (n, limbs) = (self.ctx.n(), terms[0].0.q_limbs());
+        self.ctx.count(self.ctx.shape(limbs).passes(1.0));
         let mut sum = RnsPoly::zero(n, limbs, 0);
         let kernels = self.ctx.kernels();
         sum.par_limbs_mut().enumerate().for_each(|(i, limb)| {

@@ -118,6 +118,7 @@ struct Decomposed<'a> {
 
 impl<'a> Decomposed<'a> {
     fn new(ctx: &'a Context, source: &'a RnsPoly<Ntt>) -> Self {
+        ctx.count(ctx.shape(source.q_limbs()).raise());
         let (n, converters) = (ctx.n(), ctx.converters());
         let ranges: Vec<_> = converters.digit_ranges(source.q_limbs()).collect();
         let mut scaled: RnsPoly<Coeff> = RnsPoly::unspecified(n, source.q_limbs(), 0);
@@ -270,6 +271,7 @@ pub(crate) fn for_each_raised(
 /// The inner product of the digits of `source` with a key, modulo `QP`.
 fn switch_qp(ctx: &Context, source: &RnsPoly<Ntt>, key: &SwitchingKey, permutation: &Automorphism) -> QpPair {
     let q_limbs = source.q_limbs();
+    ctx.count(ctx.shape(q_limbs).key_product());
     let mut pair = QpPair::unspecified(ctx, q_limbs);
     for_each_raised(ctx, source, &mut pair, |m, digits, out| {
         key_product(ctx, (q_limbs, m), digits, key, permutation, out);
@@ -305,6 +307,7 @@ pub(super) fn switch_add_rescale(
     let q_limbs = source.q_limbs();
     check_key(ctx, "key switch", key, q_limbs)?;
     let identity = ctx.automorphism(GaloisElement::IDENTITY)?;
+    ctx.count(ctx.shape(q_limbs).key_product() + ctx.shape(q_limbs).passes(2.0));
     let mut pair = QpPair::unspecified(ctx, q_limbs);
     for_each_raised(ctx, source, &mut pair, |m, digits, [b, a]| {
         key_product(ctx, (q_limbs, m), digits, key, &identity, [&mut *b, &mut *a]);
@@ -361,6 +364,7 @@ fn finish_rotation(
     c0: &RnsPoly<Ntt>,
     permutation: &Automorphism,
 ) -> (RnsPoly<Ntt>, RnsPoly<Ntt>) {
+    ctx.count(ctx.shape(c0.q_limbs()).passes(1.0));
     finish_switch(ctx, pair, |i, limb| {
         ctx.kernels().permute_add(&ctx.q_moduli()[i], limb, c0.limb(i), permutation);
     })
@@ -421,6 +425,7 @@ impl<'a> Hoisted<'a> {
     ) -> Result<(RnsPoly<Ntt>, RnsPoly<Ntt>), Error> {
         let ctx = self.ctx;
         let permutation = rotation_key(ctx, key, element, self.source.q_limbs())?;
+        ctx.count(ctx.shape(self.source.q_limbs()).key_product());
         let mut pair = QpPair::unspecified(ctx, self.source.q_limbs());
         pair.limb_pairs().into_par_iter().for_each(|(m, out)| self.product(m, key, &permutation, out));
         Ok(finish_rotation(ctx, pair, c0, &permutation))

@@ -10,6 +10,7 @@ use super::keyswitch::{GROUP, QpPoly, Views, fill_quotients, group_size};
 use super::scratch::with_scratch;
 use crate::arith::ShoupFactor;
 use crate::context::Context;
+use crate::cost::Ending;
 use crate::ring::bconv::BaseConverter;
 use crate::ring::poly::{Coeff, Ntt, RnsPoly};
 
@@ -20,6 +21,15 @@ pub(crate) enum Divisor {
     Special,
     /// `P` and the top prime of a polynomial of at least two limbs.
     SpecialAndTop,
+}
+
+impl From<Divisor> for Ending {
+    fn from(divisor: Divisor) -> Ending {
+        match divisor {
+            Divisor::Special => Ending::ModDown,
+            Divisor::SpecialAndTop => Ending::ModDownRescale,
+        }
+    }
 }
 
 /// The constants of one division.
@@ -87,7 +97,9 @@ pub(crate) fn mod_down(
     divisor: Divisor,
     finish: impl Fn(usize, usize, &mut [u64]) + Sync,
 ) -> Vec<RnsPoly<Ntt>> {
-    let division = Division::new(ctx, divisor, parts[0].q.q_limbs());
+    let q_limbs = parts[0].q.q_limbs();
+    let division = Division::new(ctx, divisor, q_limbs);
+    ctx.count(ctx.shape(q_limbs).lower(divisor.into(), parts.len() as f64));
     division.scale_removed(&mut parts);
     divide_kept(&division, &mut parts, &finish);
     let divided = parts.into_iter().map(|QpPoly { mut q, .. }| {

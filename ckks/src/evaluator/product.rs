@@ -14,6 +14,7 @@ impl Evaluator {
     /// [`Error::Shape`] for a foreign product.
     pub fn double_product(&self, product: &mut Product) -> Result<(), Error> {
         self.check_product("double", product)?;
+        self.ctx.count(self.ctx.shape(product.level.limbs()).passes(3.0));
         for part in [&mut product.d0, &mut product.d1, &mut product.d2] {
             part.par_limbs_mut().zip(self.ctx.q_moduli()).for_each(|(limb, modulus)| {
                 self.ctx.kernels().mul_scalar_assign(modulus, limb, modulus.factor(2));

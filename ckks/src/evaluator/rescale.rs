@@ -18,6 +18,7 @@ impl Evaluator {
         let op = "rescale";
         self.check(op, ct)?;
         let (level, scale) = Evaluator::rescaled(op, ct.level, &ct.scale)?;
+        self.ctx.count(self.ctx.shape(ct.level.limbs()).rescale());
         let (c0, c1) =
             rayon::join(|| self.divide_by_top(&ct.c0, ct.level), || self.divide_by_top(&ct.c1, ct.level));
         Ok(Ciphertext { c0, c1, level, scale })

@@ -110,6 +110,7 @@ fn relinearisation_and_rescale_in_one_step() {
     assert_eq!((merged.level(), merged.scale()), (Level(2), &Scale::pow2(80).div(&Scale::prime(3))));
     f.assert_bits("mul_relin_rescale", &merged, &p.map(|x, y| x * y), 28.0);
     let square = ev.square_relin_rescale(&p.cx, &f.keys).unwrap();
+    assert_eq!(square.level(), Level(2));
     f.assert_bits("square_relin_rescale", &square, &p.map(|x, _| x * x), 27.5);
     let mut sum = ev.mul(&p.cx, &p.cy).unwrap();
     ev.double_product(&mut sum).unwrap();

@@ -258,10 +258,13 @@ pub(super) fn plain_dot_add(
     for k in (0..n).step_by(WIDTH) {
         let (mut sum_0, mut sum_1) = (load(quad(out_0, k)), load(quad(out_1, k)));
         for term in terms {
-            let weight = if term.weights.len() == n {
-                load(quad(term.weights, k))
-            } else {
-                _mm256_set1_pd(term.weights[k / (n / term.weights.len())] as f64)
+            let weight = match n / term.weights.len() {
+                1 => load(quad(term.weights, k)),
+                2 => {
+                    let (low, high) = (term.weights[k / 2] as f64, term.weights[k / 2 + 1] as f64);
+                    _mm256_setr_pd(low, low, high, high)
+                }
+                run => _mm256_set1_pd(term.weights[k / run] as f64),
             };
             sum_0 = prime.add(sum_0, prime.mul(load(quad(term.x0, k)), weight));
             sum_1 = prime.add(sum_1, prime.mul(load(quad(term.x1, k)), weight));

@@ -388,6 +388,23 @@ pub(super) fn key_dot(
     scalar::key_dot(q, out, terms, permutation, whole..range.end);
 }
 
+/// A line of runs of `2^log_run > 1` equal weights, from the weight of its first word on.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn spread(weights: &[u64], log_run: u32) -> __m512i {
+    match log_run {
+        1 => {
+            let [a, b, c, d] = std::array::from_fn(|i| weights[i] as i64);
+            _mm512_set_epi64(d, d, c, c, b, b, a, a)
+        }
+        2 => {
+            let [a, b] = std::array::from_fn(|i| weights[i] as i64);
+            _mm512_set_epi64(b, b, b, b, a, a, a, a)
+        }
+        _ => splat(weights[0]),
+    }
+}
+
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 pub(super) fn plain_dot_add(
     q: &Modulus,
@@ -413,7 +430,7 @@ pub(super) fn plain_dot_add(
                     }
                 } else {
                     for line in 0..STEP {
-                        let weight = splat(term.weights[(k + line * LINE) >> log_run]);
+                        let weight = spread(&term.weights[(k + line * LINE) >> log_run..], log_run);
                         lazy.add(line, weight, load(&x0[line]), load(&x1[line]));
                     }
                 }

@@ -7,6 +7,8 @@
 //! The tables of a prime are larger than a limb, so the second pass takes several limbs of one prime side by side and reads
 //! its twiddles once for all of them.
 
+#![allow(clippy::needless_range_loop, reason = "indices name registers")]
+
 use std::arch::x86_64::*;
 
 use super::ifma::{load, splat, store};
@@ -24,6 +26,8 @@ const ROW_LINES: usize = ROW / LINE;
 const RADIX: usize = 16;
 /// Lines of a table for eight groups of sixteen words: fifteen factors and their quotients.
 const FINE: usize = 2 * (RADIX - 1);
+/// Limbs that are transformed side by side: more would leave the second-level cache.
+const SIDE_BY_SIDE: usize = 3;
 /// The smallest transform: two rows and the butterflies between them.
 pub(super) const SMALLEST: usize = 2 * ROW;
 /// The largest: the columns take two steps.
@@ -147,12 +151,11 @@ impl Ring {
         (self.halve(_mm512_add_epi64(x, y)), self.mul(difference, w))
     }
 
-    /// The last butterfly of the inverse: `((x + y)*u, (x - y)*w)`, canonical.
+    /// Half of the last butterfly of the inverse: `(x + y, x - y)`, all below `4q`.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    fn inverse_last(self, x: Vector, y: Vector, [u, w]: [Factor; 2]) -> (Vector, Vector) {
-        let difference = _mm512_sub_epi64(_mm512_add_epi64(x, self.two_q), y);
-        (self.once(self.mul(_mm512_add_epi64(x, y), u)), self.once(self.mul(difference, w)))
+    fn inverse_last(self, x: Vector, y: Vector, _: Factor) -> (Vector, Vector) {
+        (_mm512_add_epi64(x, y), _mm512_sub_epi64(_mm512_add_epi64(x, self.two_q), y))
     }
 }
 
@@ -214,136 +217,125 @@ macro_rules! layer {
     };
 }
 
-/// All layers of a step of radix `K`; registers past `K` are not used.
-#[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn forward_step<const K: usize>(ring: Ring, x: &mut [Vector; RADIX], w: impl Fn(usize) -> Factor) {
-    match K {
-        16 => {
-            layer!(8, ring.forward, x, w);
-            layer!(4 of 16, ring.forward, x, w);
-            layer!(2 of 16, ring.forward, x, w);
-            layer!(1 of 16, ring.forward, x, w);
+/// All layers of a step of radix `$k`; registers past it are not used. A macro, as are all that work on registers: a call
+/// would send sixteen of them through memory.
+macro_rules! forward_step {
+    ($k:expr, $ring:ident, $x:ident, $w:ident) => {
+        match $k {
+            16 => {
+                layer!(8, $ring.forward, $x, $w);
+                layer!(4 of 16, $ring.forward, $x, $w);
+                layer!(2 of 16, $ring.forward, $x, $w);
+                layer!(1 of 16, $ring.forward, $x, $w);
+            }
+            8 => {
+                layer!(4 of 8, $ring.forward, $x, $w);
+                layer!(2 of 8, $ring.forward, $x, $w);
+                layer!(1 of 8, $ring.forward, $x, $w);
+            }
+            4 => {
+                layer!(2 of 4, $ring.forward, $x, $w);
+                layer!(1 of 4, $ring.forward, $x, $w);
+            }
+            _ => layer!(1 of 2, $ring.forward, $x, $w),
         }
-        8 => {
-            layer!(4 of 8, ring.forward, x, w);
-            layer!(2 of 8, ring.forward, x, w);
-            layer!(1 of 8, ring.forward, x, w);
+    };
+}
+
+/// The layers of a step of radix `$k` in opposite order; the first node's is `$root`, an inverse butterfly with its factor.
+macro_rules! inverse_step {
+    ($k:expr, $ring:ident, $x:ident, $w:ident, $root:ident) => {
+        match $k {
+            16 => {
+                layer!(1 of 16, $ring.inverse, $x, $w);
+                layer!(2 of 16, $ring.inverse, $x, $w);
+                layer!(4 of 16, $ring.inverse, $x, $w);
+                layer!(8, $ring.$root, $x, $w);
+            }
+            8 => {
+                layer!(1 of 8, $ring.inverse, $x, $w);
+                layer!(2 of 8, $ring.inverse, $x, $w);
+                layer!(4 of 8, $ring.$root, $x, $w);
+            }
+            4 => {
+                layer!(1 of 4, $ring.inverse, $x, $w);
+                layer!(2 of 4, $ring.$root, $x, $w);
+            }
+            _ => layer!(1 of 2, $ring.$root, $x, $w),
         }
-        4 => {
-            layer!(2 of 4, ring.forward, x, w);
-            layer!(1 of 4, ring.forward, x, w);
-        }
-        _ => layer!(1 of 2, ring.forward, x, w),
-    }
-}
-
-/// The layers of a step of radix `K` in opposite order, without the first node's, which a caller may want to scale.
-#[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn inverse_lower<const K: usize>(ring: Ring, x: &mut [Vector; RADIX], w: impl Fn(usize) -> Factor) {
-    match K {
-        16 => {
-            layer!(1 of 16, ring.inverse, x, w);
-            layer!(2 of 16, ring.inverse, x, w);
-            layer!(4 of 16, ring.inverse, x, w);
-        }
-        8 => {
-            layer!(1 of 8, ring.inverse, x, w);
-            layer!(2 of 8, ring.inverse, x, w);
-        }
-        4 => layer!(1 of 4, ring.inverse, x, w),
-        _ => (),
-    }
-}
-
-/// The first node of a step of radix `K`.
-#[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn inverse_root<const K: usize>(ring: Ring, x: &mut [Vector; RADIX], factor: Factor) {
-    let w = |_: usize| factor;
-    match K {
-        16 => layer!(8, ring.inverse, x, w),
-        8 => layer!(4 of 8, ring.inverse, x, w),
-        4 => layer!(2 of 4, ring.inverse, x, w),
-        _ => layer!(1 of 2, ring.inverse, x, w),
-    }
-}
-
-/// The first node of the whole transform: the end of the inverse.
-#[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn inverse_end<const K: usize>(ring: Ring, x: &mut [Vector; RADIX], factors: [Factor; 2]) {
-    let w = |_: usize| factors;
-    match K {
-        16 => layer!(8, ring.inverse_last, x, w),
-        8 => layer!(4 of 8, ring.inverse_last, x, w),
-        4 => layer!(2 of 4, ring.inverse_last, x, w),
-        _ => layer!(1 of 2, ring.inverse_last, x, w),
-    }
-}
-
-/// Sixteen lines, two for each of eight groups of sixteen words, to sixteen vectors of one word of each group.
-#[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn words_of_groups(x: [Vector; RADIX]) -> [Vector; RADIX] {
-    let low = transposed([x[0], x[2], x[4], x[6], x[8], x[10], x[12], x[14]]);
-    let high = transposed([x[1], x[3], x[5], x[7], x[9], x[11], x[13], x[15]]);
-    let [a, b, c, d, e, f, g, h] = low;
-    let [i, j, k, l, m, n, o, p] = high;
-    [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
-}
-
-/// The inverse of [`words_of_groups`].
-#[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn groups_of_words(x: [Vector; RADIX]) -> [Vector; RADIX] {
-    let [a, b, c, d, e, f, g, h] = transposed([x[0], x[1], x[2], x[3], x[4], x[5], x[6], x[7]]);
-    let [i, j, k, l, m, n, o, p] = transposed([x[8], x[9], x[10], x[11], x[12], x[13], x[14], x[15]]);
-    [a, i, b, j, c, k, d, l, e, m, f, n, g, o, h, p]
-}
-
-/// The transpose of an 8 x 8 matrix.
-#[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn transposed(x: [Vector; 8]) -> [Vector; 8] {
-    let [a, b, c, d, e, f, g, h] = x;
-    let (ab0, ab1) = (_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
-    let (cd0, cd1) = (_mm512_unpacklo_epi64(c, d), _mm512_unpackhi_epi64(c, d));
-    let (ef0, ef1) = (_mm512_unpacklo_epi64(e, f), _mm512_unpackhi_epi64(e, f));
-    let (gh0, gh1) = (_mm512_unpacklo_epi64(g, h), _mm512_unpackhi_epi64(g, h));
-    // Quarters of a line: rows 0..4 and 4..8 of columns 0, 2, 4, 6 (even) and 1, 3, 5, 7 (odd).
-    let even = quarters([ab0, cd0, ef0, gh0]);
-    let odd = quarters([ab1, cd1, ef1, gh1]);
-    [even[0], odd[0], even[1], odd[1], even[2], odd[2], even[3], odd[3]]
+    };
 }
 
 /// The transpose of a 4 x 4 matrix of quarter lines.
-#[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn quarters([a, b, c, d]: [Vector; 4]) -> [Vector; 4] {
-    let (ab_low, ab_high) = (_mm512_shuffle_i64x2::<0x44>(a, b), _mm512_shuffle_i64x2::<0xee>(a, b));
-    let (cd_low, cd_high) = (_mm512_shuffle_i64x2::<0x44>(c, d), _mm512_shuffle_i64x2::<0xee>(c, d));
-    [
-        _mm512_shuffle_i64x2::<0x88>(ab_low, cd_low),
-        _mm512_shuffle_i64x2::<0xdd>(ab_low, cd_low),
-        _mm512_shuffle_i64x2::<0x88>(ab_high, cd_high),
-        _mm512_shuffle_i64x2::<0xdd>(ab_high, cd_high),
-    ]
+macro_rules! quarters {
+    ($a:ident, $b:ident, $c:ident, $d:ident) => {{
+        let (ab_low, ab_high) = (_mm512_shuffle_i64x2::<0x44>($a, $b), _mm512_shuffle_i64x2::<0xee>($a, $b));
+        let (cd_low, cd_high) = (_mm512_shuffle_i64x2::<0x44>($c, $d), _mm512_shuffle_i64x2::<0xee>($c, $d));
+        [
+            _mm512_shuffle_i64x2::<0x88>(ab_low, cd_low),
+            _mm512_shuffle_i64x2::<0xdd>(ab_low, cd_low),
+            _mm512_shuffle_i64x2::<0x88>(ab_high, cd_high),
+            _mm512_shuffle_i64x2::<0xdd>(ab_high, cd_high),
+        ]
+    }};
 }
 
-/// The factors of a subtree.
-#[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn coarse(table: &[ShoupFactor], root: usize) -> impl Fn(usize) -> Factor {
-    move |place| Factor::splat(table[descendant(root, place)])
+/// The transpose of an 8 x 8 matrix in registers of `$x`.
+macro_rules! transposed {
+    ($x:ident, $a:literal $b:literal $c:literal $d:literal $e:literal $f:literal $g:literal $h:literal) => {{
+        let (ab, cd) = (_mm512_unpacklo_epi64($x[$a], $x[$b]), _mm512_unpacklo_epi64($x[$c], $x[$d]));
+        let (ef, gh) = (_mm512_unpacklo_epi64($x[$e], $x[$f]), _mm512_unpacklo_epi64($x[$g], $x[$h]));
+        let [x0, x2, x4, x6] = quarters!(ab, cd, ef, gh);
+        let (ab, cd) = (_mm512_unpackhi_epi64($x[$a], $x[$b]), _mm512_unpackhi_epi64($x[$c], $x[$d]));
+        let (ef, gh) = (_mm512_unpackhi_epi64($x[$e], $x[$f]), _mm512_unpackhi_epi64($x[$g], $x[$h]));
+        let [x1, x3, x5, x7] = quarters!(ab, cd, ef, gh);
+        [x0, x1, x2, x3, x4, x5, x6, x7]
+    }};
+}
+
+/// Sixteen lines, two for each of eight groups of sixteen words, to sixteen vectors of one word of each group.
+macro_rules! words_of_groups {
+    ($x:ident) => {{
+        let [a, b, c, d, e, f, g, h] = transposed!($x, 0 2 4 6 8 10 12 14);
+        let [i, j, k, l, m, n, o, p] = transposed!($x, 1 3 5 7 9 11 13 15);
+        $x = [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p];
+    }};
+}
+
+/// The inverse of `words_of_groups`.
+macro_rules! groups_of_words {
+    ($x:ident) => {{
+        let [a, b, c, d, e, f, g, h] = transposed!($x, 0 1 2 3 4 5 6 7);
+        let [i, j, k, l, m, n, o, p] = transposed!($x, 8 9 10 11 12 13 14 15);
+        $x = [a, i, b, j, c, k, d, l, e, m, f, n, g, o, h, p];
+    }};
+}
+
+/// The factors of a subtree of four layers.
+#[derive(Clone, Copy)]
+struct Subtree<'a>([&'a [ShoupFactor]; 4]);
+
+impl<'a> Subtree<'a> {
+    /// Of `layers` layers under `root`; those below are not read.
+    #[inline]
+    fn new(table: &'a [ShoupFactor], root: usize, layers: u32) -> Self {
+        let layer = |l: u32| if l < layers { &table[root << l..(root + 1) << l] } else { &[] };
+        Self([layer(0), layer(1), layer(2), layer(3)])
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn factor(self, place: usize) -> Factor {
+        let layer = place.ilog2();
+        Factor::splat(self.0[layer as usize][place - (1 << layer)])
+    }
 }
 
 /// The factors of eight subtrees of the last four layers.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn fine(table: &[Line; FINE]) -> impl Fn(usize) -> Factor {
-    move |place| Factor { value: load(&table[2 * place - 2]), quotient: load(&table[2 * place - 1]) }
+fn fine(table: &[Line; FINE], place: usize) -> Factor {
+    Factor { value: load(&table[2 * place - 2]), quotient: load(&table[2 * place - 1]) }
 }
 
 impl IfmaNtt {
@@ -369,6 +361,11 @@ impl IfmaNtt {
     /// Forward transforms of several limbs, in place.
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     pub(super) fn forward(&self, limbs: &mut [&mut [u64]]) {
+        limbs.chunks_mut(SIDE_BY_SIDE).for_each(|limbs| self.forward_few(limbs));
+    }
+
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn forward_few(&self, limbs: &mut [&mut [u64]]) {
         let rows = self.n / ROW;
         for limb in limbs.iter_mut() {
             self.forward_columns(limb.as_chunks_mut().0);
@@ -409,6 +406,7 @@ impl IfmaNtt {
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     fn forward_column_steps<const A: usize, const B: usize>(&self, limb: &mut [Line]) {
         let (ring, table) = (Ring::new(&self.modulus), &self.forward.coarse[..]);
+        let upper = Subtree::new(table, 1, A.ilog2());
         let mut column = [[0; LINE]; RADIX * RADIX];
         for place in 0..ROW_LINES {
             for row in 0..B {
@@ -416,7 +414,8 @@ impl IfmaNtt {
                 for k in 0..A {
                     x[k] = load(&limb[(row + k * B) * ROW_LINES + place]);
                 }
-                forward_step::<A>(ring, &mut x, coarse(table, 1));
+                let w = |place| upper.factor(place);
+                forward_step!(A, ring, x, w);
                 for k in 0..A {
                     store(&mut column[row + k * B], x[k]);
                 }
@@ -427,7 +426,9 @@ impl IfmaNtt {
                     x[k] = load(&column[block * B + k]);
                 }
                 if B > 1 {
-                    forward_step::<B>(ring, &mut x, coarse(table, A + block));
+                    let lower = Subtree::new(table, A + block, B.ilog2());
+                    let w = |place| lower.factor(place);
+                    forward_step!(B, ring, x, w);
                 }
                 for k in 0..B {
                     store(&mut limb[(block * B + k) * ROW_LINES + place], x[k]);
@@ -441,12 +442,14 @@ impl IfmaNtt {
     fn forward_row(&self, row: usize, lines: &mut [Line]) {
         let ring = Ring::new(&self.modulus);
         let Ok(lines) = <&mut [Line; ROW_LINES]>::try_from(lines) else { return };
+        let subtree = Subtree::new(&self.forward.coarse, self.n / ROW + row, 4);
         for half in 0..2 {
             let mut x = [ring.zero; RADIX];
             for k in 0..RADIX {
                 x[k] = load(&lines[2 * k + half]);
             }
-            forward_step::<RADIX>(ring, &mut x, coarse(&self.forward.coarse, self.n / ROW + row));
+            let w = |place| subtree.factor(place);
+            forward_step!(RADIX, ring, x, w);
             for k in 0..RADIX {
                 store(&mut lines[2 * k + half], x[k]);
             }
@@ -457,12 +460,14 @@ impl IfmaNtt {
             for k in 0..RADIX {
                 x[k] = load(&lines[k]);
             }
-            x = words_of_groups(x);
-            forward_step::<RADIX>(ring, &mut x, fine(self.forward.of_half(row, half)));
+            words_of_groups!(x);
+            let table = self.forward.of_half(row, half);
+            let w = |place| fine(table, place);
+            forward_step!(RADIX, ring, x, w);
             for k in 0..RADIX {
                 x[k] = ring.once(ring.halve(x[k]));
             }
-            x = groups_of_words(x);
+            groups_of_words!(x);
             for k in 0..RADIX {
                 store(&mut lines[k], x[k]);
             }
@@ -480,23 +485,23 @@ impl IfmaNtt {
             for k in 0..RADIX {
                 x[k] = load(&lines[k]);
             }
-            x = words_of_groups(x);
-            let w = fine(self.inverse.of_half(row, half));
-            inverse_lower::<RADIX>(ring, &mut x, &w);
-            inverse_root::<RADIX>(ring, &mut x, w(1));
-            x = groups_of_words(x);
+            words_of_groups!(x);
+            let table = self.inverse.of_half(row, half);
+            let w = |place| fine(table, place);
+            inverse_step!(RADIX, ring, x, w, inverse);
+            groups_of_words!(x);
             for k in 0..RADIX {
                 store(&mut lines[k], x[k]);
             }
         }
+        let subtree = Subtree::new(&self.inverse.coarse, self.n / ROW + row, 4);
         for half in 0..2 {
             let mut x = [ring.zero; RADIX];
             for k in 0..RADIX {
                 x[k] = load(&lines[2 * k + half]);
             }
-            let w = coarse(&self.inverse.coarse, self.n / ROW + row);
-            inverse_lower::<RADIX>(ring, &mut x, &w);
-            inverse_root::<RADIX>(ring, &mut x, w(1));
+            let w = |place| subtree.factor(place);
+            inverse_step!(RADIX, ring, x, w, inverse);
             for k in 0..RADIX {
                 store(&mut lines[2 * k + half], x[k]);
             }
@@ -522,7 +527,8 @@ impl IfmaNtt {
     fn inverse_column_steps<const A: usize, const B: usize>(&self, limb: &mut [Line], factor: ShoupFactor) {
         let (ring, table) = (Ring::new(&self.modulus), &self.inverse.coarse[..]);
         let last = self.modulus.factor(self.modulus.mul(table[1].value, factor.value));
-        let last = [Factor::splat(factor), Factor::splat(last)];
+        let (scale, last) = (Factor::splat(factor), Factor::splat(last));
+        let upper = Subtree::new(table, 1, A.ilog2());
         let mut column = [[0; LINE]; RADIX * RADIX];
         for place in 0..ROW_LINES {
             for block in 0..A {
@@ -531,9 +537,9 @@ impl IfmaNtt {
                     x[k] = load(&limb[(block * B + k) * ROW_LINES + place]);
                 }
                 if B > 1 {
-                    let w = coarse(table, A + block);
-                    inverse_lower::<B>(ring, &mut x, &w);
-                    inverse_root::<B>(ring, &mut x, w(1));
+                    let lower = Subtree::new(table, A + block, B.ilog2());
+                    let w = |place| lower.factor(place);
+                    inverse_step!(B, ring, x, w, inverse);
                 }
                 for k in 0..B {
                     store(&mut column[block * B + k], x[k]);
@@ -544,8 +550,11 @@ impl IfmaNtt {
                 for k in 0..A {
                     x[k] = load(&column[row + k * B]);
                 }
-                inverse_lower::<A>(ring, &mut x, coarse(table, 1));
-                inverse_end::<A>(ring, &mut x, last);
+                let w = |place| upper.factor(place);
+                inverse_step!(A, ring, x, w, inverse_last);
+                for k in 0..A {
+                    x[k] = ring.once(ring.mul(x[k], if k < A / 2 { scale } else { last }));
+                }
                 for k in 0..A {
                     store(&mut limb[(row + k * B) * ROW_LINES + place], x[k]);
                 }

@@ -36,7 +36,7 @@ pub struct PlainTerm<'a> {
     /// Limb of the second ciphertext part, NTT domain.
     pub x1: &'a [u64],
     /// NTT values; either one per position or, for a plaintext of a subring, one per run of
-    /// `n / weights.len()` neighbouring positions. Runs are of length 1 or at least [`MIN_RUN`].
+    /// `n / weights.len()` neighbouring positions, a power of two.
     pub weights: &'a [u64],
 }
 
@@ -89,9 +89,6 @@ impl VectorNtt {
         0
     }
 }
-
-/// Shortest run (longer than 1) of equal weights in a [`PlainTerm`].
-pub const MIN_RUN: usize = 8;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Path {
@@ -276,7 +273,7 @@ impl Kernels {
         for term in terms {
             let run = n / term.weights.len();
             assert!(term.x0.len() == n && term.x1.len() == n && term.weights.len() * run == n);
-            assert!(run == 1 || run >= MIN_RUN, "a run of {run} weights is too short");
+            assert!(run.is_power_of_two(), "a run of {run} weights");
         }
         dispatch!(self, plain_dot_add(q, out, terms, 0..n))
     }

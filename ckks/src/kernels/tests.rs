@@ -109,7 +109,7 @@ fn key_products_with_automorphism() {
 
 #[test]
 fn plaintext_products_with_runs() {
-    for runs in [vec![1], vec![8, 1, 16], vec![64, 128], [1, 8].repeat(12)] {
+    for runs in [vec![1], vec![2, 4, 1], vec![4], vec![8, 1, 16], vec![64, 128], [1, 8].repeat(12)] {
         every_path_agrees(|kernels, q, source| {
             let limbs: Vec<_> =
                 runs.iter().map(|run| [N, N, N / run].map(|n| source.limb(q.value(), n))).collect();

@@ -170,7 +170,6 @@ fn client_only(node: &NodeProto) -> bool {
             | "Or"
             | "ReduceMax"
             | "ReduceMin"
-            | "Exp"
             | "GatherND"
             | "ScatterND"
             | "GridSample"

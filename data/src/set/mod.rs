@@ -132,6 +132,7 @@ impl Set {
     /// # Errors
     /// [`DataError`] names the file and what is wrong with it.
     pub fn open(path: &Path, image: Option<&ImageSpec>) -> Result<Self, DataError> {
+        std::fs::metadata(path).map_err(|source| DataError::Read { path: path.to_owned(), source })?;
         let ending = path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
         let set = match ending.as_deref() {
             _ if path.is_dir() => tree::of_folder(path)?,

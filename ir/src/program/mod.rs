@@ -8,6 +8,7 @@
 mod bootstrap_tests;
 mod clear;
 mod inst;
+mod merged;
 mod simulate;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,7 @@ mod verify;
 
 pub use clear::{ClearError, ClearMachine, Noise, Probed, Refreshed, Seen, pack_input, unpack_output};
 pub use inst::{CallId, Inst, RefreshId, Reg, VectorId};
+pub use merged::rescaled_at_once;
 pub use verify::{MAX_CIPHERTEXTS, MAX_DIAGONAL_GROUPS, MAX_ENTRIES, VerifyErrors, verify, verify_at};
 
 use std::collections::BTreeMap;

@@ -90,6 +90,10 @@ fn activation() -> impl Strategy<Value = Activation> {
         (float(), float()).prop_map(|(alpha, beta)| Activation::HardSigmoid { alpha, beta }),
         Just(Activation::HardSwish),
         Just(Activation::Gelu),
+        Just(Activation::GeluTanh),
+        Just(Activation::Softplus),
+        Just(Activation::Mish),
+        Just(Activation::Elu { alpha: 0.5 }),
         Just(Activation::Tanh),
     ]
 }

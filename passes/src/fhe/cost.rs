@@ -2,31 +2,24 @@
 
 use std::collections::BTreeMap;
 
+use peregrine_ckks::cost::{Ending, LinearWork, Shape as Operands};
 use peregrine_ckks::params::Params;
-use peregrine_ir::Level;
-use peregrine_ir::program::{Inst, Program, RefreshId, Reg};
+use peregrine_ir::program::{Inst, Program, RefreshId, Reg, rescaled_at_once};
+use peregrine_ir::{EntityId, Level};
 
 use super::emit::level_after;
 use super::refresh_cost::{Together, bootstrap_seconds, diagonal_bytes, ephemeral_key_bytes};
 use super::split::CallShape;
 
-/// Times of the kernels on one core, in seconds, and the number of cores.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Machine {
-    /// One NTT of 2^16 points; other sizes scale with n log n.
-    pub ntt_65536: f64,
-    /// One multiply-accumulate of a limb of 2^16 words; scales with n.
-    pub mac_65536: f64,
-    /// One term of a base conversion, per word.
-    pub bconv_word: f64,
-    /// Speed-up from all cores used.
-    pub parallel: f64,
-}
+/// Speeds of the machine that programs are compiled for.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Machine(pub peregrine_ckks::cost::Machine);
 
-impl Default for Machine {
-    /// Figures of a 2-core AVX-512 IFMA machine (BENCHMARKS.md).
-    fn default() -> Self {
-        Self { ntt_65536: 0.076e-3, mac_65536: 0.085e-3, bconv_word: 0.25e-9, parallel: 1.7 }
+impl std::ops::Deref for Machine {
+    type Target = peregrine_ckks::cost::Machine;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
     }
 }
 
@@ -57,58 +50,41 @@ pub struct LinearCounts {
 }
 
 impl Machine {
-    fn ntt(&self, n: f64) -> f64 {
-        self.ntt_65536 * n * n.log2() / (65536.0 * 16.0)
-    }
-
-    fn mac(&self, n: f64) -> f64 {
-        self.mac_65536 * n / 65536.0
-    }
-
-    /// Seconds of a key switch of one polynomial, without hoisting: (beta + 2)(l + alpha) NTTs.
+    /// Seconds of a key switch of one polynomial, without hoisting.
     pub fn key_switch_seconds(&self, params: &Params, level: Level) -> f64 {
-        let shape = Shape::of(params, level);
-        shape.beta * shape.limbs * self.ntt(shape.n)
-            + 2.0 * shape.limbs * self.ntt(shape.n)
-            + 2.0 * shape.beta * shape.limbs * self.mac(shape.n)
-            + self.bconv_word
-                * shape.n
-                * (shape.beta * shape.alpha * shape.limbs + 2.0 * shape.alpha * shape.q)
+        self.seconds(&Operands::new(params, level).rotation())
     }
 
     /// Seconds of rescaling one ciphertext on one core.
     pub fn rescale_seconds(&self, params: &Params, level: Level) -> f64 {
-        let shape = Shape::of(params, level);
-        2.0 * shape.q * (self.ntt(shape.n) + self.mac(shape.n))
+        self.seconds(&Operands::new(params, level).rescale())
     }
 
-    /// Seconds of a double-hoisted linear call on one core.
+    /// Seconds of a double-hoisted linear call on one core, with or without the rescale of its results.
     pub fn linear_seconds(&self, counts: &LinearCounts, params: &Params, level: Level) -> f64 {
+        let operands = Operands::new(params, level);
         let s = Shape::of(params, level);
-        let (ntt, mac) = (self.ntt(s.n), self.mac(s.n));
-        let raise = s.beta * s.limbs * ntt + self.bconv_word * s.n * s.beta * s.alpha * s.limbs;
-        let lower = s.limbs * ntt + self.bconv_word * s.n * s.alpha * s.q;
-        let key = (2.0 * s.beta + 2.0) * s.limbs * mac;
         // Sums wait for their rotation in a bounded space; babies are made anew for each part of them.
         let at_once = (WAITING_BYTES / (16.0 * s.limbs * s.n)).floor().max(1.0);
         let passes = (counts.sums as f64 / at_once).ceil().max(1.0);
-        let products = counts.products as f64;
-        let mean_period = counts.product_slots as f64 / products.max(1.0);
-        let expand = s.limbs * self.ntt(2.0 * mean_period);
-        counts.inputs as f64 * raise
-            + counts.turns as f64 * self.key_switch_seconds(params, level)
-            + counts.babies as f64 * passes * key
-            + counts.giants as f64 * (raise + lower + key)
-            + counts.outputs as f64 * 2.0 * lower
-            + counts.folds as f64 * self.key_switch_seconds(params, level)
-            + products * (expand + 2.0 * s.limbs * mac)
+        let mut work = LinearWork {
+            inputs: counts.inputs as f64,
+            turns: counts.turns as f64,
+            decompositions: counts.inputs as f64,
+            babies: counts.babies as f64 * passes,
+            giants: (counts.giants + counts.folds) as f64,
+            outputs: counts.outputs as f64,
+            products: counts.products as f64,
+            ..LinearWork::default()
+        };
+        let mean_period = counts.product_slots.checked_div(counts.products).unwrap_or(1).max(1);
+        work.add_diagonals(mean_period as u32, counts.products as f64);
+        self.seconds(&operands.linear(&work, Ending::ModDown))
     }
 }
 
 struct Shape {
     n: f64,
-    q: f64,
-    alpha: f64,
     beta: f64,
     limbs: f64,
 }
@@ -116,7 +92,7 @@ struct Shape {
 impl Shape {
     fn of(params: &Params, level: Level) -> Self {
         let (q, alpha) = (f64::from(level.0 + 1), params.alpha() as f64);
-        Self { n: params.n() as f64, q, alpha, beta: (q / alpha).ceil(), limbs: q + alpha }
+        Self { n: params.n() as f64, beta: (q / alpha).ceil(), limbs: q + alpha }
     }
 }
 
@@ -152,7 +128,9 @@ pub struct Prediction {
 impl Prediction {
     /// Peak memory: keys, constants, ciphertexts, scratch and what is always there.
     pub fn peak_bytes(&self) -> u64 {
-        self.fixed_bytes + self.key_bytes + self.constant_bytes + self.ciphertext_bytes + self.scratch_bytes
+        let working = self.ciphertext_bytes + self.scratch_bytes;
+        let waiting = WAITING_POLYNOMIALS.min(working / 3 * 2);
+        self.fixed_bytes + self.key_bytes + self.constant_bytes + working + waiting
     }
 }
 
@@ -181,9 +159,13 @@ pub fn predict(program: &Program, params: &Params, machine: &Machine) -> Predict
     out.fixed_bytes += fixed_bytes(program, params);
     bootstrap_bytes(program, params, &mut out);
     let mut live: BTreeMap<Reg, Level> = BTreeMap::new();
+    let merged = rescaled_at_once(&program.insts);
     for (i, inst) in program.insts.iter().enumerate() {
         out.bootstraps += u64::from(matches!(inst, Inst::Bootstrap { .. } | Inst::BootstrapPair { .. }));
-        let seconds = instruction(program, params, machine, inst, &live, &mut out) / machine.parallel;
+        let seconds = match inst {
+            Inst::Rescale { src, .. } if merged[src.index()] => 0.0,
+            _ => instruction(program, params, machine, inst, &live, &mut out) / machine.parallel,
+        };
         out.seconds += seconds;
         out.layer_seconds[program.inst_layers[i] as usize] += seconds;
         track(program, inst, &mut live);
@@ -203,7 +185,7 @@ fn instruction(
 ) -> f64 {
     let level = inst.reads().first().and_then(|r| live.get(r)).copied().unwrap_or(Level(0));
     let shape = Shape::of(params, level);
-    let (ntt, mac) = (machine.ntt(shape.n), machine.mac(shape.n));
+    let operands = Operands::new(params, level);
     match inst {
         Inst::Linear { call, .. } => {
             let call = &program.calls[*call];
@@ -220,15 +202,17 @@ fn instruction(
         }
         Inst::Mul { .. } | Inst::Square { .. } => {
             out.multiplications += 1;
-            machine.key_switch_seconds(params, level) + 4.0 * shape.q * mac
+            machine.seconds(&operands.multiplication(Ending::ModDown))
         }
         Inst::Rotate { .. } | Inst::Conjugate { .. } => {
             out.rotations += 1;
             machine.key_switch_seconds(params, level)
         }
         Inst::Rescale { .. } => machine.rescale_seconds(params, level),
-        Inst::AddVector { .. } | Inst::MulVector { .. } => shape.q * (ntt + 2.0 * mac),
-        Inst::Add { .. } | Inst::Sub { .. } => 2.0 * shape.q * mac,
+        Inst::AddVector { .. } | Inst::MulVector { .. } => {
+            machine.seconds(&(operands.expansion(params.max_slots().get()) + operands.passes(2.0)))
+        }
+        Inst::Add { .. } | Inst::Sub { .. } => machine.seconds(&operands.passes(2.0)),
         Inst::Input { .. } | Inst::ModDrop { .. } | Inst::Output { .. } | Inst::Free { .. } => 0.0,
         Inst::Bootstrap { refresh, .. } => bootstrap(program, params, machine, *refresh, Together::Single),
         Inst::BootstrapPair { refresh, .. } => bootstrap(program, params, machine, *refresh, Together::Pair),
@@ -260,7 +244,9 @@ fn bootstrap_bytes(program: &Program, params: &Params, out: &mut Prediction) {
 }
 
 /// Memory of the process besides what is counted.
-const PROCESS_BYTES: u64 = 40 << 20;
+const PROCESS_BYTES: u64 = 28 << 20;
+/// Most memory of dropped polynomials that wait for one of their size; less when little is in work.
+const WAITING_POLYNOMIALS: u64 = 256 << 20;
 /// Large polynomials are on huge pages of their own.
 const HUGE_PAGE: u64 = 2 << 20;
 

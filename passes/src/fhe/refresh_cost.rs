@@ -40,7 +40,7 @@ pub fn bootstrap_seconds(
             products: counts.products as u64,
             product_slots: counts.products as u64 * u64::from(slots.get()),
         };
-        machine.linear_seconds(&counts, main, *level) + machine.rescale_seconds(main, *level)
+        machine.linear_seconds(&counts, main, *level)
     };
     let transforms: f64 = params.transforms(slots).unwrap_or_default().iter().map(transform).sum();
     let trace = main.max_slots().log2() - slots.log2();
@@ -53,7 +53,7 @@ pub fn bootstrap_seconds(
     let start = params.eval_mod_level().0;
     let product = |depth: u32| {
         let level = Level(start.saturating_sub(depth));
-        machine.key_switch_seconds(main, level) + machine.rescale_seconds(main, level)
+        machine.key_switch_seconds(main, level)
     };
     // Degree 31: products at each depth, by the baby-step giant-step recursion of `ckks::evaluator::polynomial`.
     const COSINE: [f64; 5] = [1.0, 2.0, 3.0, 3.0, 1.0];

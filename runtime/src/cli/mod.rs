@@ -3,6 +3,7 @@
 //! The main job, `peregrine-run model.fhe`, has no name; every other job is a subcommand in a file of its own here, with a
 //! variant of [`Command`].
 
+mod calibrate;
 mod eval;
 mod pictures;
 mod plan;
@@ -44,6 +45,8 @@ enum Command {
     Eval(Box<eval::Flags>),
     /// Says what a run takes (memory, keys, transfers) and makes nothing.
     Plan(plan::Flags),
+    /// Measures this machine and writes the figures for peregrinec --machine: a minute or two, 2 GiB, nothing else running.
+    Calibrate(calibrate::Flags),
 }
 
 impl Cli {
@@ -55,6 +58,7 @@ impl Cli {
         match &self.command {
             Some(Command::Eval(flags)) => eval::execute(flags),
             Some(Command::Plan(flags)) => plan::execute(flags),
+            Some(Command::Calibrate(flags)) => calibrate::execute(flags),
             None => run::execute(&self.run),
         }
     }

@@ -17,7 +17,7 @@ use peregrine_runtime::session::{CheckpointOptions, Start};
 use signal_hook::consts::SIGINT;
 
 use super::pictures::{DetectorFlags, PictureFlags};
-use super::{BackendFlag, Format, STOPPED, print};
+use super::{BackendFlag, Format, STOPPED, calibrate, print};
 
 /// Flags of the main job.
 #[derive(Debug, Args)]
@@ -70,6 +70,9 @@ pub struct Flags {
     /// Write the picture with the boxes found (see --decoder) as PNG.
     #[arg(long, value_name = "PNG", requires = "decoder")]
     draw: Option<PathBuf>,
+    /// Figures of this machine, as peregrine-run calibrate writes them, that --profile compares the run with.
+    #[arg(long, value_name = "FILE")]
+    machine: Option<PathBuf>,
     /// Seed of the noisy backend.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -97,6 +100,7 @@ impl Flags {
             detail: if self.profile { ProfileDetail::OpsAndLayers } else { ProfileDetail::Ops },
             detector,
             draw: self.draw.clone(),
+            machine: self.machine.as_deref().map(calibrate::read).transpose()?.unwrap_or_default(),
         })
     }
 }

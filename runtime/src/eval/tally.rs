@@ -136,22 +136,19 @@ impl<'l> Tally<'l> {
         self.found.score(self.labels)
     }
 
-    pub(super) fn agreement(&self, against: &Path) -> Option<AgreementReport> {
+    pub(super) fn agreement(&self, against: &Path) -> AgreementReport {
         let (same, of) = self.common;
         // Two detectors that both find nothing agree.
         let share = if of == 0 { 1.0 } else { same as f64 / of as f64 };
         let score = self.original.score(self.labels);
-        Some(AgreementReport { against: against.display().to_string(), share, same, of, score })
+        AgreementReport { against: against.display().to_string(), share, same, of, score }
     }
 
     pub(super) fn not_finite(&self) -> usize {
         self.not_finite
     }
 
-    pub(super) fn ranges(&self, known: bool) -> Option<RangesReport> {
-        if !known {
-            return None;
-        }
+    pub(super) fn ranges(&self) -> RangesReport {
         let mut overshoots = self.overshoots.clone();
         overshoots.resize(self.samples, 0.0);
         overshoots.sort_by(f64::total_cmp);
@@ -162,12 +159,12 @@ impl<'l> Tally<'l> {
         };
         let mut layers: Vec<LayerReport> = self.layers.iter().map(layer).collect();
         layers.sort_by(|a, b| b.samples.cmp(&a.samples).then(a.layer.cmp(&b.layer)));
-        Some(RangesReport {
+        RangesReport {
             samples: self.overshoots.len(),
             worst: finite(overshoots.last().copied().unwrap_or(0.0)),
             percentile99: finite(percentile(&overshoots, 0.99)),
             layers,
-        })
+        }
     }
 
     pub(super) fn refreshes(&self) -> RefreshReport {

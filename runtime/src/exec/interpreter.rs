@@ -29,7 +29,7 @@ pub(super) struct Machine<'a> {
     pub refreshers: &'a Refreshers,
     pub inputs: &'a [Vec<Ciphertext>],
     pub state: State,
-    /// Registers that only a rescale reads: whoever defines one may rescale at once, which is faster (see [`rescaled_only`]).
+    /// See [`rescaled_at_once`](peregrine_ir::program::rescaled_at_once).
     pub rescaled_only: Vec<bool>,
     pub control: Control<'a>,
 }
@@ -47,6 +47,7 @@ impl Machine<'_> {
     pub fn run(mut self, costs: &[u64], progress: &dyn Progress) -> Result<Execution, RuntimeError> {
         let program = self.program;
         let mut profile = Profile::new(&program.layers);
+        let before = self.evaluator.context().work();
         progress.begin(Phase::Program, costs.iter().sum());
         progress.advance(costs[..self.state.next].iter().sum());
         let mut saved = Instant::now();
@@ -73,6 +74,7 @@ impl Machine<'_> {
             progress.advance(costs[index]);
         }
         progress.end();
+        profile.work = self.evaluator.context().work() - before;
         Ok(Execution { outputs: self.take_outputs()?, profile })
     }
 
@@ -223,29 +225,4 @@ impl Machine<'_> {
     fn broken(&self, index: usize, what: &str) -> RuntimeError {
         RuntimeError::Program { place: place(self.program, index), what: what.to_owned() }
     }
-}
-
-/// For each register: whether it is defined by an operation that ends in a division by `P`, and read by one rescale and
-/// nothing else. Such an operation divides by the top prime at the same time, and the rescale only moves its result. The
-/// results of a linear call are rescaled together or not at all.
-pub(super) fn rescaled_only(program: &Program, registers: usize) -> Vec<bool> {
-    let mut readers = vec![(0u32, 0u32); registers];
-    for inst in &program.insts {
-        let rescales = u32::from(matches!(inst, Inst::Rescale { .. }));
-        for reg in inst.reads() {
-            let (all, rescaling) = &mut readers[reg.index()];
-            (*all, *rescaling) = (*all + 1, *rescaling + rescales);
-        }
-    }
-    let mut merged = vec![false; registers];
-    for inst in &program.insts {
-        let written = match inst {
-            Inst::Linear { .. } | Inst::Mul { .. } | Inst::Square { .. } => inst.writes(),
-            _ => continue,
-        };
-        if written.iter().all(|reg| readers[reg.index()] == (1, 1)) {
-            written.iter().for_each(|reg| merged[reg.index()] = true);
-        }
-    }
-    merged
 }

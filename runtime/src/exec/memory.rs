@@ -15,7 +15,9 @@ use crate::bytes::{ByteSize, available_memory};
 use crate::error::{BudgetOrigin, RuntimeError};
 
 /// Memory of the process besides what is counted: code, thread stacks.
-const PROCESS: u64 = 40 << 20;
+const PROCESS: u64 = 28 << 20;
+/// Most memory of dropped polynomials that wait for one of their size; less when little is in work.
+const WAITING: u64 = 256 << 20;
 /// One part in this many of keys and ciphertexts is the allocator's slack.
 const SLACK: u64 = 64;
 
@@ -46,7 +48,7 @@ impl MemoryEstimate {
     ) -> Self {
         let keys = all_key_bytes(program, params);
         let working = ByteSize(working_bytes(program, schedule, constants, params));
-        let slack = (keys.0 + working.0) / SLACK;
+        let slack = (keys.0 + working.0) / SLACK + WAITING.min(working.0 / 3 * 2);
         Self {
             keys,
             largest_keys: uses.largest(),
@@ -263,7 +265,7 @@ fn extended_poly(level: Level, params: &Params) -> u64 {
 /// operand per thread, two polynomials over Q and P per output and per giant step that waits for its rotation (at most
 /// half a GiB of them at once), and the digits of the one that is being rotated.
 fn linear_scratch(plan: &LinearPlan, level: Level, params: &Params) -> u64 {
-    const WAITING: u64 = 512 << 20;
+    const SUMS: u64 = 512 << 20;
     let extended = extended_poly(level, params);
     let digits = params.digits_at(level) as u64;
     let sources = u64::from(plan.inputs) + plan.turned.len() as u64;
@@ -271,7 +273,7 @@ fn linear_scratch(plan: &LinearPlan, level: Level, params: &Params) -> u64 {
     let babies: u64 = plan.babies.iter().map(|babies| babies.len() as u64).sum();
     let limbs = rayon::current_num_threads() as u64 * (2 * babies + 16) * (8 * params.n() as u64);
     let giants = plan.stages.iter().map(|stage| stage.giants.len() as u64).max().unwrap_or(0);
-    let waiting = (2 * giants * extended).min(WAITING.max(2 * extended));
+    let waiting = (2 * giants * extended).min(SUMS.max(2 * extended));
     operands + limbs + waiting + (2 * u64::from(plan.outputs) + digits + 4) * extended
 }
 

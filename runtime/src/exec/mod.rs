@@ -30,7 +30,7 @@ use peregrine_ckks::encoder::Encoder;
 use peregrine_ckks::evaluator::Evaluator;
 use peregrine_ckks::params::Params;
 use peregrine_ckks::units::Level;
-use peregrine_ir::program::{Inst, Program};
+use peregrine_ir::program::{Inst, Program, rescaled_at_once};
 
 use crate::bytes::ByteSize;
 use crate::error::RuntimeError;
@@ -38,7 +38,7 @@ use crate::interface::{Interface, Port};
 use crate::loader::Loaded;
 use crate::progress::Progress;
 use constants::Constants;
-use interpreter::{Machine, rescaled_only};
+use interpreter::Machine;
 use refresh::Refreshers;
 use schedule::Schedule;
 
@@ -101,7 +101,7 @@ impl Server {
     /// # Errors
     /// [`RuntimeError::Checkpoint`] when the file is not a checkpoint of this program and these keys.
     pub fn resume(&self, context: &Context, path: &Path, id: &CheckpointId) -> Result<State, RuntimeError> {
-        let merged = rescaled_only(&self.program, self.schedule.registers());
+        let merged = rescaled_at_once(&self.program.insts);
         State::load(context, path, id, (&self.program, &self.schedule, &merged), self.start())
             .map_err(|source| RuntimeError::Checkpoint { path: path.to_owned(), source })
     }
@@ -175,7 +175,7 @@ impl Server {
             refreshers: self.refreshers(context)?,
             inputs,
             state,
-            rescaled_only: rescaled_only(&self.program, self.schedule.registers()),
+            rescaled_only: rescaled_at_once(&self.program.insts),
             control,
         };
         machine.run(&self.costs, progress)

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use peregrine_ckks::cost::Work;
 use peregrine_ir::program::Inst;
 
 /// Kinds of instructions that a profile tells apart.
@@ -104,17 +105,19 @@ pub struct Spent {
 }
 
 /// Time of one run, by kind of instruction and by layer.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Profile {
     by_kind: [Spent; InstKind::ALL.len()],
     by_layer: Vec<(String, Spent)>,
+    /// Counted work of all instructions.
+    pub work: Work,
 }
 
 impl Profile {
     /// An empty profile of a program with these layers.
     pub fn new(layers: &[String]) -> Self {
         let by_layer = layers.iter().map(|name| (name.clone(), Spent::default())).collect();
-        Self { by_kind: Default::default(), by_layer }
+        Self { by_kind: Default::default(), by_layer, work: Work::default() }
     }
 
     /// Adds one instruction.

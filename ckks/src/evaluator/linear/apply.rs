@@ -1,6 +1,6 @@
 //! Execution of a [`LinearPlan`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -10,12 +10,13 @@ use super::plan::{GiantOrder, GiantStep, LinearPlan, PlanError, Stage, Turn};
 use super::{DiagonalSource, Term};
 use crate::ciphertext::Ciphertext;
 use crate::context::Context;
+use crate::cost::{Ending, LinearWork, Work};
 use crate::error::Error;
 use crate::evaluator::Evaluator;
 use crate::evaluator::keyswitch::{Hoisted, QpPair, for_each_raised, key_product, modulus, rotation_key};
 use crate::evaluator::mod_down::{Divisor, mod_down};
 use crate::evaluator::scratch::with_scratch;
-use crate::kernels::{MIN_RUN, PlainTerm};
+use crate::kernels::PlainTerm;
 use crate::keys::{EvalKeys, SwitchingKey};
 use crate::plaintext::IntPlaintext;
 use crate::ring::automorphism::Automorphism;
@@ -176,12 +177,12 @@ impl<'a> Transform<'a> {
         let mut sums: Vec<_> = (0..self.plan.outputs).map(|_| QpPair::zero(self.ctx, self.q_limbs)).collect();
         let mut touched = vec![false; sums.len()];
         let mut scale = None;
-        let limbs = self.q_limbs + self.ctx.p_moduli().len();
-        let giants_at_once = (GIANT_BYTES / (2 * limbs * self.ctx.n() * size_of::<u64>())).max(1);
+        let giants_at_once = (GIANT_BYTES / (2 * self.limbs() * self.ctx.n() * size_of::<u64>())).max(1);
         for stage in &self.plan.stages {
             let mut running: Running = sums.iter().map(|_| None).collect();
             for giants in stage.giants.chunks(giants_at_once) {
                 let pass = self.prepare(stage, giants, diagonals, &mut scale)?;
+                self.count(&pass);
                 self.giant_steps(&pass, &mut sums, &mut running);
                 giants.iter().for_each(|giant| touched[giant.output as usize] = true);
             }
@@ -247,13 +248,33 @@ impl<'a> Transform<'a> {
         Evaluator::check_scales(OP, expected, &product)
     }
 
+    fn limbs(&self) -> usize {
+        self.q_limbs + self.ctx.p_moduli().len()
+    }
+
+    /// Counts the rotations and products of a pass.
+    fn count(&self, pass: &Pass<'_>) {
+        let shape = self.ctx.shape(self.q_limbs);
+        let mut work = LinearWork { babies: pass.babies.len() as f64, ..LinearWork::default() };
+        for (giant, diagonals) in pass.giants.iter().zip(&pass.diagonals) {
+            for (term, diagonal) in giant.terms.iter().zip(diagonals) {
+                match pass.babies.contains_key(&(term.input, term.baby)) {
+                    true => work.products += 1.0,
+                    false => work.plain_products += 1.0,
+                }
+                work.add_diagonals(diagonal.period().get(), 1.0);
+            }
+        }
+        self.ctx.count(shape.linear(&work, Ending::ModDown));
+    }
+
     /// Adds the giant steps of a pass to the outputs.
     fn giant_steps(&self, pass: &Pass<'_>, sums: &mut [QpPair], running: &mut Running) {
         let rotated: Vec<&GiantStep> =
             pass.giants.iter().filter(|giant| !joins_output(pass.order, giant)).collect();
         let mut partial: Vec<_> = rotated.iter().map(|_| QpPair::zero(self.ctx, self.q_limbs)).collect();
         let mut limbs: Vec<Vec<[&mut [u64]; 2]>> = Vec::new();
-        limbs.resize_with(self.q_limbs + self.ctx.p_moduli().len(), Vec::new);
+        limbs.resize_with(self.limbs(), Vec::new);
         for pair in sums.iter_mut().chain(&mut partial) {
             for (m, pair) in pair.limb_pairs() {
                 limbs[m].push(pair);
@@ -328,33 +349,37 @@ impl<'a> Transform<'a> {
         weights: &mut RnsPoly<Ntt>,
         out: [&mut [u64]; 2],
     ) {
-        let terms: SmallVec<[PlainTerm<'_>; EXPANDED]> = operands
-            .zip(diagonals)
-            .zip(weights.limbs_mut())
-            .filter_map(|((operand, diagonal), buffer)| {
-                let [x0, x1] = operand?;
-                Some(PlainTerm { x0, x1, weights: self.expand(m, diagonal, buffer) })
-            })
-            .collect();
+        let mut pairs: SmallVec<[[&[u64]; 2]; EXPANDED]> = SmallVec::new();
+        let mut used: SmallVec<[&IntPlaintext; EXPANDED]> = SmallVec::new();
+        for (operand, diagonal) in operands.zip(diagonals) {
+            if let Some(pair) = operand {
+                pairs.push(pair);
+                used.push(diagonal);
+            }
+        }
+        let mut buffers: SmallVec<[&mut [u64]; EXPANDED]> = weights.limbs_mut().take(used.len()).collect();
+        self.expand(m, &used, &mut buffers);
+        let mut terms: SmallVec<[PlainTerm<'_>; EXPANDED]> = SmallVec::new();
+        for ((&[x0, x1], diagonal), buffer) in pairs.iter().zip(&used).zip(&buffers) {
+            terms.push(PlainTerm { x0, x1, weights: &buffer[..values_of(diagonal)] });
+        }
         self.ctx.kernels().plain_dot_add(modulus(self.ctx, self.q_limbs, m), out, &terms);
     }
 
-    /// NTT values of a diagonal modulo the prime of limb `m`, one per run of equal ones.
-    fn expand<'b>(&self, m: usize, diagonal: &IntPlaintext, buffer: &'b mut [u64]) -> &'b [u64] {
+    /// NTT values of some diagonals modulo the prime of limb `m`, one per run of equal ones, in the first words of a buffer
+    /// each. Those of one size are transformed together.
+    fn expand(&self, m: usize, diagonals: &[&IntPlaintext], buffers: &mut [&mut [u64]]) {
         let table = self.ctx.table(self.q_limbs, m);
-        let values = 2 * diagonal.period().get() as usize;
-        diagonal.residues(self.ctx.kernels(), table.modulus(), &mut buffer[..values]);
-        table.forward_subring(&mut buffer[..values]);
-        let run = buffer.len() / values;
-        if run >= MIN_RUN {
-            return &buffer[..values];
+        for (diagonal, buffer) in diagonals.iter().zip(buffers.iter_mut()) {
+            diagonal.residues(self.ctx.kernels(), table.modulus(), &mut buffer[..values_of(diagonal)]);
         }
-        if run > 1 {
-            for k in (0..buffer.len()).rev() {
-                buffer[k] = buffer[k / run];
-            }
+        let sizes: BTreeSet<usize> = diagonals.iter().map(|diagonal| values_of(diagonal)).collect();
+        for size in sizes {
+            let equal = diagonals.iter().zip(buffers.iter_mut()).filter(|(d, _)| values_of(d) == size);
+            let mut equal: SmallVec<[&mut [u64]; EXPANDED]> =
+                equal.map(|(_, buffer)| &mut buffer[..size]).collect();
+            table.forward_subrings(&mut equal);
         }
-        buffer
     }
 
     /// The rotated input modulo `QP`, on limb `m`.
@@ -383,6 +408,7 @@ impl<'a> Transform<'a> {
             });
             return;
         };
+        ctx.count(ctx.shape(q_limbs).key_product() + Work::passes(ctx.n(), 3.0 * self.limbs() as f64));
         let QpPair { c0: first, c1: second } = x;
         for second in mod_down(ctx, vec![second], Divisor::Special, |_, _, _| ()) {
             for_each_raised(ctx, &second, sum, |m, digits, [c0, c1]| {
@@ -400,6 +426,11 @@ impl<'a> Transform<'a> {
     }
 }
 
+/// How many values of a diagonal differ: two for each slot of its period.
+fn values_of(diagonal: &IntPlaintext) -> usize {
+    2 * diagonal.period().get() as usize
+}
+
 /// Whether the products of a giant step go straight to the output.
 fn joins_output(order: GiantOrder, giant: &GiantStep) -> bool {
     order == GiantOrder::Separate && giant.rotation.is_zero()
@@ -408,6 +439,7 @@ fn joins_output(order: GiantOrder, giant: &GiantStep) -> bool {
 /// `P * x` modulo the Q primes.
 fn times_p(ctx: &Context, x: &RnsPoly<Ntt>) -> RnsPoly<Ntt> {
     let mut lifted = x.clone();
+    ctx.count(ctx.shape(x.q_limbs()).passes(1.0));
     lifted.par_limbs_mut().enumerate().for_each(|(i, limb)| {
         ctx.kernels().mul_scalar_assign(&ctx.q_moduli()[i], limb, ctx.converters().p_mod_q(i));
     });

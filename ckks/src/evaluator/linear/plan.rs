@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use thiserror::Error;
 
-use crate::units::{GaloisElement, Level, Rotation};
+use crate::cost::LinearWork;
+use crate::units::{GaloisElement, Level, Rotation, Slots};
 
 /// Names a diagonal of a plan to its [`DiagonalSource`](super::DiagonalSource).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -297,6 +298,28 @@ impl LinearPlan {
             products: self.terms().count(),
             outputs: self.outputs as usize,
         }
+    }
+
+    /// The work of the transform with diagonals of the given periods, for [`crate::cost`].
+    pub fn work(&self, period: impl Fn(DiagonalId) -> Slots) -> LinearWork {
+        let counts = self.counts();
+        let mut work = LinearWork {
+            inputs: f64::from(self.inputs) + self.turned.len() as f64,
+            turns: counts.turns as f64,
+            decompositions: counts.decompositions as f64,
+            babies: counts.baby_rotations as f64,
+            giants: (counts.giant_rotations + counts.fold_rotations) as f64,
+            outputs: counts.outputs as f64,
+            ..LinearWork::default()
+        };
+        for term in self.terms() {
+            match self.baby(term).is_some_and(|rotation| !rotation.is_zero()) {
+                true => work.products += 1.0,
+                false => work.plain_products += 1.0,
+            }
+            work.add_diagonals(period(term.diagonal).get(), 1.0);
+        }
+        work
     }
 
     /// All products in order.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::ciphertext::Ciphertext;
 use crate::context::Context;
+use crate::cost::{Ending, LinearWork, Shape};
 use crate::encoder::Encoder;
 use crate::encrypt::{decrypt, encrypt_secret};
 use crate::evaluator::Evaluator;
@@ -400,4 +401,37 @@ fn unfit_inputs_keys_and_diagonals_are_refused() {
     assert!(matches!(run(&[&low], &plan, &odd, &keys), Err(Error::ScaleMismatch { .. })));
     odd.encoded.truncate(1);
     assert!(matches!(run(&[&low], &plan, &odd, &keys), Err(Error::Source { .. })));
+}
+
+#[test]
+fn the_work_counted_is_the_work_foreseen() {
+    let world = world(Kernels::detect());
+    let mut source = Source(79);
+    let (mut plan, diagonals) = staged(&mut source);
+    // Folds touch only outputs that have a value: then the counts are exact.
+    plan.stages[0].fold.clear();
+    let level = Level(3);
+    let cts = [world.encrypt(&source.values(SLOTS), level), world.encrypt(&source.values(8), level)];
+    let keys = world.keys(&plan, level);
+    let source = Diagonals::new(&world, diagonals);
+    let (ev, ctx) = (&world.evaluator, &world.ctx);
+    let counted = |run: &dyn Fn()| {
+        let before = ctx.work();
+        run();
+        ctx.work() - before
+    };
+    let work = plan.work(|id| source.encoded[id.0 as usize].period());
+    let shape = Shape::new(ctx.params(), level);
+    let inputs = [&cts[0], &cts[1]];
+    let transform = counted(&|| drop(apply(ev, &inputs, &plan, &source, &keys).expect("valid")));
+    assert_eq!(transform, shape.linear(&work, Ending::ModDown));
+    let rescaled = counted(&|| drop(apply_rescaled(ev, &inputs, &plan, &source, &keys).expect("valid")));
+    assert_eq!(rescaled, shape.linear(&work, Ending::ModDownRescale));
+    let diagonals = LinearWork { diagonal_butterflies: work.diagonal_butterflies, ..LinearWork::default() };
+    let whole = transform - shape.linear(&diagonals, Ending::ModDown);
+    assert_eq!(whole.transforms_of(ctx.n()), plan.counts().ntts(level, 2) as f64);
+    let rotation = counted(&|| drop(ev.rotate(&cts[0], rotation(5), &keys).expect("has the key")));
+    assert_eq!(rotation, shape.rotation());
+    let rescale = counted(&|| drop(ev.rescale(&cts[0]).expect("a level")));
+    assert_eq!(rescale, shape.rescale());
 }

@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 
 use super::{Coefficient, PolynomialBasis};
 use crate::ciphertext::{Ciphertext, Product};
+use crate::cost::Work;
 use crate::encoder::Encoder;
 use crate::error::Error;
 use crate::evaluator::Evaluator;
@@ -215,6 +216,7 @@ impl<'a> Evaluation<'a> {
         if terms.is_empty() {
             return sum;
         }
+        ctx.count(Work { conversions: (ctx.n() * level.limbs() * terms.len()) as f64, ..Work::default() });
         sum.par_limbs_mut().enumerate().for_each(|(i, out)| {
             let q = &ctx.q_moduli()[i];
             let constants: SmallVec<[u64; 8]> = terms.iter().map(|(_, integer)| integer.residue(q)).collect();

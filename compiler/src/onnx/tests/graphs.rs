@@ -4,8 +4,10 @@
 use std::path::Path;
 
 use peregrine_ir::client::ClientTensor;
+use peregrine_ir::program::{ClearMachine, Noise, pack_input, unpack_output};
 use peregrine_ir::tensor::TensorOp;
 use peregrine_passes::Verification;
+use peregrine_passes::pipeline::{self, Calibration};
 use peregrine_passes::tensor::{self, interp};
 
 use super::support::sample;
@@ -151,4 +153,45 @@ fn max_pools_are_averaged_only_when_asked() {
     let refused = refused.unwrap_err().to_string();
     assert!(refused.contains("MaxPool_") && refused.contains("--maxpool avg"), "{refused}");
     assert_eq!(imported("mtcnn_pnet").averaged.len(), 1);
+}
+
+/// Compiles to a program, runs it on slots in the clear without noise, and compares with tract.
+fn check_program(name: &str) {
+    let imported = imported(name);
+    let input = sample(&imported.input.shape, 5);
+    let expected = Tract::load(&imported.model).unwrap().run(&input).unwrap();
+    let encrypted = match &imported.head {
+        Some(head) => Tract::load(head).unwrap().run(&input).unwrap().remove(0),
+        None => input,
+    };
+    let batch = interp::Batch::new(&encrypted.shape[1..], encrypted.data).unwrap();
+    let options = pipeline::Options::default();
+    let compiled =
+        pipeline::compile(imported.graph.clone(), Calibration::StandIn(&batch), &options, &mut |_, _| {});
+    let compiled = compiled.unwrap_or_else(|error| panic!("{name}: {error}"));
+    let numbers: Vec<f64> = batch.data().iter().map(|&v| f64::from(v)).collect();
+    let machine = ClearMachine::new(&compiled.program, Noise::None).unwrap();
+    let slots = machine.run(&[pack_input(&compiled.program, 0, &numbers).unwrap()], &mut |_| {}).unwrap();
+    let server: Vec<ClientTensor> = (compiled.polynomial.outputs.iter().zip(&slots).enumerate())
+        .map(|(i, (port, slots))| ClientTensor {
+            shape: compiled.polynomial.nodes[port.value].ty.shape.clone(),
+            data: unpack_output(&compiled.program, i, slots).unwrap().into_iter().map(|v| v as f32).collect(),
+        })
+        .collect();
+    let found = match &imported.tail {
+        Some(tail) => Tract::load(tail).unwrap().run_many(&server).unwrap(),
+        None => server,
+    };
+    for (found, expected) in found.iter().zip(&expected) {
+        let range = expected.data.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+        let worst = found.data.iter().zip(&expected.data).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst <= 1e-4 * range, "{name}: {worst} of {range}");
+    }
+}
+
+#[test]
+fn programs_of_shallow_graphs_give_what_tract_gives() {
+    for name in ["polyact_tiny", "tf_nhwc_tiny_poly2", "nms_tiny_poly2"] {
+        check_program(name);
+    }
 }

@@ -4,7 +4,7 @@ use peregrine_ir::tensor::{Activation, TensorOp};
 use tract_onnx::pb::AttributeProto;
 
 use super::support::{Model, float, int, ints, numbers, text};
-use crate::onnx::Imported;
+use crate::onnx::{ImportOptions, Imported, import_with};
 
 const IMAGE: [usize; 4] = [1, 6, 4, 5];
 
@@ -328,4 +328,42 @@ fn activations_written_as_several_nodes() {
 #[test]
 fn means_of_tensors() {
     image(13).node("Neg", &["x"], "n", vec![]).node("Mean", &["x", "n", "x"], "y", vec![]).check();
+}
+
+/// A convolution whose weights lie in the file `w.bin`, from byte 4 on.
+fn external(location: &str, length: usize) -> Model {
+    let mut model =
+        Model::new(13, &[1, 2, 4, 4]).weights("w", &[3, 2, 3, 3]).node("Conv", &["x", "w"], "y", vec![]);
+    let tensor = &mut model.graph.initializer[0];
+    tensor.raw_data.clear();
+    tensor.data_location = Some(tract_onnx::pb::tensor_proto::DataLocation::External as i32);
+    let entry = |key: &str, value: String| tract_onnx::pb::StringStringEntryProto { key: key.into(), value };
+    tensor.external_data = vec![
+        entry("location", location.into()),
+        entry("offset", "4".into()),
+        entry("length", length.to_string()),
+    ];
+    model
+}
+
+#[test]
+fn weights_in_files_beside_the_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let inside =
+        Model::new(13, &[1, 2, 4, 4]).weights("w", &[3, 2, 3, 3]).node("Conv", &["x", "w"], "y", vec![]);
+    let data = inside.graph.initializer[0].raw_data.clone();
+    std::fs::write(folder.path().join("w.bin"), [&[0; 4], data.as_slice()].concat()).unwrap();
+    let options = ImportOptions { folder: Some(folder.path().to_owned()), ..ImportOptions::default() };
+    let import = |model: Model| import_with(&model.bytes(), &options);
+    let found = import(external("w.bin", data.len())).unwrap();
+    assert_eq!(found.graph, import(inside).unwrap().graph);
+    for (location, length, expected) in [
+        ("missing.bin", data.len(), "missing.bin"),
+        ("../w.bin", data.len(), "in the model's folder"),
+        ("w.bin", data.len() + 1, "are not in the file"),
+        ("w.bin", data.len() - 4, "elements"),
+    ] {
+        let error = import(external(location, length)).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
 }

@@ -300,7 +300,8 @@ fn key_plans(plans: &[KeyPlan]) -> String {
     };
     let gib = |plan: &KeyPlan| plan.key_bytes as f64 / f64::from(1u32 << 30);
     let mut plot = Plot::new(extremes(gib), extremes(|p| p.seconds), "seconds, over GiB of keys");
-    for plan in plans {
+    // The chosen one last, on top of the others.
+    for plan in plans.iter().filter(|p| !p.chosen).chain(plans.iter().filter(|p| p.chosen)) {
         let class = if plan.chosen { "chosen" } else { "bar" };
         let title = format!("{}: {:.2} s, {}", plan.name, plan.seconds, Bytes(plan.key_bytes));
         plot.dot([gib(plan), plan.seconds], class, 5.0, &title);

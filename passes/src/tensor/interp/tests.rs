@@ -157,6 +157,11 @@ fn activations_match_known_values() {
     close(at(Activation::HardSwish, 1.0), 2.0 / 3.0);
     close(at(Activation::Gelu, 1.0), 0.841344746068543);
     close(at(Activation::Gelu, -1.0), -0.158655253931457);
+    close(at(Activation::GeluTanh, 1.0), 0.841191990608302);
+    close(at(Activation::Softplus, 0.0), std::f64::consts::LN_2);
+    close(at(Activation::Softplus, -40.0), 4.248354255291589e-18);
+    close(at(Activation::Mish, 1.0), 0.865098388399018);
+    close(at(Activation::Elu { alpha: 0.5 }, -1.0), -0.316060279414279);
     close(at(Activation::Tanh, 1.0), 0.761594155955765);
 }
 
