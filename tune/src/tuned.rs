@@ -133,11 +133,11 @@ impl Model {
 
     fn input_name(&self) -> &str {
         let nodes = self.imported.graph.nodes.values();
-        let name = nodes.filter_map(|node| match &node.op {
+        let mut name = nodes.filter_map(|node| match &node.op {
             peregrine_ir::tensor::TensorOp::Input { name } => Some(name.as_str()),
             _ => None,
         });
-        name.last().unwrap_or("input")
+        name.next().unwrap_or("input")
     }
 }
 

@@ -7,6 +7,7 @@ use peregrine_compiler::inputs::read_sample;
 use peregrine_compiler::onnx::{ImageOverrides, ImportOptions};
 use peregrine_compiler::options::{Activations, CompileOptions, Verify};
 use peregrine_compiler::oracle::Tract;
+use peregrine_data::picture::Resize;
 use peregrine_data::set::InputFormat;
 use peregrine_ir::client::ClientTensor;
 use peregrine_tune::data::augment::Augment;
@@ -36,7 +37,11 @@ fn model(name: &str) -> Model {
 }
 
 fn picture(model: &Model) -> ClientTensor {
-    let format = InputFormat { shape: &model.preprocessing.shape, image: model.preprocessing.image.as_ref() };
+    let format = InputFormat {
+        shape: &model.preprocessing.shape,
+        image: model.preprocessing.image.as_ref(),
+        resize: Resize::Stretch,
+    };
     let folder = if model.net.input_shape().c == 3 { "cifar10" } else { "fashion" };
     let mut files: Vec<PathBuf> =
         std::fs::read_dir(fixture("images").join(folder)).unwrap().map(|f| f.unwrap().path()).collect();
@@ -112,17 +117,19 @@ fn distillation_learns_repeats_and_exports() {
     let model = model("cifar10_resnet8.onnx");
     let mut data = pictures(&model);
     data.limit(160);
-    let mut first = trainer(&model, &data, options(1));
+    // The same pictures in every epoch: losses are then comparable.
+    let plain = |seed| Options { epochs: 8, augment: Augment::NONE, settle: 0.0, ..options(seed) };
+    let mut first = trainer(&model, &data, plain(1));
     let result = first.run(&mut Quiet).unwrap();
     let losses: Vec<f64> = first.log.records.iter().map(|r| r.loss).collect();
-    assert_eq!(losses.len(), 20);
-    assert!(losses[15..].iter().sum::<f64>() < 0.8 * losses[..5].iter().sum::<f64>(), "{losses:?}");
+    assert_eq!(losses.len(), 40);
+    assert!(losses[35..].iter().sum::<f64>() < 0.7 * losses[..5].iter().sum::<f64>(), "{losses:?}");
     assert!(result.broken == 0 && result.overshoot.worst() > 0.3, "{result}");
     // The same seed gives the same bits, another does not.
-    let mut again = trainer(&model, &data, options(1));
+    let mut again = trainer(&model, &data, plain(1));
     again.run(&mut Quiet).unwrap();
     assert_eq!(again.net.params, first.net.params);
-    let mut other = trainer(&model, &data, options(2));
+    let mut other = trainer(&model, &data, plain(2));
     other.run(&mut Quiet).unwrap();
     assert_ne!(other.net.params, first.net.params);
     exported_file_is_the_network(&model, &mut first);
@@ -152,6 +159,8 @@ fn compiles_without_calibration(path: &Path, trainer: &Trainer<'_>) {
         precision: None,
         sample: None,
         labels: None,
+        machine: None,
+        keys_memory: None,
         verify: Verify::Skip,
         dump: Vec::new(),
     };
