@@ -12,7 +12,7 @@ use peregrine_passes::fhe::cost::Machine;
 use peregrine_passes::pipeline::{self, Calibration, Compiled, Fit, PipelineError, Snapshot};
 use peregrine_passes::tensor::fit::{FitOptions, LayerFit};
 use peregrine_passes::tensor::interp::Batch;
-use peregrine_passes::tensor::ranges::measure_ranges;
+use peregrine_passes::tensor::ranges::{measure_ranges, record_of};
 
 use crate::error::CompileError;
 use crate::fidelity;
@@ -115,7 +115,7 @@ pub fn lower(
     }
     let ranges = match &prepared.calibration {
         Some(batch) => ranges(&compiled.polynomial, &compiled, batch)?,
-        None => Vec::new(),
+        None => recorded_ranges(&compiled.polynomial, &prepared.imported.ranges),
     };
     Ok(Lowered { compiled, ranges })
 }
@@ -172,7 +172,8 @@ fn run_pipeline(
     let settings = settings(options)?;
     let calibration = match &prepared.calibration {
         Some(batch) => Calibration::Data(batch),
-        None => Calibration::StandIn(stand_in),
+        None if prepared.imported.ranges.is_empty() => Calibration::StandIn(stand_in),
+        None => Calibration::Recorded { stand_in, ranges: &prepared.imported.ranges },
     };
     let compiled = pipeline::compile(prepared.imported.graph.clone(), calibration, &settings, &mut observe)?;
     let unknown = options.dump.iter().find(|point| !point.is_all() && !passes.contains(&point.pass.as_str()));
@@ -249,6 +250,16 @@ pub fn check(
     fidelity::check(&prepared.imported, &compiled.canonical, &prepared.raw_input, &prepared.check_input)?;
     let subject = Subject { model: &compiled.polynomial, program: &compiled.program, ranges };
     Ok(gate::check(subject, &prepared.check_input, tolerance)?)
+}
+
+/// Ranges that the model carries for what enters its polynomials.
+fn recorded_ranges(graph: &TensorGraph, records: &[RangeRecord]) -> Vec<RangeRecord> {
+    let polynomials = graph.nodes.values().filter(|n| matches!(n.op, TensorOp::Poly { .. }));
+    let record = |node: &peregrine_ir::Node<peregrine_ir::tensor::Tensor>| {
+        let layer = node.origin.as_str();
+        record_of(layer, records).map(|r| RangeRecord { layer: layer.to_owned(), ..r.clone() })
+    };
+    polynomials.filter_map(record).collect()
 }
 
 /// The client part of the artefact.

@@ -96,6 +96,18 @@ pub enum PassError {
         /// Shape given.
         found: Vec<usize>,
     },
+    /// A recorded range with another number of channels than its layer.
+    #[error(
+        "the recorded range of layer {layer:?} has {found} channel(s), the layer {expected}: the file's metadata is not of this model; tune it again, or give --calibrate"
+    )]
+    Records {
+        /// Layer or output.
+        layer: String,
+        /// Channels of the layer.
+        expected: usize,
+        /// Channels recorded.
+        found: usize,
+    },
     /// A batch without images, or whose data does not match its shape.
     #[error("a batch of {count} image(s) of shape {shape:?} cannot hold {numbers} numbers")]
     BatchSize {

@@ -2,6 +2,7 @@
 
 use peregrine_ckks::params::Params;
 use peregrine_ir::ConstTensor;
+use peregrine_ir::client::RangeRecord;
 use peregrine_ir::fhe::FheGraph;
 use peregrine_ir::program::Program;
 use peregrine_ir::tensor::{Tensor, TensorGraph, TensorOp};
@@ -26,6 +27,13 @@ pub enum Calibration<'a> {
     Data(&'a Batch),
     /// A stand-in (a sample or a test pattern): good enough for ranges of a model that is polynomial already, not for fitting.
     StandIn(&'a Batch),
+    /// Ranges that the model carries for what enters its polynomials and for its outputs; the rest is taken from a stand-in.
+    Recorded {
+        /// A sample or a test pattern.
+        stand_in: &'a Batch,
+        /// Ranges by layer or output name.
+        ranges: &'a [RangeRecord],
+    },
 }
 
 /// Degree of fitted activations.
@@ -196,8 +204,13 @@ pub fn compile(
     let mut polynomial = canonical.clone();
     let fit = fit_activations(&mut polynomial, calibration, options, observe)?;
     tensor_passes(&mut polynomial, options, observe, &mut records, tensor::polynomial)?;
-    let (Calibration::Data(batch) | Calibration::StandIn(batch)) = calibration;
-    let ranges = ranges::measure(&polynomial, batch)?;
+    let (Calibration::Data(batch)
+    | Calibration::StandIn(batch)
+    | Calibration::Recorded { stand_in: batch, .. }) = calibration;
+    let mut ranges = ranges::measure(&polynomial, batch)?;
+    if let Calibration::Recorded { ranges: records, .. } = calibration {
+        ranges::apply_records(&polynomial, records, &mut ranges)?;
+    }
     let precision = options.scales(largest_degree(&polynomial));
     let lowered = plan::lower(&polynomial, &ranges, precision, options, observe)?;
     Ok(Compiled {

@@ -16,6 +16,7 @@ use tract_onnx::pb::{
 
 use super::Imported;
 use super::load::value_info;
+use super::poly_act::{POLY_ACT_DOMAIN, PolyActs};
 use super::tensor::Constant;
 
 /// Operator set of an exported model that has no client parts.
@@ -39,6 +40,37 @@ pub enum ExportError {
 /// # Errors
 /// When the graph is invalid or `around` is unreadable.
 pub fn export(graph: &TensorGraph, around: Option<&Imported>) -> Result<Vec<u8>, ExportError> {
+    Ok(model(graph, around, None)?.encode_to_vec())
+}
+
+/// A tuned model: polynomials are calls of the model-local function `PolyAct`, and `properties` join the metadata of `around`,
+/// replacing those of the same key.
+///
+/// # Errors
+/// Those of [`export`].
+pub fn export_tuned(
+    graph: &TensorGraph,
+    around: &Imported,
+    properties: &[(&str, String)],
+) -> Result<Vec<u8>, ExportError> {
+    let degrees = graph.nodes.values().filter_map(|node| match &node.op {
+        TensorOp::Poly { coefficients } => graph.tables.consts[*coefficients].shape.last().map(|n| n - 1),
+        _ => None,
+    });
+    let mut model = model(graph, Some(around), Some(PolyActs::new(degrees)))?;
+    for (key, value) in properties {
+        model.metadata_props.retain(|p| p.key != *key);
+        model.metadata_props.push(StringStringEntryProto { key: (*key).to_owned(), value: value.clone() });
+    }
+    Ok(model.encode_to_vec())
+}
+
+/// The model; with `poly_acts` its polynomials are calls of them.
+fn model(
+    graph: &TensorGraph,
+    around: Option<&Imported>,
+    poly_acts: Option<PolyActs>,
+) -> Result<ModelProto, ExportError> {
     peregrine_ir::tensor::verify(graph).map_err(|e| ExportError::Invalid(e.to_string()))?;
     let decode = |bytes: &Option<Vec<u8>>| -> Result<Option<ModelProto>, ExportError> {
         bytes
@@ -54,6 +86,7 @@ pub fn export(graph: &TensorGraph, around: Option<&Imported>) -> Result<Vec<u8>,
     let opset =
         client.and_then(|m| m.opset_import.iter().find(|o| o.domain.is_empty() || o.domain == "ai.onnx"));
     let mut writer = Writer::new(graph, opset.map_or(OPSET, |o| o.version));
+    writer.poly_acts = poly_acts;
     if let Some(head) = head.as_ref().and_then(|h| h.graph.as_ref()) {
         writer.append(head);
         writer.out.input = head.input.clone();
@@ -68,17 +101,25 @@ pub fn export(graph: &TensorGraph, around: Option<&Imported>) -> Result<Vec<u8>,
             writer.out.output = graph.outputs.iter().map(|o| output_info(graph, &o.name, o.value)).collect()
         }
     }
-    let opset = OperatorSetIdProto { domain: String::new(), version: writer.opset };
-    let model = ModelProto {
-        ir_version: client.map_or(IR_VERSION, |m| m.ir_version),
-        opset_import: vec![opset],
+    let mut opset_import = vec![OperatorSetIdProto { domain: String::new(), version: writer.opset }];
+    let mut ir_version = client.map_or(IR_VERSION, |m| m.ir_version);
+    let mut functions = Vec::new();
+    if let Some(poly_acts) = &writer.poly_acts {
+        functions = poly_acts.functions(writer.opset);
+        opset_import.push(OperatorSetIdProto { domain: POLY_ACT_DOMAIN.to_owned(), version: 1 });
+        // Functions came with this version.
+        ir_version = ir_version.max(IR_VERSION);
+    }
+    Ok(ModelProto {
+        ir_version,
+        opset_import,
+        functions,
         producer_name: "peregrine".to_owned(),
         producer_version: env!("CARGO_PKG_VERSION").to_owned(),
         metadata_props: around.map_or_else(Vec::<StringStringEntryProto>::new, |i| i.metadata.clone()),
         graph: Some(writer.out),
         ..ModelProto::default()
-    };
-    Ok(model.encode_to_vec())
+    })
 }
 
 fn output_info(graph: &TensorGraph, name: &str, value: ValueId) -> ValueInfoProto {
@@ -95,6 +136,8 @@ struct Writer<'g> {
     node_names: BTreeSet<String>,
     initializers: BTreeSet<String>,
     defined: BTreeSet<String>,
+    /// Functions that polynomials call; without them they are plain operators.
+    poly_acts: Option<PolyActs>,
 }
 
 impl<'g> Writer<'g> {
@@ -113,7 +156,7 @@ impl<'g> Writer<'g> {
                 },
             );
         }
-        Self { graph, opset, out, names, node_names, initializers, defined }
+        Self { graph, opset, out, names, node_names, initializers, defined, poly_acts: None }
     }
 
     /// Appends a client part; what it shares with an earlier one is there already.
@@ -436,6 +479,9 @@ impl<'g> Writer<'g> {
         let column =
             |k: usize| -> Vec<f32> { (0..rows).map(|r| tensor.at(r * columns + k) as f32).collect() };
         let shape = self.channel_shape(id, rows);
+        if let Some(name) = self.poly_acts.as_ref().map(|p| p.name(columns - 1)) {
+            return self.call(id, &name, (0..columns).map(column).collect(), &shape, x, out);
+        }
         let mut steps: Vec<(&str, Option<Vec<f32>>)> = Vec::new();
         for k in (0..columns).rev() {
             let values = column(k);
@@ -467,6 +513,32 @@ impl<'g> Writer<'g> {
             self.op(id, op, &[&current, &other], &result, vec![]);
             current = result;
         }
+    }
+}
+
+impl Writer<'_> {
+    /// A call of a function of domain `ai.peregrine` with one coefficient tensor per power.
+    fn call(
+        &mut self,
+        id: ValueId,
+        function: &str,
+        columns: Vec<Vec<f32>>,
+        shape: &[usize],
+        x: &str,
+        out: &str,
+    ) {
+        let mut input = vec![x.to_owned()];
+        for (k, values) in columns.iter().enumerate() {
+            input.push(self.numbers(format!("peregrine/{id}/c{k}"), shape.to_vec(), values));
+        }
+        self.push(NodeProto {
+            name: self.graph.nodes[id].origin.as_str().to_owned(),
+            op_type: function.to_owned(),
+            domain: POLY_ACT_DOMAIN.to_owned(),
+            input,
+            output: vec![out.to_owned()],
+            ..NodeProto::default()
+        });
     }
 }
 

@@ -9,6 +9,7 @@ mod max_pools;
 mod movement;
 mod node;
 mod ops;
+mod poly_act;
 mod recognise;
 mod settle;
 mod split;
@@ -21,15 +22,16 @@ mod view;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use peregrine_ir::client::ImageSpec;
+use peregrine_ir::client::{ImageSpec, RangeRecord};
 use peregrine_ir::tensor::TensorGraph;
 use tract_onnx::pb::StringStringEntryProto;
 
 pub use error::{ImportError, Refusal, UnsupportedNode, UnsupportedNodes};
-pub use export::{ExportError, export};
+pub use export::{ExportError, export, export_tuned};
 pub use load::{MAX_OPSET, MIN_OPSET, ModelInput};
 pub use max_pools::MaxPools;
 pub use peregrine_data::onnx::{CHANNELS, ImageOverrides, LABELS, MEAN, STD, parse_labels};
+pub use poly_act::{POLY_ACT_DOMAIN, TUNED_DEGREE, TUNED_ORIGINAL, TUNED_RANGES, ranges_text};
 pub use split::ClientSplit;
 
 use crate::oracle::encode;
@@ -69,6 +71,8 @@ pub struct Imported {
     pub image: Option<ImageSpec>,
     /// Class names.
     pub labels: Vec<String>,
+    /// Ranges that a tuned model carries for its activations and outputs; empty for others.
+    pub ranges: Vec<RangeRecord>,
     /// The whole model with batch 1 and fixed shapes, which tract runs as it is.
     pub model: Vec<u8>,
     /// Names of the max pools that average pools replace in `model`.
@@ -121,6 +125,7 @@ pub fn import_with(bytes: &[u8], options: &ImportOptions) -> Result<Imported, Im
     Ok(Imported {
         image: peregrine_data::onnx::image_spec(&model.proto, &input.shape, &options.image)?,
         labels: peregrine_data::onnx::labels(&model.proto)?,
+        ranges: poly_act::ranges(&model.proto)?,
         outputs: model.graph().output.iter().map(|o| o.name.clone()).collect(),
         input: input.clone(),
         head: head.map(|head| head.bytes),

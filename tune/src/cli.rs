@@ -1,0 +1,342 @@
+//! The command line of `peregrine-tune`.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use peregrine_compiler::onnx::ImageOverrides;
+
+use crate::data::augment::Augment;
+use crate::data::{Dataset, Labels};
+use crate::net::{Coefficients, DegreePlan};
+use crate::penalty::RangePenalty;
+use crate::sgd::Sgd;
+use crate::tensor::Pool;
+use crate::train::{
+    Checkpoint, Distillation, Evaluation, Inputs, Objective, Options, Record, TrainError, Trainer, Watch,
+    hold_out, page,
+};
+use crate::tuned::{Model, TuneError};
+
+/// Batches on which statistics of batch norms are measured before training.
+const NORM_BATCHES: usize = 20;
+
+/// Fine-tunes a trained ONNX model: every activation becomes a low-degree polynomial, in one run.
+#[derive(Parser, Debug)]
+#[command(
+    name = "peregrine-tune",
+    version,
+    after_help = "Exit codes: 0 done, 1 wrong input or flags or diverged, 2 trained and written, but some test image breaks the model or leaves its ranges by more than half."
+)]
+pub struct Args {
+    /// ONNX model
+    model: PathBuf,
+    /// Training data: folder (of class folders), .tar of one, .npz, .npy, CIFAR .bin
+    #[arg(long, value_name = "PATH")]
+    data: PathBuf,
+    /// Test data in the same forms (default: every twentieth training sample is kept for it)
+    #[arg(long, value_name = "PATH")]
+    test: Option<PathBuf>,
+    /// Where labels come from: from-data (folders, archives), none, or a file with one class number a line
+    #[arg(long, value_name = "from-data|none|FILE", default_value = "from-data")]
+    labels: String,
+    /// Tuned model to write (default: MODEL.poly.onnx)
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Degree of the polynomials: 2, 4 or 8, or one for each activation, comma-separated
+    #[arg(long, value_name = "D[,D…]", value_delimiter = ',', default_value = "4")]
+    degree: Vec<usize>,
+    /// Passes over the data
+    #[arg(long, default_value_t = 10)]
+    epochs: usize,
+    /// End within this time, as in 90s, 15m, 2h
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    time_budget: Option<Duration>,
+    /// Images of a step
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u16).range(1..))]
+    batch: u16,
+    /// Largest learning rate; it falls to zero along a cosine
+    #[arg(long, default_value_t = 0.02)]
+    lr: f64,
+    /// Weight decay
+    #[arg(long, default_value_t = 1e-4)]
+    weight_decay: f32,
+    /// Largest norm of the gradient
+    #[arg(long, default_value_t = 1.0)]
+    clip: f64,
+    /// Learn from the original model's outputs too (without labels: only from them)
+    #[arg(long)]
+    distil: bool,
+    /// Temperature of distillation
+    #[arg(long, default_value_t = 2.0)]
+    temperature: f64,
+    /// Weight of the features at residual joins in distillation
+    #[arg(long, default_value_t = 1.0)]
+    features: f64,
+    /// Train one set of polynomial coefficients per activation instead of keeping those of the expansion
+    #[arg(long)]
+    learn_coefficients: bool,
+    /// Weight of the range penalty (default: 0.1 at degree 2, 0 above)
+    #[arg(long, value_name = "W")]
+    range_penalty: Option<f64>,
+    /// Part of the running maximum at which the range penalty starts
+    #[arg(long, value_name = "P", default_value_t = 0.8)]
+    range_start: f32,
+    /// Part of the steps, at the end, that train with the ranges and norms of inference
+    #[arg(long, value_name = "P", default_value_t = 0.2)]
+    settle: f64,
+    /// Keep the activations (for comparison with a model fine-tuned alike); nothing is written
+    #[arg(long)]
+    keep_activations: bool,
+    /// Random changes of training pictures
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Change::Flip, Change::Crop])]
+    augment: Vec<Change>,
+    /// Seed; equal seeds give equal models on one machine
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Threads (default: all cores)
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Images of each class to train on (without labels: in all)
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// Checkpoint, written after every epoch
+    #[arg(long, value_name = "FILE")]
+    checkpoint: Option<PathBuf>,
+    /// Continue from the checkpoint, if it is there
+    #[arg(long, requires = "checkpoint")]
+    resume: bool,
+    /// Log: .csv or .json
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+    /// Report with plots
+    #[arg(long, value_name = "FILE.html")]
+    html: Option<PathBuf>,
+    /// Mean subtracted from pixels after division by 255: one number, or one a channel
+    #[arg(long, value_delimiter = ',', allow_negative_numbers = true)]
+    mean: Option<Vec<f32>>,
+    /// Standard deviation that pixels are divided by after the mean: one number, or one a channel
+    #[arg(long, value_delimiter = ',')]
+    std: Option<Vec<f32>>,
+}
+
+/// A random change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Change {
+    /// Mirror half of the pictures
+    Flip,
+    /// Shift by up to an eighth of the width
+    Crop,
+    /// Cut out at least 60 % of the area and enlarge it
+    Zoom,
+    /// Nothing
+    None,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let bad = || "a time like 90s, 15m or 2h is expected".to_owned();
+    let (number, unit) = text.split_at(text.len() - text.chars().last().map_or(0, char::len_utf8));
+    let seconds = match unit {
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(bad()),
+    };
+    let number: f64 = number.parse().map_err(|_| bad())?;
+    Duration::try_from_secs_f64(number * seconds).map_err(|_| bad())
+}
+
+impl Args {
+    fn objective(&self, labelled: bool) -> Objective {
+        let how = Distillation { temperature: self.temperature, features: self.features };
+        match (labelled, self.distil) {
+            (true, false) => Objective::Labels,
+            (true, true) => Objective::Both(how),
+            (false, _) => Objective::Distil(how),
+        }
+    }
+
+    fn options(&self, width: usize, labelled: bool) -> Options {
+        let has = |change: Change| self.augment.contains(&change);
+        let weight = self.range_penalty.unwrap_or(if self.degree.contains(&2) { 0.1 } else { 0.0 });
+        Options {
+            epochs: self.epochs,
+            time_budget: self.time_budget,
+            batch: usize::from(self.batch),
+            rate: self.lr,
+            sgd: Sgd { momentum: 0.9, decay: self.weight_decay, clip: self.clip },
+            objective: self.objective(labelled),
+            penalty: (weight > 0.0).then_some(RangePenalty { weight, start: self.range_start }),
+            settle: if self.keep_activations { 0.0 } else { self.settle.clamp(0.0, 1.0) },
+            augment: Augment {
+                flip: has(Change::Flip),
+                crop: if has(Change::Crop) { width / 8 } else { 0 },
+                zoom: if has(Change::Zoom) { 0.6 } else { 1.0 },
+            },
+            seed: self.seed,
+            log_every: 20,
+            checkpoint: self.checkpoint.clone(),
+        }
+    }
+
+    fn plan(&self) -> DegreePlan {
+        match self.degree.as_slice() {
+            [degree] => DegreePlan::Uniform(*degree),
+            degrees => DegreePlan::ByLayer(degrees.to_vec()),
+        }
+    }
+}
+
+/// A message for people.
+fn say(message: &str) {
+    // A closed standard error must not change the outcome.
+    let _ = writeln!(io::stderr(), "{message}");
+}
+
+/// Tunes as asked. The exit code tells a sound model from one that breaks.
+///
+/// # Errors
+/// [`TuneError`].
+pub fn run(args: &Args) -> Result<ExitCode, TuneError> {
+    if let Some(threads) = args.threads {
+        // Fails only when a pool exists already, which is then used.
+        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    }
+    let image = ImageOverrides { mean: args.mean.clone(), std: args.std.clone() };
+    let model = Model::read(&args.model, image, None)?;
+    let (train, test) = data(args, &model)?;
+    let train_inputs = Inputs { data: &train, preprocessing: &model.preprocessing };
+    let test_inputs = Inputs { data: &test, preprocessing: &model.preprocessing };
+    let mut net = model.net.clone();
+    let (mut pool, size) = (Pool::default(), usize::from(args.batch));
+    let batches = train_inputs.batches(size).take(NORM_BATCHES).map(|b| b.map(|(_, batch)| batch));
+    net.calibrate_norms(batches, &mut pool)?;
+    if !args.keep_activations {
+        let coefficients = if args.learn_coefficients { Coefficients::Learned } else { Coefficients::Fixed };
+        let replaced = net.replace_activations(&args.plan(), coefficients).map_err(TrainError::from)?;
+        say(&format!(
+            "{} activations become polynomials, {} max pools average pools; {} training and {} test images",
+            replaced.activations.len(),
+            replaced.pools,
+            train.len(),
+            test.len()
+        ));
+    }
+    let width = model.preprocessing.pixels().map_or(0, |p| p.width);
+    let options = args.options(width, train.labels().is_some());
+    let mut trainer = Trainer::new(net, model.net.clone(), train_inputs, test_inputs, options)?;
+    if let Some(path) = args.checkpoint.as_ref().filter(|path| args.resume && path.exists()) {
+        trainer.resume(Checkpoint::read(path)?)?;
+        say(&format!("continuing after epoch {}", trainer.progress.epoch));
+    }
+    let mut bar = Bar::new();
+    let result = trainer.run(&mut bar);
+    bar.bar.finish_and_clear();
+    logs(args, &trainer, result.as_ref().ok())?;
+    let result = result?;
+    finish(args, &model, &mut trainer, &result)
+}
+
+/// Training and test data.
+fn data(args: &Args, model: &Model) -> Result<(Dataset, Dataset), TuneError> {
+    let labels = match args.labels.as_str() {
+        "from-data" | "from-folders" => Labels::FromData,
+        "none" => Labels::None,
+        file => Labels::File(PathBuf::from(file)),
+    };
+    let (pixels, len) = (model.preprocessing.pixels(), model.preprocessing.shape.iter().product());
+    let mut train = Dataset::load(&args.data, pixels, len, &labels).map_err(TrainError::from)?;
+    if let Some(limit) = args.limit {
+        train.limit(limit);
+    }
+    let test = match &args.test {
+        Some(path) => Dataset::load(path, pixels, len, &Labels::FromData).map_err(TrainError::from)?,
+        None => hold_out(&mut train),
+    };
+    Ok((train, test))
+}
+
+fn finish(
+    args: &Args,
+    model: &Model,
+    trainer: &mut Trainer<'_>,
+    result: &Evaluation,
+) -> Result<ExitCode, TuneError> {
+    say(&format!("after {:.0} s: {result}", trainer.seconds()));
+    if args.keep_activations {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let path = args.output.clone().unwrap_or_else(|| args.model.with_extension("poly.onnx"));
+    let outputs = trainer.output_ranges()?;
+    model.write(&trainer.net, &outputs, &path)?;
+    say(&format!("wrote {}", path.display()));
+    if result.is_sound() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    say(
+        "warning: some test images break the model or leave its ranges by more than half; train longer, with --range-penalty, or with a higher --degree",
+    );
+    Ok(ExitCode::from(2))
+}
+
+fn logs(args: &Args, trainer: &Trainer<'_>, result: Option<&Evaluation>) -> Result<(), TuneError> {
+    let write = |path: &Path, text: String| peregrine_compiler::driver::write_file(path, text.as_bytes());
+    if let Some(path) = &args.log {
+        let json = path.extension().is_some_and(|e| e == "json");
+        write(path, if json { trainer.log.json() } else { trainer.log.csv() })?;
+    }
+    if let Some(path) = &args.html {
+        let last = trainer.log.epochs.last().map(|(_, _, e)| e.clone()).unwrap_or_default();
+        write(path, page(&trainer.net.name, &trainer.log, result.unwrap_or(&last)))?;
+    }
+    Ok(())
+}
+
+/// Progress on standard error.
+struct Bar {
+    bar: ProgressBar,
+}
+
+impl Bar {
+    fn new() -> Self {
+        let bar = ProgressBar::new(0);
+        let style = ProgressStyle::with_template("{bar:24} {pos}/{len} {msg} eta {eta}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        Self { bar }
+    }
+}
+
+impl Watch for Bar {
+    fn step(&mut self, record: &Record, steps: usize) {
+        self.bar.set_length(steps as u64);
+        self.bar.set_position(record.step as u64);
+        let accuracy = record.accuracy.map_or(String::new(), |a| format!(" accuracy {:.1} %", 100.0 * a));
+        self.bar.set_message(format!("loss {:.4}{accuracy}", record.loss));
+    }
+
+    fn epoch(&mut self, epoch: usize, evaluation: &Evaluation) {
+        self.bar.suspend(|| say(&format!("epoch {epoch}: {evaluation}")));
+    }
+}
+
+impl std::fmt::Display for Evaluation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let percent = |x: f64| format!("{:.2} %", 100.0 * x);
+        if let (Some(accuracy), Some(original)) = (self.accuracy, self.original) {
+            write!(f, "accuracy {} (original {}), ", percent(accuracy), percent(original))?;
+        }
+        if let Some(agreement) = self.agreement {
+            write!(f, "same class {}, ", percent(agreement))?;
+        }
+        write!(f, "output error {:.4}", self.difference.sqrt())?;
+        if !self.overshoot.layers.is_empty() {
+            let o = &self.overshoot;
+            let (q, worst) = (o.quantile(0.99), o.worst());
+            write!(f, "; reach 99 % {q:.2}, worst {worst:.2} of the ranges; {} broken", self.broken)?;
+        }
+        write!(f, " on {} images", self.images)
+    }
+}

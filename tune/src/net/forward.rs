@@ -1,0 +1,108 @@
+//! Running a network.
+
+use super::{Mode, Net, NodeId, Op, Saved, Statistics, Tape};
+use crate::ops::{batch_norm, elementwise, poly_act, shape};
+use crate::tensor::{Pool, Tensor};
+
+/// Which values a run keeps.
+#[derive(Clone, Copy, Debug)]
+pub enum Keep<'a> {
+    /// All, for the gradient.
+    All,
+    /// Results and these.
+    Only(&'a [NodeId]),
+}
+
+impl Net {
+    /// Runs the network on a batch. Running statistics move as `mode` says.
+    pub fn forward(&mut self, input: Tensor, mode: Mode, keep: Keep<'_>, pool: &mut Pool) -> Tape {
+        let count = self.nodes.len();
+        let mut tape = Tape { values: vec![None; count], saved: vec![Saved::None; count] };
+        let last_use = self.last_uses();
+        let batch = input.shape.n;
+        tape.values[0] = Some(input);
+        for id in 1..count {
+            let mut y = pool.take(crate::tensor::Shape { n: batch, ..self.nodes[id].shape });
+            tape.saved[id] = self.node(id, &tape, mode, &mut y);
+            tape.values[id] = Some(y);
+            let Keep::Only(kept) = keep else { continue };
+            for &arg in &self.nodes[id].args {
+                let done = last_use[arg] == Some(id) && !kept.contains(&arg);
+                if done
+                    && !self.outputs.iter().any(|(_, o)| *o == arg)
+                    && let Some(value) = tape.values[arg].take()
+                {
+                    pool.give(value);
+                }
+            }
+        }
+        tape
+    }
+
+    fn last_uses(&self) -> Vec<Option<NodeId>> {
+        let mut last = vec![None; self.nodes.len()];
+        for (id, node) in self.nodes.iter().enumerate() {
+            node.args.iter().for_each(|&a| last[a] = Some(id));
+        }
+        last
+    }
+
+    fn node(&mut self, id: NodeId, tape: &Tape, mode: Mode, y: &mut Tensor) -> Saved {
+        let (node, params) = (&mut self.nodes[id], &self.params);
+        let numbers = |p: usize| params[p].value.as_slice();
+        let x = node.args.first().map(|&a| tape.value(a));
+        let x = x.expect("every node but the input has an operand");
+        match &mut node.op {
+            Op::Input => {}
+            Op::Conv { conv, weights, bias, .. } => {
+                conv.forward(x, numbers(*weights), bias.map(numbers), y);
+            }
+            Op::BatchNorm { gamma, beta, running } if mode.norms == Statistics::Batch => {
+                return Saved::BatchNorm(batch_norm::forward(x, numbers(*gamma), numbers(*beta), running, y));
+            }
+            Op::BatchNorm { gamma, beta, running } => {
+                let (mul, add) = batch_norm::affine(running, numbers(*gamma), numbers(*beta));
+                let single = |v: Vec<f64>| v.into_iter().map(|x| x as f32).collect::<Vec<f32>>();
+                let mul = single(mul);
+                batch_norm::apply(x, &mul, &single(add), y);
+                return Saved::Affine(mul);
+            }
+            Op::Affine { mul, add } => batch_norm::apply(x, numbers(*mul), numbers(*add), y),
+            Op::Activation { function, slopes } => {
+                function.forward(x, slopes.map_or(&[], numbers), y);
+            }
+            Op::PolyAct(act) => {
+                let powers = numbers(act.powers);
+                if mode.ranges == Statistics::Batch {
+                    let saved = poly_act::forward(x, powers, y);
+                    poly_act::track(&mut act.max, act.started, &saved.peaks);
+                    act.started = true;
+                    return Saved::PolyAct(saved);
+                }
+                let scales: Vec<f64> = act.max.iter().map(|m| poly_act::scale(*m)).collect();
+                poly_act::evaluate(x, &poly_act::fold(powers, &scales), y);
+                return Saved::PolyAct(poly_act::Saved { peaks: Vec::new(), scales });
+            }
+            Op::Poly { coefficients } => poly_act::evaluate(x, coefficients, y),
+            Op::Add => elementwise::add(x, tape.value(node.args[1]), 1.0, y),
+            Op::Sub => elementwise::add(x, tape.value(node.args[1]), -1.0, y),
+            Op::Mul => {
+                elementwise::copy(x, y);
+                elementwise::multiply(y, tape.value(node.args[1]));
+            }
+            Op::Pool(window) => window.forward(x, y),
+            Op::GlobalMean => shape::global_mean(x, y),
+            Op::Pad(pads) => shape::pad(x, *pads, y),
+            Op::Reshape { .. } => shape::reshape(x, y),
+            Op::Separable(map) => map.forward(x, y),
+        }
+        Saved::None
+    }
+}
+
+impl Tape {
+    /// Gives all memory back.
+    pub fn recycle(self, pool: &mut Pool) {
+        self.values.into_iter().flatten().for_each(|v| pool.give(v));
+    }
+}

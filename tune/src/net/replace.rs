@@ -1,0 +1,125 @@
+//! All activations at once become polynomial ones, and max pools average pools.
+
+use thiserror::Error;
+
+use super::{Net, NodeId, Op, PolyAct, Role};
+use crate::ops::activation::{Activation, hermite};
+use crate::ops::pool::Kind;
+
+/// Degrees that can be asked for.
+pub const DEGREES: [usize; 3] = [2, 4, 8];
+
+/// Degree of each activation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DegreePlan {
+    /// The same for all.
+    Uniform(usize),
+    /// One each, in the order of the network.
+    ByLayer(Vec<usize>),
+}
+
+/// Whether the polynomials' coefficients are trained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coefficients {
+    /// They stay those of the expansion.
+    Fixed,
+    /// One polynomial per activation is trained.
+    Learned,
+}
+
+/// What was replaced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replaced {
+    /// Polynomial activations.
+    pub activations: Vec<NodeId>,
+    /// Average pools that were max pools.
+    pub pools: usize,
+}
+
+/// Why activations are not replaced.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ReplaceError {
+    /// Nothing to do.
+    #[error("the model has no activation to replace: it is polynomial already")]
+    NoActivation,
+    /// A degree that is not supported.
+    #[error("degree {degree} is not supported: choose 2, 4 or 8")]
+    Degree {
+        /// Asked for.
+        degree: usize,
+    },
+    /// The list of degrees has another length.
+    #[error("{given} degrees were given for {layers} activations: {names}")]
+    Count {
+        /// Degrees given.
+        given: usize,
+        /// Activations.
+        layers: usize,
+        /// Their names.
+        names: String,
+    },
+}
+
+impl Net {
+    /// Replaces every activation and max pool.
+    ///
+    /// # Errors
+    /// When there is nothing to replace or the plan does not fit.
+    pub fn replace_activations(
+        &mut self,
+        plan: &DegreePlan,
+        coefficients: Coefficients,
+    ) -> Result<Replaced, ReplaceError> {
+        let found: Vec<NodeId> =
+            (0..self.nodes.len()).filter(|&id| matches!(self.nodes[id].op, Op::Activation { .. })).collect();
+        let degrees = match plan {
+            DegreePlan::Uniform(degree) => vec![*degree; found.len()],
+            DegreePlan::ByLayer(degrees) => degrees.clone(),
+        };
+        if found.is_empty() {
+            return Err(ReplaceError::NoActivation);
+        }
+        if let Some(&degree) = degrees.iter().find(|d| !DEGREES.contains(d)) {
+            return Err(ReplaceError::Degree { degree });
+        }
+        if degrees.len() != found.len() {
+            let names: Vec<&str> = found.iter().map(|&id| self.nodes[id].name.as_str()).collect();
+            let (given, layers) = (degrees.len(), found.len());
+            return Err(ReplaceError::Count { given, layers, names: names.join(", ") });
+        }
+        for (&id, degree) in found.iter().zip(degrees) {
+            let powers = self.expansion(id, degree);
+            let role = match coefficients {
+                Coefficients::Fixed => Role::Frozen,
+                Coefficients::Learned => Role::Offset,
+            };
+            // Two nodes of one name would share a parameter name otherwise.
+            let name = format!("{}/polynomial#{id}", self.nodes[id].name);
+            let powers = self.param(name, powers, role);
+            let max = vec![1.0; self.nodes[id].shape.c];
+            self.nodes[id].op = Op::PolyAct(PolyAct { powers, max, started: false });
+        }
+        let mut pools = 0;
+        for node in &mut self.nodes {
+            if let Op::Pool(window) = &mut node.op
+                && window.kind == Kind::Max
+            {
+                window.kind = Kind::AverageInside;
+                pools += 1;
+            }
+        }
+        Ok(Replaced { activations: found, pools })
+    }
+
+    /// Expansion of an activation; ReLU6 and its like count as ReLU, a PRelu has its mean slope.
+    fn expansion(&self, id: NodeId, degree: usize) -> Vec<f32> {
+        let Op::Activation { function, slopes } = &self.nodes[id].op else { return Vec::new() };
+        let function = match *function {
+            Activation::Clip { low: 0.0, .. } => Activation::Relu,
+            other => other,
+        };
+        let slopes = slopes.map_or(&[][..], |p| self.numbers(p));
+        let slope = slopes.iter().map(|s| f64::from(*s)).sum::<f64>() / slopes.len().max(1) as f64;
+        hermite(|x| function.value(x, slope), degree).into_iter().map(|c| c as f32).collect()
+    }
+}

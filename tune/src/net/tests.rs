@@ -1,0 +1,249 @@
+//! Whole networks: import, export, gradients, replacing, statistics.
+
+use peregrine_ir::tensor as ir;
+use peregrine_ir::tensor::{Stage, TensorGraph, TensorOp, TensorTables, TensorTy, infer};
+use peregrine_ir::{ConstId, ConstPool, ConstTensor, Origin, OutputPort, ValueId};
+use peregrine_passes::tensor::interp::{Batch, run};
+
+use super::*;
+use crate::net::forward::Keep;
+use crate::penalty::RangePenalty;
+use crate::tensor::Pool;
+
+/// A tensor graph under construction, with random weights.
+struct Model {
+    graph: TensorGraph,
+    rng: fastrand::Rng,
+}
+
+impl Model {
+    fn new(shape: &[usize]) -> (Self, ValueId) {
+        let tables = TensorTables { consts: ConstPool::new(), stage: Stage::Imported };
+        let mut graph = TensorGraph::new("model", tables);
+        let ty = TensorTy { shape: [&[1], shape].concat() };
+        let x = graph.add(TensorOp::Input { name: "x".into() }, [], ty, Origin::new("x"));
+        (Self { graph, rng: fastrand::Rng::with_seed(3) }, x)
+    }
+
+    fn constant(&mut self, shape: &[usize], scale: f32, offset: f32) -> ConstId {
+        let len = shape.iter().product();
+        let data: Vec<f32> = (0..len).map(|_| (self.rng.f32() * 2.0 - 1.0) * scale + offset).collect();
+        self.graph.tables.consts.push(ConstTensor::f32(shape, data))
+    }
+
+    fn add(&mut self, name: &str, op: TensorOp, args: &[ValueId]) -> ValueId {
+        let types: Vec<&TensorTy> = args.iter().map(|a| &self.graph.nodes[*a].ty).collect();
+        let ty = infer(&op, &types, &self.graph.tables.consts).expect("the test's shapes fit");
+        self.graph.add(op, args.iter().copied(), ty, Origin::new(name))
+    }
+
+    fn conv(&mut self, name: &str, x: ValueId, c_out: usize, kernel: usize, groups: usize) -> ValueId {
+        let c_in = self.graph.nodes[x].ty.shape[1];
+        let weights = self.constant(&[c_out, c_in / groups, kernel, kernel], 0.4, 0.0);
+        let bias = Some(self.constant(&[c_out], 0.2, 0.0));
+        let pads = [kernel as u32 / 2; 4];
+        let (stride, dilation) = ([1, 1], [1, 1]);
+        let conv = ir::Conv { weights, bias, stride, pads, dilation, groups: groups as u32 };
+        self.add(name, TensorOp::Conv(conv), &[x])
+    }
+
+    fn affine(&mut self, name: &str, x: ValueId) -> ValueId {
+        let c = self.graph.nodes[x].ty.shape[1];
+        let (mul, add) = (self.constant(&[c], 0.3, 0.9), self.constant(&[c], 0.3, 0.0));
+        self.add(name, TensorOp::ChannelAffine { mul, add }, &[x])
+    }
+
+    fn activation(&mut self, name: &str, f: ir::Activation, x: ValueId) -> ValueId {
+        self.add(name, TensorOp::Activation(f), &[x])
+    }
+
+    fn dense(&mut self, x: ValueId, out: usize) -> ValueId {
+        let c = self.graph.nodes[x].ty.shape[1];
+        let (weights, bias) = (self.constant(&[out, c], 0.4, 0.0), Some(self.constant(&[out], 0.2, 0.0)));
+        self.add("dense", TensorOp::FullyConnected { weights, bias }, &[x])
+    }
+
+    fn finish(mut self, value: ValueId) -> TensorGraph {
+        self.graph.outputs.push(OutputPort { name: "y".into(), value });
+        self.graph
+    }
+}
+
+/// A residual network with a bit of everything.
+fn zoo() -> TensorGraph {
+    let (mut m, x) = Model::new(&[3, 8, 6]);
+    let x = m.conv("stem", x, 8, 3, 1);
+    let x = m.affine("norm", x);
+    let trunk = m.activation("act1", ir::Activation::Silu, x);
+    let x = m.conv("depthwise", trunk, 8, 3, 8);
+    let x = m.affine("norm2", x);
+    let x = m.activation("act2", ir::Activation::LeakyRelu { alpha: 0.1 }, x);
+    let x = m.conv("grouped", x, 8, 1, 2);
+    let x = m.add("join", TensorOp::Add, &[x, trunk]);
+    let x = m.activation("act3", ir::Activation::Gelu, x);
+    let pool = ir::Pool { kind: ir::PoolKind::Max, kernel: [2, 2], stride: [2, 2], pads: [0; 4] };
+    let x = m.add("pool", TensorOp::Pool(pool), &[x]);
+    let gate = m.activation("gate", ir::Activation::Sigmoid, x);
+    let x = m.add("gated", TensorOp::Mul, &[x, gate]);
+    let x = m.add("flatten", TensorOp::Reshape { shape: vec![1, 96] }, &[x]);
+    let y = m.dense(x, 5);
+    m.finish(y)
+}
+
+/// Images as the interpreter takes them, and the same as NHWC.
+fn images(net: &Net, count: usize) -> (Vec<f32>, Tensor) {
+    let shape = Shape { n: count, ..net.input_shape() };
+    let mut rng = fastrand::Rng::with_seed(9);
+    let nchw: Vec<f32> = (0..shape.len()).map(|_| rng.f32() * 2.0 - 1.0).collect();
+    let map = shape.h * shape.w;
+    let at = |i: usize| {
+        let (image, rest) = (i / shape.image(), i % shape.image());
+        nchw[image * shape.image() + rest % shape.c * map + rest / shape.c]
+    };
+    let data = (0..shape.len()).map(at).collect();
+    (nchw, Tensor { shape, data })
+}
+
+fn interpret(graph: &TensorGraph, net: &Net, count: usize) -> Vec<f32> {
+    let s = net.input_shape();
+    let batch = Batch::new(&[s.c, s.h, s.w], images(net, count).0).unwrap();
+    run(graph, &batch).unwrap().remove(0)
+}
+
+fn evaluate(net: &mut Net, count: usize) -> Vec<f32> {
+    let input = images(net, count).1;
+    let tape = net.forward(input, Mode::EVALUATE, Keep::Only(&[]), &mut Pool::default());
+    tape.value(net.outputs[0].1).data.clone()
+}
+
+fn close(a: &[f32], b: &[f32], tolerance: f32) {
+    assert_eq!(a.len(), b.len());
+    let worst = a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(worst < tolerance, "{worst}: {a:?} {b:?}");
+}
+
+#[test]
+fn an_imported_network_has_the_function_of_the_graph() {
+    let graph = zoo();
+    let mut net = Net::from_graph(&graph).unwrap();
+    close(&evaluate(&mut net, 3), &interpret(&graph, &net, 3), 1e-4);
+}
+
+#[test]
+fn measuring_statistics_changes_no_function() {
+    let graph = zoo();
+    let mut net = Net::from_graph(&graph).unwrap();
+    let before = evaluate(&mut net, 3);
+    let batches = std::iter::repeat_n(images(&net, 5).1, 2).map(Ok::<_, ()>);
+    net.calibrate_norms(batches, &mut Pool::default()).unwrap();
+    close(&evaluate(&mut net, 3), &before, 1e-4);
+    let norms = net.nodes.iter().filter_map(|n| match &n.op {
+        Op::BatchNorm { running, .. } => Some(running),
+        _ => None,
+    });
+    // Two batch norms of the file, one put back after the grouped convolution; all have statistics now.
+    let norms: Vec<_> = norms.collect();
+    assert_eq!(norms.len(), 3);
+    assert!(norms.iter().all(|r| r.mean.iter().any(|m| *m != 0.0)));
+}
+
+#[test]
+fn an_exported_network_has_the_function_of_the_network() {
+    let mut net = Net::from_graph(&zoo()).unwrap();
+    let batches = std::iter::once(Ok::<_, ()>(images(&net, 5).1));
+    net.calibrate_norms(batches, &mut Pool::default()).unwrap();
+    net.replace_activations(&DegreePlan::Uniform(4), Coefficients::Fixed).unwrap();
+    // A step of training moves ranges and statistics.
+    let input = images(&net, 4).1;
+    net.forward(input, Mode::TRAIN, Keep::All, &mut Pool::default());
+    let graph = net.to_graph("x").unwrap();
+    close(&interpret(&graph, &net, 3), &evaluate(&mut net, 3), 1e-4);
+    let left = graph.nodes.values().filter(|n| matches!(n.op, TensorOp::Activation(_)));
+    assert_eq!(left.count(), 0);
+    let affine = graph.nodes.values().filter(|n| matches!(n.op, TensorOp::ChannelAffine { .. }));
+    assert_eq!(affine.count(), 0, "batch norms fold into convolutions");
+}
+
+#[test]
+fn replacing_reports_what_it_cannot_do() {
+    let mut net = Net::from_graph(&zoo()).unwrap();
+    let count = net.replace_activations(&DegreePlan::ByLayer(vec![2, 4]), Coefficients::Fixed);
+    assert!(matches!(count, Err(ReplaceError::Count { given: 2, layers: 4, .. })), "{count:?}");
+    let degree = net.replace_activations(&DegreePlan::Uniform(3), Coefficients::Fixed);
+    assert_eq!(degree, Err(ReplaceError::Degree { degree: 3 }));
+    let plan = DegreePlan::ByLayer(vec![2, 4, 8, 2]);
+    let replaced = net.replace_activations(&plan, Coefficients::Learned).unwrap();
+    assert_eq!((replaced.activations.len(), replaced.pools), (4, 1));
+    let again = net.replace_activations(&plan, Coefficients::Fixed);
+    assert_eq!(again, Err(ReplaceError::NoActivation));
+}
+
+/// The gradient of all parameters along a random direction against the difference of the loss.
+fn check_gradients(net: &Net, mode: Mode, penalty: Option<RangePenalty>) {
+    let (_, input) = images(net, 4);
+    let output = net.outputs[0].1;
+    let mut rng = fastrand::Rng::with_seed(4);
+    let shape = Shape { n: 4, ..net.nodes[output].shape };
+    let dy = Tensor { shape, data: (0..shape.len()).map(|_| rng.f32() - 0.5).collect() };
+    let loss = |net: &Net| {
+        let mut net = net.clone();
+        let tape = net.forward(input.clone(), mode, Keep::All, &mut Pool::default());
+        net.clear_grads();
+        let cost = net.backward(&tape, vec![(output, dy.clone())], penalty.as_ref(), &mut Pool::default());
+        let y = tape.value(output);
+        let value: f64 = y.data.iter().zip(&dy.data).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+        (value + cost, net)
+    };
+    let grads = loss(net).1;
+    for (i, param) in net.params.iter().enumerate().filter(|(_, p)| p.role != Role::Frozen) {
+        let direction: Vec<f32> = param.value.iter().map(|_| rng.f32() - 0.5).collect();
+        let moved = |step: f32| {
+            let mut net = net.clone();
+            net.params[i].value.iter_mut().zip(&direction).for_each(|(v, d)| *v += step * d);
+            loss(&net).0
+        };
+        // Small, since maxima and corners jump.
+        let step = 5e-4;
+        let numeric = (moved(step) - moved(-step)) / f64::from(2.0 * step);
+        let exact: f64 =
+            grads.params[i].grad.iter().zip(&direction).map(|(g, d)| f64::from(*g) * f64::from(*d)).sum();
+        let tolerance = 3e-2 * (0.3 + exact.abs());
+        assert!((numeric - exact).abs() < tolerance, "{}: {numeric} {exact}", param.name);
+    }
+}
+
+#[test]
+fn gradients_of_a_network_with_its_own_activations() {
+    let mut net = Net::from_graph(&zoo()).unwrap();
+    let batches = std::iter::once(Ok::<_, ()>(images(&net, 5).1));
+    net.calibrate_norms(batches, &mut Pool::default()).unwrap();
+    check_gradients(&net, Mode::TRAIN, None);
+    check_gradients(&net, Mode::EVALUATE, None);
+}
+
+#[test]
+fn gradients_of_a_network_of_polynomials() {
+    let mut net = Net::from_graph(&zoo()).unwrap();
+    let batches = std::iter::once(Ok::<_, ()>(images(&net, 5).1));
+    net.calibrate_norms(batches, &mut Pool::default()).unwrap();
+    net.replace_activations(&DegreePlan::Uniform(4), Coefficients::Learned).unwrap();
+    check_gradients(&net, Mode::TRAIN, None);
+    let input = images(&net, 4).1;
+    net.forward(input, Mode::TRAIN, Keep::All, &mut Pool::default());
+    // Fixed ranges: the penalty's threshold does not move with the parameters.
+    check_gradients(&net, Mode::EVALUATE, Some(RangePenalty { weight: 0.3, start: 0.5 }));
+}
+
+#[test]
+fn selections_are_not_trained() {
+    let (mut m, x) = Model::new(&[2, 4, 4]);
+    let weights =
+        m.graph.tables.consts.push(ConstTensor::f32([3, 2, 1, 1], vec![0.0, 1.0, 0.0, 0.0, 1.0, 0.0]));
+    let (stride, dilation) = ([1, 1], [1, 1]);
+    let conv = ir::Conv { weights, bias: None, stride, pads: [0; 4], dilation, groups: 1 };
+    let x = m.add("concat", TensorOp::Conv(conv), &[x]);
+    let x = m.activation("act", ir::Activation::Relu, x);
+    let net = Net::from_graph(&m.finish(x)).unwrap();
+    assert!(net.params.iter().all(|p| p.role == Role::Frozen), "{:?}", net.params);
+    assert!(!net.nodes.iter().any(|n| matches!(n.op, Op::BatchNorm { .. })));
+}

@@ -1,0 +1,41 @@
+//! Range penalty: keeps the operands of polynomial activations inside the ranges that they will be normalised by.
+//!
+//! Per activation `weight` times the mean over channels and images of `max(0, |x| / (start M) - 1)^2` summed over the map, `M`
+//! being the channel's running maximum. In training the largest value of a batch defines its range, so that nothing ever
+//! leaves it; in inference the range is fixed, and what exceeds it grows like the polynomial's highest power.
+
+use crate::tensor::Tensor;
+
+/// The penalty.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RangePenalty {
+    /// Weight against the loss.
+    pub weight: f64,
+    /// Part of the running maximum at which it starts.
+    pub start: f32,
+}
+
+impl RangePenalty {
+    /// Adds the gradient for operand `x` with running maxima `max` to `grad`; returns the cost.
+    pub fn add(&self, x: &Tensor, max: &[f32], grad: &mut Tensor) -> f64 {
+        use rayon::prelude::*;
+        let channels = max.len();
+        let limits: Vec<f32> = max.iter().map(|m| (m * self.start).max(f32::MIN_POSITIVE)).collect();
+        let share = self.weight / (channels * x.shape.n) as f64;
+        let of_image = |(grad, x): (&mut [f32], &[f32])| {
+            let mut cost = 0.0;
+            for (grad, x) in grad.chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
+                for ((g, x), limit) in grad.iter_mut().zip(x).zip(&limits) {
+                    if x.abs() > *limit {
+                        let excess = x.abs() / limit - 1.0;
+                        cost += f64::from(excess * excess);
+                        *g += (2.0 * share) as f32 * excess / limit * x.signum();
+                    }
+                }
+            }
+            cost
+        };
+        let costs: Vec<f64> = grad.images_mut().zip(x.images()).map(of_image).collect();
+        share * costs.iter().sum::<f64>()
+    }
+}

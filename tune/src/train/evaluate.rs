@@ -1,0 +1,212 @@
+//! How good the network is in inference, and how far it leaves its ranges.
+
+use peregrine_ir::client::RangeRecord;
+
+use super::{TrainError, Trainer, classes_of};
+use crate::loss;
+use crate::net::{Keep, Mode, Net, NodeId, Op};
+use crate::tensor::Tensor;
+
+/// Images of a batch in evaluation.
+const BATCH: usize = 200;
+/// Overshoot past which a tuned model is refused.
+pub const MAX_OVERSHOOT: f64 = 1.5;
+
+/// Results on the test data.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Evaluation {
+    /// Images.
+    pub images: usize,
+    /// Share of right classes, when there are labels.
+    pub accuracy: Option<f64>,
+    /// The same for the original network.
+    pub original: Option<f64>,
+    /// Share of images with the original network's class.
+    pub agreement: Option<f64>,
+    /// Mean squared difference of the outputs from the original network's, relative to these.
+    pub difference: f64,
+    /// Images with an output that is not finite.
+    pub broken: usize,
+    /// Ranges.
+    pub overshoot: Overshoot,
+}
+
+/// Largest |x| of polynomial activations' operands relative to the range that they are normalised by.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Overshoot {
+    /// Per activation: name and largest ratio of all images.
+    pub layers: Vec<(String, f64)>,
+    /// Largest ratio of each image over all activations, ascending.
+    pub images: Vec<f64>,
+}
+
+impl Overshoot {
+    /// The ratio that a share `q` of the images stays below.
+    pub fn quantile(&self, q: f64) -> f64 {
+        let last = self.images.len().saturating_sub(1);
+        self.images.get((q * last as f64).round() as usize).copied().unwrap_or(0.0)
+    }
+
+    /// The largest ratio.
+    pub fn worst(&self) -> f64 {
+        self.quantile(1.0)
+    }
+}
+
+impl Evaluation {
+    /// Whether the model can be trusted: no broken output, and no range left by more than half.
+    pub fn is_sound(&self) -> bool {
+        self.broken == 0 && self.overshoot.worst() <= MAX_OVERSHOOT
+    }
+}
+
+impl Trainer<'_> {
+    /// Evaluates on the test data.
+    ///
+    /// # Errors
+    /// A picture cannot be decoded.
+    pub fn evaluate(&mut self) -> Result<Evaluation, TrainError> {
+        let operands: Vec<NodeId> = self.net.poly_acts().map(|(id, _)| self.net.nodes[id].args[0]).collect();
+        let outputs: Vec<NodeId> = self.net.outputs.iter().map(|(_, id)| *id).collect();
+        let mut tally = Tally::new(&self.net);
+        for batch in self.test.batches(BATCH) {
+            let (indices, batch) = batch?;
+            let copy = self.pool.copy(&batch);
+            let taught = self.teacher.forward(copy, Mode::EVALUATE, Keep::Only(&[]), &mut self.pool);
+            let tape = self.net.forward(batch, Mode::EVALUATE, Keep::Only(&operands), &mut self.pool);
+            let labels: Option<Vec<usize>> =
+                self.test.data.labels().map(|labels| indices.iter().map(|&i| labels[i]).collect());
+            for &id in &outputs {
+                tally.output(tape.value(id), taught.value(id), labels.as_deref());
+            }
+            tally.broken(outputs.iter().map(|&id| tape.value(id)));
+            tally.ranges(&self.net, operands.iter().map(|&id| tape.value(id)));
+            taught.recycle(&mut self.pool);
+            tape.recycle(&mut self.pool);
+        }
+        Ok(tally.finish(self.net.classes().is_some(), self.test.data.labels().is_some()))
+    }
+}
+
+/// Sums over batches.
+struct Tally {
+    right: usize,
+    original: usize,
+    same: usize,
+    squares: [f64; 2],
+    broken: usize,
+    layers: Vec<(String, f64)>,
+    images: Vec<f64>,
+}
+
+impl Tally {
+    fn new(net: &Net) -> Self {
+        let layers = net.poly_acts().map(|(id, _)| (net.nodes[id].name.clone(), 0.0)).collect();
+        let images = Vec::new();
+        Self { right: 0, original: 0, same: 0, squares: [0.0; 2], broken: 0, layers, images }
+    }
+
+    fn output(&mut self, value: &Tensor, taught: &Tensor, labels: Option<&[usize]>) {
+        let theirs = classes_of(taught);
+        self.same += loss::hits(value, &theirs);
+        if let Some(labels) = labels {
+            self.right += loss::hits(value, labels);
+            self.original += loss::hits(taught, labels);
+        }
+        for (x, t) in value.data.iter().zip(&taught.data) {
+            let (x, t) = (f64::from(*x), f64::from(*t));
+            if x.is_finite() {
+                self.squares[0] += (x - t) * (x - t);
+            }
+            self.squares[1] += t * t;
+        }
+    }
+
+    fn broken<'t>(&mut self, outputs: impl Iterator<Item = &'t Tensor>) {
+        let outputs: Vec<&Tensor> = outputs.collect();
+        let images = outputs.first().map_or(0, |o| o.shape.n);
+        let is_broken = |i: usize| {
+            outputs.iter().any(|o| {
+                let size = o.shape.image();
+                o.data[i * size..][..size].iter().any(|x| !x.is_finite())
+            })
+        };
+        self.broken += (0..images).filter(|&i| is_broken(i)).count();
+    }
+
+    fn ranges<'t>(&mut self, net: &Net, operands: impl Iterator<Item = &'t Tensor>) {
+        let mut worst: Vec<f64> = Vec::new();
+        for ((x, (id, _)), layer) in operands.zip(net.poly_acts()).zip(&mut self.layers) {
+            let Op::PolyAct(act) = &net.nodes[id].op else { continue };
+            let ratios = image_ratios(x, &act.max);
+            layer.1 = ratios.iter().copied().fold(layer.1, f64::max);
+            worst.resize(ratios.len(), 0.0);
+            worst.iter_mut().zip(ratios).for_each(|(w, r)| *w = w.max(r));
+        }
+        self.images.extend(worst);
+    }
+
+    fn finish(mut self, classes: bool, labels: bool) -> Evaluation {
+        self.images.sort_by(f64::total_cmp);
+        let images = self.images.len();
+        let share = |count: usize| count as f64 / images.max(1) as f64;
+        Evaluation {
+            images,
+            accuracy: (classes && labels).then(|| share(self.right)),
+            original: (classes && labels).then(|| share(self.original)),
+            agreement: classes.then(|| share(self.same)),
+            difference: self.squares[0] / self.squares[1].max(f64::MIN_POSITIVE),
+            broken: self.broken,
+            overshoot: Overshoot { layers: self.layers, images: self.images },
+        }
+    }
+}
+
+/// Largest |x| / max of each image; infinite for numbers that are not finite.
+fn image_ratios(x: &Tensor, max: &[f32]) -> Vec<f64> {
+    use rayon::prelude::*;
+    let inverse: Vec<f32> = max.iter().map(|m| 1.0 / m.max(f32::MIN_POSITIVE)).collect();
+    let of_image = |image: &[f32]| {
+        let mut largest = 0.0f32;
+        for row in image.chunks_exact(inverse.len()) {
+            for (x, r) in row.iter().zip(&inverse) {
+                let ratio = x.abs() * r;
+                largest = if ratio.is_finite() { largest.max(ratio) } else { f32::INFINITY };
+            }
+        }
+        f64::from(largest)
+    };
+    x.images().map(of_image).collect()
+}
+
+impl Trainer<'_> {
+    /// Smallest and largest number of each channel of each output on the test data.
+    ///
+    /// # Errors
+    /// A picture cannot be decoded.
+    pub fn output_ranges(&mut self) -> Result<Vec<RangeRecord>, TrainError> {
+        let mut records: Vec<RangeRecord> = Vec::new();
+        for (name, id) in &self.net.outputs {
+            let c = self.net.nodes[*id].shape.c;
+            let (low, high) = (vec![f32::INFINITY; c], vec![f32::NEG_INFINITY; c]);
+            records.push(RangeRecord { layer: name.clone(), low, high });
+        }
+        for batch in self.test.batches(BATCH) {
+            let (_, batch) = batch?;
+            let tape = self.net.forward(batch, Mode::EVALUATE, Keep::Only(&[]), &mut self.pool);
+            for ((_, id), record) in self.net.outputs.iter().zip(&mut records) {
+                let value = tape.value(*id);
+                for row in value.data.chunks_exact(value.shape.c) {
+                    for ((x, low), high) in row.iter().zip(&mut record.low).zip(&mut record.high) {
+                        if x.is_finite() {
+                            (*low, *high) = (low.min(*x), high.max(*x));
+                        }
+                    }
+                }
+            }
+            tape.recycle(&mut self.pool);
+        }
+        records.retain(|r| r.low.iter().chain(&r.high).all(|x| x.is_finite()));
+        Ok(records)
+    }
+}

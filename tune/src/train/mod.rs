@@ -1,0 +1,277 @@
+//! A training run: batches, losses, steps, evaluation, checkpoints, logs.
+
+mod batch;
+mod checkpoint;
+mod error;
+mod evaluate;
+mod log;
+mod page;
+mod step;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::data::Dataset;
+use crate::data::augment::Augment;
+use crate::loss;
+use crate::net::{Mode, Net, NodeId, Statistics};
+use crate::penalty::RangePenalty;
+use crate::sgd::{Schedule, Sgd};
+use crate::tensor::Pool;
+
+pub use batch::{Inputs, Preprocessing};
+pub use checkpoint::Checkpoint;
+pub use error::TrainError;
+pub use evaluate::{Evaluation, Overshoot};
+pub use log::{Log, Record};
+pub use page::page;
+
+/// What the network learns from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Objective {
+    /// Labels only.
+    Labels,
+    /// The original network only.
+    Distil(Distillation),
+    /// Both, added.
+    Both(Distillation),
+}
+
+/// How the original network teaches.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Distillation {
+    /// Temperature of the softmax.
+    pub temperature: f64,
+    /// Weight of the features at residual joins.
+    pub features: f64,
+}
+
+/// Constants of a run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Passes over the data.
+    pub epochs: usize,
+    /// Time after which it ends, the learning rate having gone down by then.
+    pub time_budget: Option<Duration>,
+    /// Images of a step.
+    pub batch: usize,
+    /// Largest learning rate.
+    pub rate: f64,
+    /// Optimiser.
+    pub sgd: Sgd,
+    /// Loss.
+    pub objective: Objective,
+    /// Range penalty.
+    pub penalty: Option<RangePenalty>,
+    /// Part of the steps, at the end, in which ranges are those of inference.
+    pub settle: f64,
+    /// Augmentation.
+    pub augment: Augment,
+    /// Seed of order and augmentation.
+    pub seed: u64,
+    /// Steps between log records.
+    pub log_every: usize,
+    /// File of checkpoints, written after every epoch.
+    pub checkpoint: Option<PathBuf>,
+}
+
+/// Where a run stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Epochs done.
+    pub epoch: usize,
+    /// Steps done in all.
+    pub step: usize,
+}
+
+/// Is told how the run goes.
+pub trait Watch {
+    /// After every step.
+    fn step(&mut self, record: &Record, steps: usize);
+    /// After every epoch.
+    fn epoch(&mut self, epoch: usize, evaluation: &Evaluation);
+}
+
+/// A run.
+pub struct Trainer<'a> {
+    /// The network that is trained.
+    pub net: Net,
+    teacher: Net,
+    joins: Vec<NodeId>,
+    train: Inputs<'a>,
+    test: Inputs<'a>,
+    options: Options,
+    /// Where it stands.
+    pub progress: Progress,
+    /// What happened.
+    pub log: Log,
+    pool: Pool,
+    started: Instant,
+    /// Seconds of earlier parts of a resumed run.
+    before: f64,
+}
+
+impl<'a> Trainer<'a> {
+    /// A run that trains `net` with `teacher` as the original.
+    ///
+    /// # Errors
+    /// When labels are needed and missing, or do not fit the outputs.
+    pub fn new(
+        net: Net,
+        teacher: Net,
+        train: Inputs<'a>,
+        test: Inputs<'a>,
+        options: Options,
+    ) -> Result<Self, TrainError> {
+        let needs_labels = matches!(options.objective, Objective::Labels | Objective::Both(_));
+        let classes = net.classes();
+        if needs_labels {
+            let labels = train.data.labels().ok_or(TrainError::NoLabels)?;
+            let classes = classes.ok_or(TrainError::NoClasses)?;
+            check_labels(labels, classes)?;
+        }
+        if let (Some(labels), Some(classes)) = (test.data.labels(), classes) {
+            check_labels(labels, classes)?;
+        }
+        if train.data.len() < options.batch.min(2) {
+            return Err(TrainError::TooFew { images: train.data.len() });
+        }
+        Ok(Self {
+            joins: teacher.joins(),
+            net,
+            teacher,
+            train,
+            test,
+            options,
+            progress: Progress::default(),
+            log: Log::default(),
+            pool: Pool::default(),
+            started: Instant::now(),
+            before: 0.0,
+        })
+    }
+
+    /// Continues from a checkpoint.
+    ///
+    /// # Errors
+    /// When it belongs to another network.
+    pub fn resume(&mut self, checkpoint: Checkpoint) -> Result<(), TrainError> {
+        checkpoint.restore(&mut self.net)?;
+        (self.progress, self.before) = (checkpoint.progress, checkpoint.seconds);
+        self.log = checkpoint.log;
+        Ok(())
+    }
+
+    /// Steps of an epoch: the last, smaller batch is left out, unless it is the only one.
+    pub fn steps_per_epoch(&self) -> usize {
+        (self.train.data.len() / self.options.batch).max(1)
+    }
+
+    /// Trains to the end of the epochs or of the time.
+    ///
+    /// # Errors
+    /// [`TrainError::Diverged`] with the layer, and what files and pictures do.
+    pub fn run(&mut self, watch: &mut dyn Watch) -> Result<Evaluation, TrainError> {
+        let per_epoch = self.steps_per_epoch();
+        let steps = per_epoch * self.options.epochs;
+        let schedule =
+            Schedule { rate: self.options.rate, warmup: (per_epoch / 4).clamp(1, 100).min(steps / 4), steps };
+        let mut last = None;
+        while self.progress.epoch < self.options.epochs && !self.out_of_time() {
+            let order = self.order(self.progress.epoch);
+            while self.progress.step < (self.progress.epoch + 1) * per_epoch && !self.out_of_time() {
+                let within = self.progress.step % per_epoch;
+                let size = self.options.batch.min(order.len());
+                let indices = &order[within * size..][..size];
+                // The end of the time budget counts as the end of the steps.
+                let position = ((self.part_done(steps) * steps as f64) as usize).min(steps.saturating_sub(1));
+                let record = self.step(indices, schedule.at(position), self.mode(steps))?;
+                self.progress.step += 1;
+                watch.step(&record, steps);
+                if self.progress.step.is_multiple_of(self.options.log_every) || self.progress.step == steps {
+                    self.log.records.push(record);
+                }
+            }
+            self.progress.epoch += 1;
+            let evaluation = self.evaluate()?;
+            self.log.epochs.push((self.progress.step, self.seconds(), evaluation.clone()));
+            watch.epoch(self.progress.epoch, &evaluation);
+            last = Some(evaluation);
+            if let Some(path) = &self.options.checkpoint {
+                Checkpoint::of(&self.net, self.progress, self.seconds(), &self.log).write(path)?;
+            }
+        }
+        match last {
+            Some(evaluation) => Ok(evaluation),
+            None => self.evaluate(),
+        }
+    }
+
+    /// Seconds of training so far.
+    pub fn seconds(&self) -> f64 {
+        self.before + self.started.elapsed().as_secs_f64()
+    }
+
+    fn out_of_time(&self) -> bool {
+        self.options.time_budget.is_some_and(|budget| self.seconds() >= budget.as_secs_f64())
+    }
+
+    fn part_done(&self, steps: usize) -> f64 {
+        let by_steps = self.progress.step as f64 / steps.max(1) as f64;
+        let by_time = self.options.time_budget.map_or(0.0, |b| self.seconds() / b.as_secs_f64().max(1e-9));
+        by_steps.max(by_time)
+    }
+
+    fn mode(&self, steps: usize) -> Mode {
+        match self.part_done(steps) >= 1.0 - self.options.settle {
+            true => Mode { norms: Statistics::Running, ranges: Statistics::Running },
+            false => Mode::TRAIN,
+        }
+    }
+
+    /// Order of the samples in an epoch.
+    fn order(&self, epoch: usize) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.train.data.len()).collect();
+        fastrand::Rng::with_seed(mix(self.options.seed, epoch as u64)).shuffle(&mut order);
+        order
+    }
+}
+
+fn check_labels(labels: &[usize], classes: usize) -> Result<(), TrainError> {
+    match labels.iter().find(|l| **l >= classes) {
+        Some(&label) => Err(TrainError::Label { label, classes }),
+        None => Ok(()),
+    }
+}
+
+/// A seed from two numbers.
+pub(crate) fn mix(a: u64, b: u64) -> u64 {
+    // The finaliser of SplitMix64.
+    let mut z = a ^ b.wrapping_add(0x9e37_79b9_7f4a_7c15).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+impl Net {
+    /// Number of classes, when there is one output of one row.
+    pub fn classes(&self) -> Option<usize> {
+        match self.outputs.as_slice() {
+            [(_, id)] if self.nodes[*id].shape.h * self.nodes[*id].shape.w == 1 => {
+                Some(self.nodes[*id].shape.c)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Class with the largest output, row by row.
+pub(crate) fn classes_of(logits: &crate::tensor::Tensor) -> Vec<usize> {
+    logits.data.chunks_exact(logits.shape.image()).map(loss::largest).collect()
+}
+
+/// Splits data: every twentieth sample (of very few, every other) is kept for testing when there is no test data.
+pub fn hold_out(train: &mut Dataset) -> Dataset {
+    let step = (train.len() / 2).clamp(2, 20);
+    train.hold_out(step)
+}

@@ -1,0 +1,146 @@
+//! One step: forward, losses, backward, update.
+
+use super::{Distillation, Objective, Record, TrainError, Trainer, mix};
+use crate::loss::{self, Loss};
+use crate::net::{Keep, Mode, Net, NodeId, Op, Statistics, Tape};
+use crate::tensor::Tensor;
+
+/// A loss this many times that of the first steps ends the run.
+const RUNAWAY: f64 = 20.0;
+/// Losses below this never count as running away.
+const HARMLESS: f64 = 10.0;
+
+/// A loss, its gradients, and how many classes were right (or agreed).
+struct Objectives {
+    value: f64,
+    seeds: Vec<(NodeId, Tensor)>,
+    hits: Option<usize>,
+}
+
+impl Trainer<'_> {
+    /// Trains on these samples.
+    pub(super) fn step(&mut self, indices: &[usize], rate: f64, mode: Mode) -> Result<Record, TrainError> {
+        let seed = mix(self.options.seed, u64::MAX - self.progress.step as u64);
+        let batch = self.train.batch(indices, Some((self.options.augment, seed)))?;
+        let taught = match self.options.objective {
+            Objective::Labels => None,
+            Objective::Distil(_) | Objective::Both(_) => {
+                let copy = self.pool.copy(&batch);
+                Some(self.teacher.forward(copy, Mode::EVALUATE, Keep::Only(&self.joins), &mut self.pool))
+            }
+        };
+        let tape = self.net.forward(batch, mode, Keep::All, &mut self.pool);
+        let objectives = self.objectives(&tape, taught.as_ref(), indices);
+        if let Some(taught) = taught {
+            taught.recycle(&mut self.pool);
+        }
+        let first = self.log.records.first().map_or(objectives.value, |r| r.loss);
+        if !objectives.value.is_finite() || objectives.value > HARMLESS.max(RUNAWAY * first) {
+            return Err(self.diverged(&tape));
+        }
+        self.net.clear_grads();
+        let penalty = self.options.penalty;
+        let penalty = self.net.backward(&tape, objectives.seeds, penalty.as_ref(), &mut self.pool);
+        let norm = self.options.sgd.step(&mut self.net, rate as f32);
+        if !norm.is_finite() {
+            return Err(self.diverged(&tape));
+        }
+        let ranges = reaches(&self.net, &tape, mode);
+        tape.recycle(&mut self.pool);
+        Ok(Record {
+            step: self.progress.step + 1,
+            epoch: self.progress.epoch,
+            seconds: self.seconds(),
+            rate,
+            loss: objectives.value,
+            accuracy: objectives.hits.map(|h| h as f64 / indices.len() as f64),
+            gradient: norm,
+            penalty,
+            ranges,
+        })
+    }
+
+    fn objectives(&mut self, tape: &Tape, taught: Option<&Tape>, indices: &[usize]) -> Objectives {
+        let mut all = Objectives { value: 0.0, seeds: Vec::new(), hits: None };
+        if let Objective::Labels | Objective::Both(_) = self.options.objective
+            && let (Some(labels), [(_, id)]) = (self.train.data.labels(), self.net.outputs.as_slice())
+        {
+            let labels: Vec<usize> = indices.iter().map(|&i| labels[i]).collect();
+            all.hits = Some(loss::hits(tape.value(*id), &labels));
+            let loss = loss::cross_entropy(tape.value(*id), &labels, &mut self.pool);
+            all.add(*id, loss);
+        }
+        if let (Objective::Distil(how) | Objective::Both(how), Some(taught)) =
+            (self.options.objective, taught)
+        {
+            self.distil(how, tape, taught, &mut all);
+        }
+        all
+    }
+
+    fn distil(&mut self, how: Distillation, tape: &Tape, taught: &Tape, all: &mut Objectives) {
+        let classes = self.net.classes();
+        let heads = self.net.outputs.len() as f64;
+        for (_, id) in self.net.outputs.clone() {
+            let (value, target) = (tape.value(id), taught.value(id));
+            let loss = match classes {
+                Some(_) => {
+                    let right = super::classes_of(target);
+                    all.hits.get_or_insert_with(|| loss::hits(value, &right));
+                    loss::distillation(value, target, how.temperature, &mut self.pool)
+                }
+                None => loss::features(value, target, 1.0 / heads, &mut self.pool),
+            };
+            all.add(id, loss);
+        }
+        if how.features > 0.0 {
+            for &id in &self.joins {
+                let weight = how.features / self.joins.len() as f64;
+                let loss = loss::features(tape.value(id), taught.value(id), weight, &mut self.pool);
+                all.add(id, loss);
+            }
+        }
+    }
+
+    /// The layer that broke.
+    fn diverged(&self, tape: &Tape) -> TrainError {
+        let step = self.progress.step + 1;
+        let broken = (1..self.net.nodes.len()).find(|&id| tape.value(id).data.iter().any(|x| !x.is_finite()));
+        if let Some(id) = broken {
+            let layer = self.net.nodes[id].name.clone();
+            return TrainError::Diverged { step, layer, what: "gave numbers that are not finite".into() };
+        }
+        let worst = reaches(&self.net, tape, Mode::EVALUATE)
+            .into_iter()
+            .zip(self.net.poly_acts())
+            .max_by(|(a, _), (b, _)| a.total_cmp(b));
+        let (what, layer) = match worst {
+            Some((reach, (id, _))) => {
+                (format!("reached {reach:.1} times its usual range"), self.net.nodes[id].name.clone())
+            }
+            None => ("gave a loss that ran away".to_owned(), self.net.name.clone()),
+        };
+        TrainError::Diverged { step, layer, what }
+    }
+}
+
+impl Objectives {
+    fn add(&mut self, id: NodeId, loss: Loss) {
+        self.value += loss.value;
+        self.seeds.push((id, loss.grad));
+    }
+}
+
+/// Largest |x| of each polynomial activation's operand in this batch, relative to the channel's running maximum.
+fn reaches(net: &Net, tape: &Tape, mode: Mode) -> Vec<f64> {
+    let of = |id: NodeId| -> f64 {
+        let Op::PolyAct(act) = &net.nodes[id].op else { return 0.0 };
+        let ratio = |max: f32, c: usize| f64::from(max / act.max[c].max(f32::MIN_POSITIVE));
+        let peaks = match (mode.ranges, tape.peaks(id)) {
+            (Statistics::Batch, peaks) if !peaks.is_empty() => peaks.to_vec(),
+            _ => crate::ops::poly_act::peaks(tape.value(net.nodes[id].args[0])),
+        };
+        peaks.iter().enumerate().map(|(c, p)| ratio(p.max, c)).fold(0.0, f64::max)
+    };
+    net.poly_acts().map(|(id, _)| of(id)).collect()
+}
