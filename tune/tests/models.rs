@@ -156,6 +156,7 @@ fn compiles_without_calibration(path: &Path, trainer: &Trainer<'_>) {
         activations: Activations::Fit,
         degree: None,
         plan: Default::default(),
+        layout: Default::default(),
         precision: None,
         sample: None,
         labels: None,

@@ -1,6 +1,6 @@
 //! Parameter selection: the smallest secure ring that holds a prime chain.
 
-use peregrine_ckks::params::{Params, ParamsLiteral, PrimeSpec, security};
+use peregrine_ckks::params::{Params, ParamsError, ParamsLiteral, PrimeSpec, security};
 
 use super::LowerError;
 
@@ -11,7 +11,8 @@ const SPECIAL_BITS: u32 = 50;
 /// More limbs per digit than this make no key switch faster.
 const MAX_ALPHA: u32 = 10;
 
-/// Literals of ring 2^`log_n` for the chain `q_bits` (q_0 first) that pass the security table, with 1, 2, ... special primes.
+/// Literals of ring 2^`log_n` for the chain `q_bits` (q_0 first) that pass the security table and find their primes, with 1, 2, ...
+/// special primes. Large rings run out of small primes: only every 2N-th number can be one.
 pub fn candidates(q_bits: &[u32], log_n: u32) -> Vec<ParamsLiteral> {
     let Some(limit) = security::max_log_qp(log_n) else { return Vec::new() };
     let log_q: u32 = q_bits.iter().sum();
@@ -23,6 +24,7 @@ pub fn candidates(q_bits: &[u32], log_n: u32) -> Vec<ParamsLiteral> {
             q: q_bits.iter().map(|&b| PrimeSpec::Bits(b)).collect(),
             p: vec![PrimeSpec::Bits(SPECIAL_BITS); alpha as usize],
         })
+        .filter(|literal| !matches!(literal.clone().check(), Err(ParamsError::NoPrime { .. })))
         .collect()
 }
 
@@ -42,5 +44,16 @@ pub fn too_deep(q_bits: &[u32]) -> LowerError {
         levels: q_bits.len() as u32 - 1,
         log_n,
         available_bits: security::max_log_qp(log_n).unwrap_or(0.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_that_finds_no_primes_is_no_candidate() {
+        assert!(!candidates(&[50; 30], 17).is_empty());
+        assert!(candidates(&[25; 60], 17).is_empty(), "about fourteen primes of 25 bits are 1 modulo 2^18");
     }
 }
