@@ -3,7 +3,7 @@
 //! | module | does |
 //! |---|---|
 //! | [`picture`] | decodes pictures, fits them to a model's input, maps coordinates back |
-//! | [`array`] | reads `.npy` and `.npz` without trusting their headers |
+//! | [`mod@array`] | reads `.npy` and `.npz` without trusting their headers |
 //! | [`set`] | labelled sets: class folders, tar, npz, npy, CIFAR binary, csv, pictures with boxes |
 //! | [`onnx`] | what an ONNX file says about itself: local functions, metadata |
 //!
