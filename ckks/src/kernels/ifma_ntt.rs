@@ -441,7 +441,7 @@ impl IfmaNtt {
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     fn forward_row(&self, row: usize, lines: &mut [Line]) {
         let ring = Ring::new(&self.modulus);
-        let Ok(lines) = <&mut [Line; ROW_LINES]>::try_from(lines) else { return };
+        let Ok(lines) = <&mut [Line; ROW_LINES]>::try_from(lines) else { unreachable!("rows are whole") };
         let subtree = Subtree::new(&self.forward.coarse, self.n / ROW + row, 4);
         for half in 0..2 {
             let mut x = [ring.zero; RADIX];
@@ -478,7 +478,7 @@ impl IfmaNtt {
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     fn inverse_row(&self, row: usize, lines: &mut [Line]) {
         let ring = Ring::new(&self.modulus);
-        let Ok(lines) = <&mut [Line; ROW_LINES]>::try_from(lines) else { return };
+        let Ok(lines) = <&mut [Line; ROW_LINES]>::try_from(lines) else { unreachable!("rows are whole") };
         for half in 0..2 {
             let lines = &mut lines[RADIX * half..RADIX * (half + 1)];
             let mut x = [ring.zero; RADIX];
