@@ -59,19 +59,19 @@ pub struct Args {
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u16).range(1..))]
     batch: u16,
     /// Largest learning rate; it falls to zero along a cosine
-    #[arg(long, default_value_t = 0.02)]
+    #[arg(long, default_value_t = 0.02, value_parser = positive)]
     lr: f64,
     /// Weight decay
     #[arg(long, default_value_t = 1e-4)]
     weight_decay: f32,
     /// Largest norm of the gradient
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, value_parser = positive)]
     clip: f64,
     /// Learn from the original model's outputs too (without labels: only from them)
     #[arg(long)]
     distil: bool,
     /// Temperature of distillation
-    #[arg(long, default_value_t = 2.0)]
+    #[arg(long, default_value_t = 2.0, value_parser = positive)]
     temperature: f64,
     /// Weight of the features at residual joins in distillation
     #[arg(long, default_value_t = 1.0)]
@@ -80,13 +80,13 @@ pub struct Args {
     #[arg(long)]
     learn_coefficients: bool,
     /// Weight of the range penalty (default: 0.1 at degree 2, 0 above)
-    #[arg(long, value_name = "W")]
+    #[arg(long, value_name = "W", value_parser = not_negative)]
     range_penalty: Option<f64>,
     /// Part of the running maximum at which the range penalty starts
     #[arg(long, value_name = "P", default_value_t = 0.8)]
     range_start: f32,
     /// Part of the steps, at the end, that train with the ranges and norms of inference
-    #[arg(long, value_name = "P", default_value_t = 0.2)]
+    #[arg(long, value_name = "P", default_value_t = 0.2, value_parser = share)]
     settle: f64,
     /// Keep the activations (for comparison with a model fine-tuned alike); nothing is written
     #[arg(long)]
@@ -136,6 +136,23 @@ enum Change {
     None,
 }
 
+fn number(text: &str, what: &str, fits: impl Fn(f64) -> bool) -> Result<f64, String> {
+    let value = text.parse().ok().filter(|x: &f64| x.is_finite() && fits(*x));
+    value.ok_or_else(|| format!("{what} is expected"))
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    number(text, "a number above 0", |x| x > 0.0)
+}
+
+fn not_negative(text: &str) -> Result<f64, String> {
+    number(text, "a number of at least 0", |x| x >= 0.0)
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    number(text, "a number from 0 to 1", |x| (0.0..=1.0).contains(&x))
+}
+
 fn duration(text: &str) -> Result<Duration, String> {
     let bad = || "a time like 90s, 15m or 2h is expected".to_owned();
     let (number, unit) = text.split_at(text.len() - text.chars().last().map_or(0, char::len_utf8));
@@ -170,7 +187,7 @@ impl Args {
             sgd: Sgd { momentum: 0.9, decay: self.weight_decay, clip: self.clip },
             objective: self.objective(labelled),
             penalty: (weight > 0.0).then_some(RangePenalty { weight, start: self.range_start }),
-            settle: if self.keep_activations { 0.0 } else { self.settle.clamp(0.0, 1.0) },
+            settle: if self.keep_activations { 0.0 } else { self.settle },
             augment: Augment {
                 flip: has(Change::Flip),
                 crop: if has(Change::Crop) { width / 8 } else { 0 },
@@ -338,5 +355,30 @@ impl std::fmt::Display for Evaluation {
             write!(f, "; reach 99 % {q:.2}, worst {worst:.2} of the ranges; {} broken", self.broken)?;
         }
         write!(f, " on {} images", self.images)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_out_of_range_are_refused() {
+        let parse = |flag: &str, value: &str| {
+            Args::try_parse_from(["peregrine-tune", "m.onnx", "--data", "d", &format!("{flag}={value}")])
+        };
+        for (flag, good, bad) in [
+            ("--lr", "0.1", ["0", "nan"]),
+            ("--clip", "2", ["-1", "inf"]),
+            ("--temperature", "1", ["0", "x"]),
+            ("--range-penalty", "0", ["-0.1", "nan"]),
+            ("--settle", "1", ["1.5", "-0.5"]),
+        ] {
+            assert!(parse(flag, good).is_ok(), "{flag} {good}");
+            for value in bad {
+                let text = parse(flag, value).unwrap_err().to_string();
+                assert!(text.contains(flag) && text.contains("is expected"), "{text}");
+            }
+        }
     }
 }

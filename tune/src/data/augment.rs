@@ -30,20 +30,28 @@ impl Augment {
         }
         let shift = |u: f32| (u * (2 * self.crop + 1) as f32) as isize - self.crop as isize;
         let shifts = [shift(dy), shift(dx)];
-        if shifts != [0, 0] || (self.flip && flip) {
-            picture = moved(&picture, pixels, shifts, self.flip && flip);
+        let side = if self.flip && flip { Side::Mirrored } else { Side::AsIs };
+        if shifts != [0, 0] || side == Side::Mirrored {
+            picture = moved(&picture, pixels, shifts, side);
         }
         picture
     }
 }
 
+/// Whether left and right are exchanged.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    AsIs,
+    Mirrored,
+}
+
 /// Shifts and mirrors.
-fn moved(picture: &[u8], pixels: Pixels, [dy, dx]: [isize; 2], flip: bool) -> Vec<u8> {
+fn moved(picture: &[u8], pixels: Pixels, [dy, dx]: [isize; 2], side: Side) -> Vec<u8> {
     let Pixels { channels, height, width } = pixels;
     let mut out = vec![0; picture.len()];
     for (i, pixel) in out.chunks_exact_mut(channels).enumerate() {
         let (y, x) = (i / width, i % width);
-        let x = if flip { width - 1 - x } else { x };
+        let x = if side == Side::Mirrored { width - 1 - x } else { x };
         let (y, x) = (y as isize + dy, x as isize + dx);
         if (0..height as isize).contains(&y) && (0..width as isize).contains(&x) {
             pixel.copy_from_slice(&picture[(y as usize * width + x as usize) * channels..][..channels]);
@@ -89,11 +97,11 @@ mod tests {
 
     #[test]
     fn shifts_and_mirrors() {
-        let same = moved(&picture(), PIXELS, [0, 0], false);
+        let same = moved(&picture(), PIXELS, [0, 0], Side::AsIs);
         assert_eq!(same, picture());
-        let mirrored = moved(&picture(), PIXELS, [0, 0], true);
+        let mirrored = moved(&picture(), PIXELS, [0, 0], Side::Mirrored);
         assert_eq!(mirrored[..8], [7, 8, 5, 6, 3, 4, 1, 2]);
-        let shifted = moved(&picture(), PIXELS, [1, -1], false);
+        let shifted = moved(&picture(), PIXELS, [1, -1], Side::AsIs);
         assert_eq!(shifted[..4], [0, 0, 9, 10]);
         assert_eq!(shifted[16..], [0; 8]);
     }

@@ -75,7 +75,10 @@ impl Net {
                 let powers = numbers(act.powers);
                 if mode.ranges == Statistics::Batch {
                     let saved = poly_act::forward(x, powers, y);
-                    poly_act::track(&mut act.max, act.started, &saved.peaks);
+                    match act.started {
+                        true => poly_act::track(&mut act.max, &saved.peaks),
+                        false => poly_act::start(&mut act.max, &saved.peaks),
+                    }
                     act.started = true;
                     return Saved::PolyAct(saved);
                 }

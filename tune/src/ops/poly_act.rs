@@ -226,9 +226,12 @@ impl Reduce<9> for Powers {
     }
 }
 
-/// Moves the running maxima; the first batch replaces them.
-pub fn track(running: &mut [f32], started: bool, peaks: &[Peak]) {
-    for (m, peak) in running.iter_mut().zip(peaks) {
-        *m = if started { *m + MOMENTUM * (peak.max - *m) } else { peak.max };
-    }
+/// Replaces the running maxima by those of the first batch.
+pub fn start(running: &mut [f32], peaks: &[Peak]) {
+    running.iter_mut().zip(peaks).for_each(|(m, peak)| *m = peak.max);
+}
+
+/// Moves the running maxima towards those of a batch.
+pub fn track(running: &mut [f32], peaks: &[Peak]) {
+    running.iter_mut().zip(peaks).for_each(|(m, peak)| *m += MOMENTUM * (peak.max - *m));
 }

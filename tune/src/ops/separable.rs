@@ -18,13 +18,13 @@ pub struct Placement {
 impl Placement {
     /// `y = map x`.
     pub fn forward(&self, x: &Tensor, y: &mut Tensor) {
-        let steps = [1, 2, 0].map(|axis| step(axis, &self.map.maps[axis], false));
+        let steps = [1, 2, 0].map(|axis| step(axis, &self.map.maps[axis], Direction::Forward));
         run(steps, x, y);
     }
 
     /// `dx` of the gradient `dy`.
     pub fn backward(&self, dy: &Tensor, dx: &mut Tensor) {
-        let steps = [0, 2, 1].map(|axis| step(axis, &self.map.maps[axis], true));
+        let steps = [0, 2, 1].map(|axis| step(axis, &self.map.maps[axis], Direction::Adjoint));
         run(steps, dy, dx);
     }
 }
@@ -36,16 +36,24 @@ struct Step {
     output: usize,
 }
 
-fn step(axis: usize, map: &AxisMap, transposed: bool) -> Step {
+/// Which way values go through a map.
+#[derive(Clone, Copy)]
+enum Direction {
+    Forward,
+    Adjoint,
+}
+
+fn step(axis: usize, map: &AxisMap, direction: Direction) -> Step {
     let forward = map.rows().into_iter().enumerate().flat_map(|(output, row)| {
         row.into_iter().map(move |(input, factor)| (output, input as usize, factor)).collect::<Vec<_>>()
     });
-    let entries: Entries = match transposed {
-        false => forward.collect(),
-        true => forward.map(|(output, input, factor)| (input, output, factor)).collect(),
+    let (entries, output): (Entries, u32) = match direction {
+        Direction::Forward => (forward.collect(), map.output()),
+        Direction::Adjoint => {
+            (forward.map(|(output, input, factor)| (input, output, factor)).collect(), map.input())
+        }
     };
-    let output = if transposed { map.input() } else { map.output() } as usize;
-    Step { axis, entries: (!map.is_identity()).then_some(entries), output }
+    Step { axis, entries: (!map.is_identity()).then_some(entries), output: output as usize }
 }
 
 fn run(steps: [Step; 3], x: &Tensor, y: &mut Tensor) {

@@ -150,11 +150,11 @@ fn polynomial_activations_by_the_definition() {
         }
     }
     let mut running = vec![1.0; 3];
-    poly_act::track(&mut running, false, &saved.peaks);
+    poly_act::start(&mut running, &saved.peaks);
     assert_eq!(running[1], saved.peaks[1].max);
     let larger = [poly_act::Peak { max: running[1] + 1.0, at: 0 }; 3];
     let before = running[1];
-    poly_act::track(&mut running, true, &larger);
+    poly_act::track(&mut running, &larger);
     assert!((running[1] - before - 0.1).abs() < 1e-5);
 }
 
