@@ -18,6 +18,7 @@ use crate::plan::{self, Outcome, Plan};
 use crate::progress::Progress;
 use crate::tensor::fit::{FitOptions, FitReport};
 use crate::tensor::interp::{self, Batch};
+use crate::tensor::ranges::ChannelRange;
 use crate::tensor::{self, fit, ranges};
 use crate::{PassError, PassManager};
 
@@ -101,6 +102,8 @@ pub struct Compiled {
     pub polynomial: TensorGraph,
     /// How well activations were fitted; `None` if the model was polynomial already.
     pub fit: Option<FitReport>,
+    /// Smallest and largest number per value of `polynomial` and channel, on the calibration inputs.
+    pub measured: Vec<ChannelRange>,
     /// Largest absolute value per value of `polynomial` and channel.
     pub ranges: Vec<Vec<f64>>,
     /// The leveled fhe graph.
@@ -213,7 +216,8 @@ pub fn compile(
     | Calibration::StandIn(batch)
     | Calibration::Recorded { stand_in: batch, .. }) = calibration;
     options.progress.step("measuring ranges on the calibration inputs");
-    let mut ranges = ranges::measure(&polynomial, batch)?;
+    let measured = ranges::measure_ranges(&polynomial, batch)?;
+    let mut ranges: Vec<Vec<f64>> = measured.iter().map(ChannelRange::max_abs).collect();
     if let Calibration::Recorded { ranges: records, .. } = calibration {
         ranges::apply_records(&polynomial, records, &mut ranges)?;
     }
@@ -223,6 +227,7 @@ pub fn compile(
         canonical,
         polynomial,
         fit,
+        measured,
         ranges,
         fhe: lowered.fhe,
         params: lowered.params,

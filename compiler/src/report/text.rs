@@ -49,6 +49,7 @@ fn outcome(outcome: &Outcome) -> String {
         Err(LowerError::KeysMemory { needed, .. }) => {
             format!("{name}: keys of at least {}, more than allowed", Bytes(*needed))
         }
+        Err(LowerError::Slower { seconds }) => format!("{name}: about {seconds:.0} s, not planned further"),
         Err(_) => format!("{name}: no ring is large enough"),
         Ok(Predicted { seconds, key_bytes, bootstraps, gap }) => {
             let times = match outcome.plan {

@@ -93,23 +93,26 @@ impl Step<'_> {
             map.expand_into(planned.key, weights, planned.giant, &mut diagonal);
             let input = self.inputs[term.input as usize];
             let baby = call.plan.babies[term.input as usize][term.baby as usize].get() as usize;
-            for run in runs(self.length, diagonal.len(), input.len(), baby) {
-                let products = diagonal[run.diagonal..].iter().zip(&input[run.input..]);
-                let sums = &mut sum[run.at..run.at + run.len];
-                sums.iter_mut().zip(products).for_each(|(sum, (d, x))| *sum += d * x);
-            }
-            let Some(noise) = self.noise else { continue };
+            let Some(noise) = self.noise else {
+                for run in runs(self.length, diagonal.len(), input.len(), baby) {
+                    let products = diagonal[run.diagonal..].iter().zip(&input[run.input..]);
+                    let sums = &mut sum[run.at..run.at + run.len];
+                    sums.iter_mut().zip(products).for_each(|(sum, (d, x))| *sum += d * x);
+                }
+                continue;
+            };
             let of_weights = noise.weights[planned.term as usize];
             let (source, turns) = call.plan.source(term.input);
             let switches = turns + usize::from(baby != 0);
             let of_input = switches as f64 * noise.rotated[source as usize];
             for run in runs(self.length, diagonal.len(), input.len(), baby) {
                 let factors = diagonal[run.diagonal..].iter().zip(&input[run.input..]);
-                let variances = &mut variance[run.at..run.at + run.len];
-                variances
-                    .iter_mut()
-                    .zip(factors)
-                    .for_each(|(v, (d, x))| *v += of_weights * x * x + of_input * d * d);
+                let range = run.at..run.at + run.len;
+                let sums = sum[range.clone()].iter_mut().zip(&mut variance[range]);
+                sums.zip(factors).for_each(|((sum, variance), (d, x))| {
+                    *sum += d * x;
+                    *variance += of_weights * x * x + of_input * d * d;
+                });
             }
         }
         if let Some(noise) = self.noise {

@@ -195,12 +195,12 @@ impl Diagonals {
 }
 
 /// Ciphertexts that contributions of row and column add up to, apart from the blocks that a start keeps.
-fn whole(layout: &Layout, sum: Contribution) -> u32 {
+pub(super) fn whole(layout: &Layout, sum: Contribution) -> u32 {
     sum.cipher + sum.block / layout.blocks.per_cipher
 }
 
 /// Rotations that sum the copies when a result of period `to` is computed at period `from`; empty if `from <= to`.
-pub(super) fn fold_rotations(from: u32, to: u32) -> Vec<u32> {
+pub fn fold_rotations(from: u32, to: u32) -> Vec<u32> {
     std::iter::successors(Some(to), |r| Some(r * 2)).take_while(|&r| r < from).collect()
 }
 

@@ -8,6 +8,7 @@
 
 mod apply;
 mod diagonals;
+mod keys;
 mod pairs;
 mod plan;
 mod split;
@@ -15,7 +16,8 @@ mod split;
 mod tests;
 
 pub use apply::{AddErrors, CallNoise, apply_clear};
-pub use diagonals::{DiagonalKey, Diagonals};
+pub use diagonals::{DiagonalKey, Diagonals, fold_rotations};
+pub use keys::diagonal_keys;
 pub use plan::{CallPlan, PlannedDiagonal, plan_call};
 pub use split::{BsgsSplit, MAX_SPLIT, Parts, SplitTable};
 

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 
 use peregrine_ckks::params::Params;
 use peregrine_ir::layout::Layout;
-use peregrine_ir::linear::{BsgsSplit, Diagonals, ResolvedMap};
+use peregrine_ir::linear::ResolvedMap;
 use peregrine_ir::{EntityId, Level, PrimaryMap, ValueId};
 use rayon::prelude::*;
 
@@ -20,7 +20,7 @@ use super::eliminate::{Factor, Model};
 use super::layouts::{Family, Grid, Spread};
 use super::pack::{Planned, PlannedOp};
 use super::params;
-use super::split::{CallShape, SplitCost};
+use super::split::CallShape;
 use super::views::Term;
 
 /// Families that every value may take besides a dense one: the best uniform ones.
@@ -240,14 +240,11 @@ impl<'a> Search<'a> {
 
     fn term_seconds(&self, pair: &Pair<'_>) -> f64 {
         let map = pair.map();
-        if Diagonals::groups(map) > MOST_GROUPS {
-            return NEVER;
-        }
-        let shape = CallShape::of(&[(map, 0)], self.params.max_slots());
-        let period = map.input.period.get().max(map.output.period.get());
+        let Some(shape) = CallShape::within(map, MOST_GROUPS, self.params.max_slots()) else { return NEVER };
+        let period = map.input.period.get().min(map.output.period.get());
         let of_split = |modulus: u32| {
-            let SplitCost { counts, rotations } = shape.cost(&BsgsSplit::by_modulus(modulus, period));
-            let keys = rotations.len() as f64 * self.params.key_bytes(self.level) as f64;
+            let (counts, rotations) = shape.modulus_cost(modulus);
+            let keys = rotations as f64 * self.params.key_bytes(self.level) as f64;
             self.machine.linear_seconds(&counts, &self.params, self.level) + SECONDS_PER_KEY_BYTE * keys
         };
         // Every other power of two: a pair is weighed against others, its split is chosen later.
