@@ -141,14 +141,14 @@ impl Model {
     }
 }
 
-/// What each polynomial activation is made for: its running maxima, both ways.
+/// What each polynomial activation is made for, both ways.
 fn activation_ranges(net: &Net) -> Vec<RangeRecord> {
     net.poly_acts()
         .filter_map(|(id, _)| match &net.nodes[id].op {
             Op::PolyAct(act) => Some(RangeRecord {
                 layer: net.nodes[id].name.clone(),
-                low: act.max.iter().map(|m| -m).collect(),
-                high: act.max.clone(),
+                low: act.range().iter().map(|m| -m).collect(),
+                high: act.range().to_vec(),
             }),
             _ => None,
         })

@@ -171,7 +171,7 @@ fn compiles_without_calibration(path: &Path, trainer: &Trainer<'_>) {
     assert_eq!(lowered.ranges.len(), acts.len());
     for (record, (id, act)) in lowered.ranges.iter().zip(acts) {
         assert!(record.layer.starts_with(&trainer.net.nodes[id].name), "{}", record.layer);
-        assert_eq!(record.high, act.max);
+        assert_eq!(record.high, act.range());
     }
 }
 

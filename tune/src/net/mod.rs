@@ -58,10 +58,19 @@ pub struct Param {
 pub struct PolyAct {
     /// Coefficients of the powers of the normalised operand.
     pub powers: ParamId,
-    /// Running maxima of |x|, per channel.
+    /// Running maxima of |x|, per channel: what operands are normalised by in inference.
     pub max: Vec<f32>,
     /// Whether a batch has been seen.
     pub started: bool,
+    /// Largest |x| to be expected in inference, per channel; before it is measured, the running maxima stand for it.
+    pub reach: Option<Vec<f32>>,
+}
+
+impl PolyAct {
+    /// Largest |x| to be expected, per channel.
+    pub fn range(&self) -> &[f32] {
+        self.reach.as_deref().unwrap_or(&self.max)
+    }
 }
 
 /// What a node does. Operands are in the node's `args`.

@@ -97,7 +97,7 @@ impl Net {
             let name = format!("{}/polynomial#{id}", self.nodes[id].name);
             let powers = self.param(name, powers, role);
             let max = vec![1.0; self.nodes[id].shape.c];
-            self.nodes[id].op = Op::PolyAct(PolyAct { powers, max, started: false });
+            self.nodes[id].op = Op::PolyAct(PolyAct { powers, max, started: false, reach: None });
         }
         let mut pools = 0;
         for node in &mut self.nodes {

@@ -154,7 +154,7 @@ impl Gather<'_> {
 
 /// Up to `V` vectors from a row; what the row does not have is zero.
 #[inline(always)]
-fn load<S: Simd, const V: usize>(simd: S, row: &[f32]) -> [S::f32s; V] {
+pub(super) fn load<S: Simd, const V: usize>(simd: S, row: &[f32]) -> [S::f32s; V] {
     let (full, tail) = S::as_simd_f32s(row);
     let mut vectors = [simd.splat_f32s(0.0); V];
     for v in 0..V {
@@ -169,7 +169,7 @@ fn load<S: Simd, const V: usize>(simd: S, row: &[f32]) -> [S::f32s; V] {
 
 /// As much of the vectors as the row takes.
 #[inline(always)]
-fn store<S: Simd, const V: usize>(simd: S, row: &mut [f32], vectors: &[S::f32s; V]) {
+pub(super) fn store<S: Simd, const V: usize>(simd: S, row: &mut [f32], vectors: &[S::f32s; V]) {
     let (full, tail) = S::as_mut_simd_f32s(row);
     for v in 0..V {
         if v < full.len() {
@@ -212,7 +212,10 @@ fn tile<S: Simd, const P: usize, const V: usize>(
 
 /// A copy that may be indexed by variables: the accumulators themselves then stay in registers.
 #[inline(always)]
-fn detached<S: Simd, const P: usize, const V: usize>(simd: S, acc: &[[S::f32s; V]; P]) -> [[S::f32s; V]; P] {
+pub(super) fn detached<S: Simd, const P: usize, const V: usize>(
+    simd: S,
+    acc: &[[S::f32s; V]; P],
+) -> [[S::f32s; V]; P] {
     let mut copy = [[simd.splat_f32s(0.0); V]; P];
     for p in 0..P {
         for v in 0..V {
