@@ -112,8 +112,7 @@ impl Model {
         let graph = net.to_graph(input)?;
         let mut ranges = activation_ranges(net);
         ranges.extend_from_slice(outputs);
-        let degrees: Vec<String> =
-            net.poly_acts().map(|(_, act)| (net.params[act.powers].value.len() - 1).to_string()).collect();
+        let degrees: Vec<String> = net.poly_acts().map(|(_, act)| act.degree.to_string()).collect();
         let hash: String = self.hash.iter().map(|b| format!("{b:02x}")).collect();
         let mut properties = vec![
             (TUNED_RANGES, ranges_text(&ranges)),

@@ -20,7 +20,7 @@ use crate::tensor::{Shape, Tensor};
 pub use export::ExportError;
 pub use forward::Keep;
 pub use import::ImportError;
-pub use replace::{Coefficients, DegreePlan, ReplaceError, Replaced};
+pub use replace::{Coefficients, DegreePlan, Polynomials, ReplaceError, Replaced, default_bound};
 
 /// Index of a node.
 pub type NodeId = usize;
@@ -56,8 +56,10 @@ pub struct Param {
 /// A polynomial activation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PolyAct {
-    /// Coefficients of the powers of the normalised operand.
+    /// Coefficients of the powers of the normalised operand, a row for each channel.
     pub powers: ParamId,
+    /// Degree.
+    pub degree: usize,
     /// Running maxima of |x|, per channel: what operands are normalised by in inference.
     pub max: Vec<f32>,
     /// Whether a batch has been seen.
