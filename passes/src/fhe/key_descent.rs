@@ -43,7 +43,9 @@ impl Subject<'_> {
     /// The choice of every site where the descent from `start` ends, and the time with the price of the keys.
     pub fn descend(&self, start: Vec<usize>) -> (f64, Vec<usize>) {
         let mut descent = Descent { subject: self, keys: Keys::new(self), chosen: start };
-        (0..self.sites.len()).for_each(|site| descent.hold(site));
+        for site in 0..self.sites.len() {
+            descent.hold(site);
+        }
         descent.run();
         let all: Vec<usize> = (0..self.sites.len()).collect();
         all.iter().for_each(|&site| descent.let_go(site));

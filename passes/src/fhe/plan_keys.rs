@@ -76,7 +76,7 @@ impl KeySearch {
         let all = candidates.iter().flat_map(|candidates| &candidates.choices);
         let distinct: BTreeSet<GaloisElement> = all.flat_map(|c| c.elements.iter().copied()).collect();
         let elements: Vec<GaloisElement> = distinct.into_iter().collect();
-        let place = |element| elements.binary_search(element).unwrap_or_default() as u32;
+        let place = |element: &GaloisElement| elements.binary_search(element).unwrap_or_default() as u32;
         let of_choice = |choice: &Choice| choice.elements.iter().map(place).collect();
         let of_shape = |candidates: &Candidates| candidates.choices.iter().map(of_choice).collect();
         let places = candidates.iter().map(of_shape).collect();
