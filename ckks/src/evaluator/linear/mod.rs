@@ -6,6 +6,7 @@
 
 mod apply;
 mod plan;
+mod products;
 #[cfg(test)]
 mod tests;
 
