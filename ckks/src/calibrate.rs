@@ -101,7 +101,8 @@ impl Bench {
         let hoisted = Hoisted::new(&self.ctx, ct.c1());
         let full = OneDiagonal(Arc::new(self.plaintext(max)?));
         let small = OneDiagonal(Arc::new(self.plaintext(Slots::new(max.get() / 32)?)?));
-        let linear = |period: Slots| shape.linear(&self.plan.work(|_| (period, Form::Real)), Ending::ModDownRescale);
+        let linear =
+            |period: Slots| shape.linear(&self.plan.work(|_| (period, Form::Real)), Ending::ModDownRescale);
         let expanded = shape.expansion(max.get()) + shape.passes(2.0);
         Ok(vec![
             (
@@ -309,8 +310,7 @@ fn mean(ratios: impl Iterator<Item = f64>) -> f64 {
 /// None is expected: the rings that are measured are valid.
 pub fn calibrate(tell: &(dyn Fn(&str) + Sync)) -> Result<Machine, Error> {
     let threads = rayon::current_num_threads();
-    let mut machine =
-        Machine { name: processor(), threads, parallel: threads as f64, ..Machine::default() };
+    let mut machine = Machine { name: processor(), threads, parallel: threads as f64, ..Machine::default() };
     let mut measured: Vec<(Measured, Work)> = Vec::new();
     for (log_n, q, special) in RINGS {
         tell(&format!("keys of N = 2^{log_n}"));

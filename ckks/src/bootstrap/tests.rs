@@ -97,14 +97,18 @@ fn full_slots() {
 fn the_work_is_foreseen() {
     let spec = small_spec(9);
     let refined = EvalModSpec { degree: 63, double_angles: 2, arcsine: Arcsine::Degree5, ..spec.eval_mod };
-    for (spec, slots) in [(spec.clone(), 256), (spec.clone(), 16), (BootstrapSpec { eval_mod: refined, ..spec }, 256)] {
+    for (spec, slots) in
+        [(spec.clone(), 256), (spec.clone(), 16), (BootstrapSpec { eval_mod: refined, ..spec }, 256)]
+    {
         let world = World::small(spec, slots);
         let params = &world.bootstrapper.params;
         let ct = world.encrypt(&random_slots(slots as usize, 3), params.input_level());
         for together in [Together::Single, Together::Pair] {
             let before = world.ctx.work();
             match together {
-                Together::Single => drop(world.bootstrapper.refresh(&ct, &world.keys).expect("keys are there")),
+                Together::Single => {
+                    drop(world.bootstrapper.refresh(&ct, &world.keys).expect("keys are there"))
+                }
                 Together::Pair => {
                     drop(world.bootstrapper.refresh_pair(&ct, &ct, &world.keys).expect("keys are there"));
                 }

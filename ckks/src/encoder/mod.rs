@@ -61,7 +61,11 @@ impl Encoder {
     /// [`Error::TooManySlots`], [`Error::SlotCount`], [`Error::NotFinite`], [`Error::ForeignScale`], or
     /// [`Error::CoefficientTooLarge`] if a coefficient reaches `2^400`.
     pub fn encode(&self, values: &[f64], period: Slots, scale: &Scale) -> Result<IntPlaintext, Error> {
-        self.encode_slots(values.iter().map(|&re| Complex { re, im: 0.0 }).collect(), (period, Form::Real), scale)
+        self.encode_slots(
+            values.iter().map(|&re| Complex { re, im: 0.0 }).collect(),
+            (period, Form::Real),
+            scale,
+        )
     }
 
     /// Encodes `period` complex values; see [`encode`](Self::encode).

@@ -212,9 +212,8 @@ impl Segment {
         {
             let advice = memmap2::UncheckedAdvice::DontNeed;
             // SAFETY: no range lies on the page, so nothing refers to the memory that becomes zero.
-            let done = unsafe {
-                self.map.unchecked_advise_range(advice, self.offset + page * HUGE_PAGE, HUGE_PAGE)
-            };
+            let done =
+                unsafe { self.map.unchecked_advise_range(advice, self.offset + page * HUGE_PAGE, HUGE_PAGE) };
             done.ok()?;
             self.dirty[page * UNITS_OF_PAGE..(page + 1) * UNITS_OF_PAGE].fill(false);
             Some(std::mem::take(&mut self.dirty_of_page[page]))
@@ -284,7 +283,8 @@ impl Arena {
     fn trim(&mut self) {
         while self.dirty - self.used > self.idle || self.pages > self.ceiling {
             let last = self.segments.iter().enumerate().rev();
-            let Some((segment, page)) = last.filter_map(|(i, s)| Some((i, s.last_idle_page()?))).next() else {
+            let Some((segment, page)) = last.filter_map(|(i, s)| Some((i, s.last_idle_page()?))).next()
+            else {
                 return;
             };
             let Some(units) = self.segments[segment].give_back(page) else { return };

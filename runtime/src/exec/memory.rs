@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use peregrine_ckks::evaluator::linear::LinearPlan;
+use peregrine_ckks::evaluator::linear::{Batching, LinearPlan};
 use peregrine_ckks::params::Params;
 use peregrine_ckks::ring::poly::polynomial_bytes;
 use peregrine_ckks::units::{Level, Slots};
@@ -17,10 +17,8 @@ use crate::error::{BudgetOrigin, RuntimeError};
 
 /// Memory of the process besides what is counted: code, thread stacks.
 const PROCESS: u64 = 28 << 20;
-/// Most memory of dropped polynomials that wait for one of their size; less when little is in work.
-const WAITING: u64 = 256 << 20;
-/// One part in this many of keys and ciphertexts is the allocator's slack.
-const SLACK: u64 = 64;
+/// One part in this many of ciphertexts and intermediate values lies idle between others in use.
+const GAPS: u64 = 8;
 
 /// What a run needs memory for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,7 +50,7 @@ impl MemoryEstimate {
         let keys = all_key_bytes(program, params);
         let working = |expanded| ByteSize(working_bytes(program, schedule, (constants, expanded), params));
         let (working, polynomials) = (working(Expanded::Counted), working(Expanded::Apart));
-        let slack = (keys.0 + working.0) / SLACK + WAITING.min(working.0 / 3 * 2);
+        let slack = polynomials.0 / GAPS;
         Self {
             keys,
             largest_keys: uses.largest(),
@@ -240,9 +238,10 @@ fn scratch_bytes(
     };
     match inst {
         Inst::Linear { .. } => constants.linear(index).map_or(0, |site| {
-            let scratch = linear_scratch(site.linear_plan(), level, params);
+            let batching = Batching::of(site.linear_plan(), params, level);
+            let scratch = linear_scratch(site.linear_plan(), &batching, level, params);
             match expanded {
-                Expanded::Counted => scratch + site.bytes(),
+                Expanded::Counted => scratch + batching.diagonal_bytes().min(site.bytes()),
                 Expanded::Apart => scratch,
             }
         }),
@@ -285,20 +284,13 @@ fn extended_poly(level: Level, params: &Params) -> u64 {
     polynomial(level.limbs(), params) + polynomial(params.alpha(), params)
 }
 
-/// Scratch space of a double-hoisted linear transform: every operand decomposed and lifted, one limb of every rotated
-/// operand per thread, two polynomials over Q and P per output and per giant step that waits for its rotation (at most
-/// half a GiB of them at once), and the digits of the one that is being rotated.
-fn linear_scratch(plan: &LinearPlan, level: Level, params: &Params) -> u64 {
-    const SUMS: u64 = 512 << 20;
+/// Scratch space of a double-hoisted linear transform: turned inputs, a portion of the transform, two polynomials over Q and P per
+/// output, and the digits of what is being rotated.
+fn linear_scratch(plan: &LinearPlan, batching: &Batching, level: Level, params: &Params) -> u64 {
     let extended = extended_poly(level, params);
     let digits = params.digits_at(level) as u64;
-    let sources = u64::from(plan.inputs) + plan.turned.len() as u64;
-    let operands = sources * (digits + 2) * extended + 2 * plan.turned.len() as u64 * extended;
-    let babies: u64 = plan.babies.iter().map(|babies| babies.len() as u64).sum();
-    let limbs = rayon::current_num_threads() as u64 * (2 * babies + 16) * (8 * params.n() as u64);
-    let giants = plan.stages.iter().map(|stage| stage.giants.len() as u64).max().unwrap_or(0);
-    let waiting = (2 * giants * extended).min(SUMS.max(2 * extended));
-    operands + limbs + waiting + (2 * u64::from(plan.outputs) + digits + 4) * extended
+    let turned = 2 * plan.turned.len() as u64 * extended;
+    turned + batching.bytes() + (2 * u64::from(plan.outputs) + digits + 4) * extended
 }
 
 fn fixed_bytes(program: &Program, params: &Params) -> u64 {

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use smallvec::SmallVec;
 
 use super::Term;
-use super::apply::{Pass, Transform};
+use super::apply::{Operand, Operands, Pass, Transform};
 use crate::evaluator::keyswitch::modulus;
 use crate::evaluator::scratch::{Buffers, with_scratch};
 use crate::kernels::{PlainTerm, RealTerm, VectorNtt};
@@ -25,8 +25,11 @@ const HALVES: usize = 32;
 /// Other diagonals that are expanded at a time.
 const WHOLE: usize = 8;
 
-/// One product.
-struct Product<'a> {
+/// Limbs that expanded diagonals take on each thread.
+pub(super) const EXPANDED_LIMBS: u64 = (HALVES / 2) as u64;
+
+/// A rotated input and the diagonal that it is multiplied with.
+struct Weighted<'a> {
     /// Which pair of limbs it adds to.
     slot: usize,
     /// The rotated input.
@@ -37,7 +40,13 @@ struct Product<'a> {
 
 impl Transform<'_> {
     /// All products of a pass on limb `m`.
-    pub(super) fn products(&self, pass: &Pass<'_>, m: usize, slots: &mut [[&mut [u64]; 2]]) {
+    pub(super) fn products(
+        &self,
+        pass: &Pass<'_>,
+        operands: &Operands<'_>,
+        m: usize,
+        slots: &mut [[&mut [u64]; 2]],
+    ) {
         with_scratch(self.ctx.n(), 2 * pass.babies.len(), |buffers| {
             let pairs = buffers.chunks_exact_mut(2).map(|pair| match pair {
                 [b, a] => [&mut **b, &mut **a],
@@ -46,10 +55,10 @@ impl Transform<'_> {
             let mut pairs: Vec<[&mut [u64]; 2]> = pairs.collect();
             for &(input, baby) in &self.by_key(pass) {
                 let [b, a] = &mut pairs[pass.babies[&(input, baby)]];
-                self.baby(input as usize, baby as usize, m, [b, a]);
+                self.baby(&operands[&input], self.plan.babies[input as usize][baby as usize], m, [b, a]);
             }
             let rotated: Vec<[&[u64]; 2]> = pairs.iter().map(|[b, a]| [&**b, &**a]).collect();
-            self.sums(pass, m, &rotated, slots);
+            self.sums((pass, operands), m, &rotated, slots);
         });
     }
 
@@ -60,17 +69,22 @@ impl Transform<'_> {
         babies
     }
 
-    fn sums(&self, pass: &Pass<'_>, m: usize, rotated: &[[&[u64]; 2]], slots: &mut [[&mut [u64]; 2]]) {
+    fn sums(
+        &self,
+        (pass, operands): (&Pass<'_>, &Operands<'_>),
+        m: usize,
+        rotated: &[[&[u64]; 2]],
+        slots: &mut [[&mut [u64]; 2]],
+    ) {
         let table = self.ctx.table(self.q_limbs, m);
-        let giants = pass.giants.iter().zip(pass.diagonals.iter().zip(&pass.slots)).collect::<Vec<_>>();
         with_scratch(self.ctx.n() / 2, HALVES, |halves| {
-            for giants in giants.chunks(SUMS) {
-                let mut products: Vec<Product<'_>> = Vec::new();
-                for (giant, (diagonals, slot)) in giants {
-                    for (term, diagonal) in giant.terms.iter().zip(*diagonals) {
-                        let Some(operand) = self.operand(pass, term, m, rotated) else { continue };
-                        let source = (term.input, term.baby);
-                        products.push(Product { slot: **slot, source, operand, diagonal });
+            for sums in pass.sums.chunks(SUMS) {
+                let mut products: Vec<Weighted<'_>> = Vec::new();
+                for &(slot, ref terms) in sums {
+                    for (term, diagonal) in terms {
+                        let operand = self.operand(pass, &operands[&term.input], term, (m, rotated));
+                        let (Some(operand), source) = (operand, (term.input, term.baby)) else { continue };
+                        products.push(Weighted { slot, source, operand, diagonal });
                     }
                 }
                 products.sort_by_key(|product| product.source);
@@ -94,16 +108,16 @@ impl Transform<'_> {
     /// Limb `m` of the rotated input of a term, modulo `QP`; none for special primes, modulo which an input that is
     /// not rotated is zero.
     fn operand<'b>(
-        &'b self,
+        &self,
         pass: &Pass<'_>,
+        operand: &'b Operand<'_>,
         term: &Term,
-        m: usize,
-        rotated: &[[&'b [u64]; 2]],
+        (m, rotated): (usize, &[[&'b [u64]; 2]]),
     ) -> Option<[&'b [u64]; 2]> {
         if let Some(&place) = pass.babies.get(&(term.input, term.baby)) {
             return Some(rotated[place]);
         }
-        let [c0, c1] = &self.inputs[term.input as usize].lifted;
+        let [c0, c1] = &operand.lifted;
         (m < self.q_limbs).then(|| [c0.limb(m), c1.limb(m)])
     }
 
@@ -111,13 +125,15 @@ impl Transform<'_> {
     fn multiply_real(
         &self,
         (table, transform): (&NttTable, &VectorNtt),
-        products: &[Product<'_>],
+        products: &[Weighted<'_>],
         halves: &mut Buffers<'_>,
         slots: &mut [[&mut [u64]; 2]],
     ) {
         let (kernels, unit) = (self.ctx.kernels(), table.imaginary_unit());
         let mut terms: SmallVec<[RealTerm<'_>; HALVES]> = SmallVec::new();
-        for (&Product { slot, operand: [x0, x1], diagonal, .. }, half) in products.iter().zip(halves.iter_mut()) {
+        for (&Weighted { slot, operand: [x0, x1], diagonal, .. }, half) in
+            products.iter().zip(halves.iter_mut())
+        {
             let weights = &mut half[..values_of(diagonal) / 2];
             diagonal.folded_residues(kernels, table.modulus(), unit, weights);
             terms.push(RealTerm { target: slot, x0, x1, weights });
@@ -126,11 +142,11 @@ impl Transform<'_> {
     }
 
     /// `out += sum operand * diagonal` on limb `m`.
-    fn multiply_whole(&self, m: usize, products: &[Product<'_>], out: [&mut [u64]; 2]) {
+    fn multiply_whole(&self, m: usize, products: &[Weighted<'_>], out: [&mut [u64]; 2]) {
         with_scratch(self.ctx.n(), products.len(), |buffers| {
             self.expand(m, products, buffers);
             let mut terms: SmallVec<[PlainTerm<'_>; WHOLE]> = SmallVec::new();
-            for (&Product { operand: [x0, x1], diagonal, .. }, buffer) in products.iter().zip(&*buffers) {
+            for (&Weighted { operand: [x0, x1], diagonal, .. }, buffer) in products.iter().zip(&*buffers) {
                 terms.push(PlainTerm { x0, x1, weights: &buffer[..values_of(diagonal)] });
             }
             self.ctx.kernels().plain_dot_add(modulus(self.ctx, self.q_limbs, m), out, &terms);
@@ -139,9 +155,9 @@ impl Transform<'_> {
 
     /// NTT values of some diagonals modulo the prime of limb `m`, one per run of equal ones, in the first words of a buffer
     /// each. Those of one size are transformed together.
-    fn expand(&self, m: usize, products: &[Product<'_>], buffers: &mut [&mut [u64]]) {
+    fn expand(&self, m: usize, products: &[Weighted<'_>], buffers: &mut [&mut [u64]]) {
         let table = self.ctx.table(self.q_limbs, m);
-        let size = |product: &Product<'_>| values_of(product.diagonal);
+        let size = |product: &Weighted<'_>| values_of(product.diagonal);
         for (product, buffer) in products.iter().zip(buffers.iter_mut()) {
             let values = &mut buffer[..size(product)];
             product.diagonal.residues(self.ctx.kernels(), table.modulus(), values);
@@ -156,9 +172,9 @@ impl Transform<'_> {
 }
 
 /// The transform that multiplies with all these diagonals from half their values, where there is one.
-fn real_transform<'t>(table: &'t NttTable, products: &[Product<'_>]) -> Option<&'t VectorNtt> {
+fn real_transform<'t>(table: &'t NttTable, products: &[Weighted<'_>]) -> Option<&'t VectorNtt> {
     let first = products.first()?.diagonal;
-    let alike = |p: &Product<'_>| p.diagonal.period() == first.period() && p.diagonal.form() == Form::Real;
+    let alike = |p: &Weighted<'_>| p.diagonal.period() == first.period() && p.diagonal.form() == Form::Real;
     if products.iter().all(alike) { table.real(values_of(first)) } else { None }
 }
 

@@ -18,7 +18,12 @@ pub(crate) struct Count<'a> {
 
 impl<'a> Count<'a> {
     /// The work of a polynomial of scalar coefficients, none of them zero.
-    pub(crate) fn polynomial(params: &'a Params, ladder: &'a Ladder, basis: PolynomialBasis, degree: usize) -> Work {
+    pub(crate) fn polynomial(
+        params: &'a Params,
+        ladder: &'a Ladder,
+        basis: PolynomialBasis,
+        degree: usize,
+    ) -> Work {
         let mut count = Self { params, ladder, basis, powers: BTreeSet::from([1]) };
         count.evaluate(degree + 1, depth_of(degree + 1))
     }
