@@ -271,12 +271,12 @@ impl VectorSite {
     }
 
     fn bytes(&self) -> u64 {
-        24 * u64::from(self.period.get())
+        16 * u64::from(self.period.get())
     }
 }
 
-/// Size of an integer plaintext: two coefficients per slot of its period, of 4 bytes where all fit, else 8.
+/// Size of an integer plaintext of real slots: one coefficient per slot of its period, of 4 bytes where all fit, else 8.
 fn plaintext_bytes(period: u32, largest: f64, log_scale: f64) -> u64 {
     let coefficient = if largest.log2() + log_scale < 30.0 { 4 } else { 8 };
-    2 * u64::from(period) * coefficient
+    u64::from(period) * coefficient
 }
