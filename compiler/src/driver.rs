@@ -248,7 +248,8 @@ pub fn check(
 ) -> Result<GateReport, CompileError> {
     let Lowered { compiled, ranges } = lowered;
     fidelity::check(&prepared.imported, &compiled.canonical, &prepared.raw_input, &prepared.check_input)?;
-    let subject = Subject { model: &compiled.polynomial, program: &compiled.program, ranges };
+    let subject =
+        Subject { model: &compiled.polynomial, program: &compiled.program, ranges, budget: &compiled.budget };
     Ok(gate::check(subject, &prepared.check_input, tolerance)?)
 }
 

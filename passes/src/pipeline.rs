@@ -9,6 +9,7 @@ use peregrine_ir::tensor::{Tensor, TensorGraph, TensorOp};
 use thiserror::Error;
 
 use crate::fhe::assign::{LayoutReport, LayoutSearch};
+use crate::fhe::budget::{self, ErrorBudget};
 use crate::fhe::cost::{Machine, Prediction};
 use crate::fhe::key_front::FrontPoint;
 use crate::fhe::level::Precision;
@@ -17,6 +18,7 @@ use crate::pass::{PassRecord, Verification};
 use crate::plan::{self, Outcome, Plan};
 use crate::tensor::fit::{FitOptions, FitReport};
 use crate::tensor::interp::{self, Batch};
+use crate::tensor::moments::{self, Moments};
 use crate::tensor::{self, fit, ranges};
 use crate::{PassError, PassManager};
 
@@ -100,6 +102,10 @@ pub struct Compiled {
     pub fit: Option<FitReport>,
     /// Largest absolute value per value of `polynomial` and channel.
     pub ranges: Vec<Vec<f64>>,
+    /// Moments of the values of `polynomial`.
+    pub moments: Vec<Moments>,
+    /// Predicted errors.
+    pub budget: ErrorBudget,
     /// The leveled fhe graph.
     pub fhe: FheGraph,
     /// Parameters.
@@ -207,17 +213,26 @@ pub fn compile(
     let (Calibration::Data(batch)
     | Calibration::StandIn(batch)
     | Calibration::Recorded { stand_in: batch, .. }) = calibration;
-    let mut ranges = ranges::measure(&polynomial, batch)?;
+    let moments = moments::measure(&polynomial, batch)?;
+    let mut ranges: Vec<Vec<f64>> = moments.iter().map(|value| value.largest.clone()).collect();
     if let Calibration::Recorded { ranges: records, .. } = calibration {
         ranges::apply_records(&polynomial, records, &mut ranges)?;
     }
     let precision = options.scales(largest_degree(&polynomial));
     let lowered = plan::lower(&polynomial, &ranges, precision, options, observe)?;
+    let budget = budget::budget(&budget::Subject {
+        graph: &lowered.fhe,
+        params: &lowered.params,
+        sources: &lowered.sources,
+        moments: &moments,
+    })?;
     Ok(Compiled {
         canonical,
         polynomial,
         fit,
         ranges,
+        moments,
+        budget,
         fhe: lowered.fhe,
         params: lowered.params,
         program: lowered.program,

@@ -5,10 +5,10 @@
 
 use peregrine_ckks::bootstrap::BootstrapParams;
 use peregrine_ckks::params::{Params, ParamsLiteral};
-use peregrine_ir::Slots;
 use peregrine_ir::fhe::{self, FheGraph};
 use peregrine_ir::program::{self, Program};
 use peregrine_ir::tensor::TensorGraph;
+use peregrine_ir::{Slots, ValueId};
 
 use crate::fhe::assign::{LayoutReport, LayoutSearch};
 use crate::fhe::cost::Prediction;
@@ -64,6 +64,8 @@ pub struct Lowered {
     pub params: Params,
     /// The program.
     pub program: Program,
+    /// The tensor value that each operation of the packed graph holds.
+    pub sources: Vec<ValueId>,
     /// Predicted time and memory.
     pub prediction: Prediction,
     /// How layouts were chosen.
@@ -90,6 +92,7 @@ const SMALL_LOG_N: u32 = 15;
 struct Finished {
     packed: FheGraph,
     layouts: LayoutReport,
+    sources: Vec<ValueId>,
     fhe: FheGraph,
     params: Params,
     program: Program,
@@ -160,8 +163,8 @@ pub fn lower(
     observe("assign-levels", Snapshot::Fhe(&best.fhe));
     invalid("program", "emit", program::verify(&best.program))?;
     observe("emit", Snapshot::Program(&best.program));
-    let Finished { fhe, params, program, prediction, layouts, key_front, .. } = best;
-    Ok(Lowered { fhe, params, program, prediction, layouts, key_front, outcomes })
+    let Finished { fhe, params, program, sources, prediction, layouts, key_front, .. } = best;
+    Ok(Lowered { fhe, params, program, sources, prediction, layouts, key_front, outcomes })
 }
 
 /// What is lowered.
@@ -203,7 +206,7 @@ impl Subject<'_> {
 
     /// Emits the program for every number of special primes and keeps the one of least predicted time and key bytes.
     fn best_of(&self, packed: Packed, candidates: Vec<ParamsLiteral>) -> Result<Finished, LowerError> {
-        let Packed { graph: packed, layouts } = packed;
+        let Packed { graph: packed, layouts, sources } = packed;
         let leveled = level::assign(&packed, self.precision)?;
         let emitted = candidates.into_iter().map(|literal| {
             let params = params::check(literal)?;
@@ -215,6 +218,7 @@ impl Subject<'_> {
         Ok(Finished {
             packed,
             layouts,
+            sources,
             fhe: leveled,
             params,
             program,
@@ -264,8 +268,8 @@ impl Subject<'_> {
         let params = bootstrap.main().clone();
         let program = emit::emit(&fhe, &params, &self.shapes())?;
         let Keyed { params, program, prediction, front } = self.keyed(vec![(params, program)])?;
-        let (Packed { graph: packed, layouts }, gap) = (packed.clone(), placement.gap());
-        Ok(Finished { packed, layouts, fhe, params, program, prediction, key_front: front, gap })
+        let (Packed { graph: packed, layouts, sources }, gap) = (packed.clone(), placement.gap());
+        Ok(Finished { packed, layouts, sources, fhe, params, program, prediction, key_front: front, gap })
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt::{self, Display, Write};
 
 use peregrine_passes::fhe::LowerError;
+use peregrine_passes::fhe::budget::{ErrorBudget, Source};
 use peregrine_passes::pipeline::Compiled;
 use peregrine_passes::plan::{Outcome, Plan, Predicted};
 
@@ -27,7 +28,8 @@ pub fn summary(compiled: &Compiled) -> String {
     let (params, p) = (&compiled.params, &compiled.prediction);
     let plans: Vec<String> = compiled.outcomes.iter().map(outcome).collect();
     format!(
-        "{}\nN = 2^{}, log QP = {:.0}, {} levels, {} keys ({}), about {} of memory and {:.2} s per image",
+        "{}\nN = 2^{}, log QP = {:.0}, {} levels, {} keys ({}), about {} of memory and {:.2} s per image\n\
+         foreseen error: {}",
         plans.join("; "),
         params.log_n(),
         params.log_qp(),
@@ -36,7 +38,18 @@ pub fn summary(compiled: &Compiled) -> String {
         Bytes(p.key_bytes),
         Bytes(p.peak_bytes()),
         p.seconds,
+        foreseen(&compiled.budget),
     )
+}
+
+/// Predicted precision and what takes it.
+fn foreseen(budget: &ErrorBudget) -> String {
+    let mut sources: Vec<(Source, f64)> = Source::ALL.into_iter().zip(budget.sources).collect();
+    sources.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let parts = sources.iter().filter(|(_, share)| *share >= 0.01);
+    let parts: Vec<String> =
+        parts.map(|(source, share)| format!("{} {:.0} %", source.name(), 100.0 * share)).collect();
+    format!("{:.1} bits below the range of the outputs ({})", budget.bits(), parts.join(", "))
 }
 
 /// One way to pay for the depth, in a few words.

@@ -16,6 +16,7 @@ mod tests;
 
 pub use apply::{AddErrors, CallNoise, apply_clear};
 pub use diagonals::{DiagonalKey, Diagonals};
+pub use pairs::{Pair, axis_pairs};
 pub use plan::{CallPlan, PlannedDiagonal, plan_call};
 pub use split::{BsgsSplit, MAX_SPLIT, Parts, SplitTable};
 
