@@ -19,8 +19,7 @@ pub struct Maps(Vec<(LinearMap, usize)>);
 
 impl Maps {
     fn diagonals(&mut self, map: &LinearMap, resolved: ResolvedMap<'_>) -> usize {
-        let alike = |other: &LinearMap| LinearMap { weights: map.weights, ..other.clone() } == *map;
-        if let Some((_, count)) = self.0.iter().find(|(other, _)| alike(other)) {
+        if let Some((_, count)) = self.0.iter().find(|(other, _)| other.is_shaped_as(map)) {
             return *count;
         }
         let count = Diagonals::of(resolved).len();
