@@ -28,7 +28,7 @@ pub fn summary(compiled: &Compiled) -> String {
     let plans: Vec<String> = compiled.outcomes.iter().map(outcome).collect();
     format!(
         "{}\nN = 2^{}, log QP = {:.0}, {} levels, {} keys ({}), about {} of memory and {:.2} s per image\n\
-         foreseen error: {}",
+         foreseen error, if errors are independent: {}",
         plans.join("; "),
         params.log_n(),
         params.log_qp(),
@@ -169,7 +169,7 @@ fn program(out: &mut String, report: &Report) -> fmt::Result {
         Bytes(t.scratch_bytes),
     )?;
     writeln!(out, "  time: about {:.2} s per image by the cost model", t.seconds)?;
-    writeln!(out, "  foreseen error: {}", foreseen(&report.budget))
+    writeln!(out, "  foreseen error, if errors are independent: {}", foreseen(&report.budget))
 }
 
 /// What `--keys-memory` chooses from, and the plans that were compared.

@@ -248,7 +248,7 @@ mod tests {
     fn the_derivative_by_the_operand_is_that_of_the_polynomial() {
         let literal = ParamsLiteral {
             log_n: 13,
-            q: [38, 50, 28, 28, 28].map(PrimeSpec::Bits).to_vec(),
+            q: [38, 40, 28, 28, 28].map(PrimeSpec::Bits).to_vec(),
             p: vec![PrimeSpec::Bits(40)],
         };
         let params = literal.check().unwrap();
