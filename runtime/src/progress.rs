@@ -31,7 +31,7 @@ impl Phase {
 }
 
 /// Where a phase is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum At<'a> {
     /// Nothing to say but the count.
     Unit,
