@@ -229,7 +229,7 @@ fn ranges(compiled: &Compiled) -> Vec<RangeRecord> {
     }
     let polynomials = compiled.polynomial.nodes.values().filter(|n| matches!(n.op, TensorOp::Poly { .. }));
     let record = |node: &peregrine_ir::Node<peregrine_ir::tensor::Tensor>| {
-        let range = compiled.measured.get(peregrine_ir::EntityId::index(*node.args.first()?))?;
+        let range = &compiled.moments.get(peregrine_ir::EntityId::index(*node.args.first()?))?.range;
         Some(RangeRecord {
             layer: node.origin.as_str().to_owned(),
             low: range.low.clone(),
@@ -251,7 +251,8 @@ pub fn check(
 ) -> Result<GateReport, CompileError> {
     let Lowered { compiled, ranges } = lowered;
     fidelity::check(&prepared.imported, &compiled.canonical, &prepared.raw_input, &prepared.check_input)?;
-    let subject = Subject { model: &compiled.polynomial, program: &compiled.program, ranges };
+    let subject =
+        Subject { model: &compiled.polynomial, program: &compiled.program, ranges, budget: &compiled.budget };
     Ok(gate::check(subject, &prepared.check_input, tolerance)?)
 }
 

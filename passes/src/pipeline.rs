@@ -9,6 +9,7 @@ use peregrine_ir::tensor::{Tensor, TensorGraph, TensorOp};
 use thiserror::Error;
 
 use crate::fhe::assign::{LayoutReport, LayoutSearch};
+use crate::fhe::budget::{self, ErrorBudget};
 use crate::fhe::cost::{Machine, Prediction};
 use crate::fhe::key_front::FrontPoint;
 use crate::fhe::level::Precision;
@@ -18,7 +19,7 @@ use crate::plan::{self, Outcome, Plan};
 use crate::progress::Progress;
 use crate::tensor::fit::{FitOptions, FitReport};
 use crate::tensor::interp::{self, Batch};
-use crate::tensor::ranges::ChannelRange;
+use crate::tensor::moments::{self, Moments};
 use crate::tensor::{self, fit, ranges};
 use crate::{PassError, PassManager};
 
@@ -102,10 +103,12 @@ pub struct Compiled {
     pub polynomial: TensorGraph,
     /// How well activations were fitted; `None` if the model was polynomial already.
     pub fit: Option<FitReport>,
-    /// Smallest and largest number per value of `polynomial` and channel, on the calibration inputs.
-    pub measured: Vec<ChannelRange>,
     /// Largest absolute value per value of `polynomial` and channel.
     pub ranges: Vec<Vec<f64>>,
+    /// Moments of the values of `polynomial`.
+    pub moments: Vec<Moments>,
+    /// Predicted errors.
+    pub budget: ErrorBudget,
     /// The leveled fhe graph.
     pub fhe: FheGraph,
     /// Parameters.
@@ -216,19 +219,26 @@ pub fn compile(
     | Calibration::StandIn(batch)
     | Calibration::Recorded { stand_in: batch, .. }) = calibration;
     options.progress.step("measuring ranges on the calibration inputs");
-    let measured = ranges::measure_ranges(&polynomial, batch)?;
-    let mut ranges: Vec<Vec<f64>> = measured.iter().map(ChannelRange::max_abs).collect();
+    let moments = moments::measure(&polynomial, batch)?;
+    let mut ranges: Vec<Vec<f64>> = moments.iter().map(|value| value.largest.clone()).collect();
     if let Calibration::Recorded { ranges: records, .. } = calibration {
         ranges::apply_records(&polynomial, records, &mut ranges)?;
     }
     let precision = options.scales(largest_degree(&polynomial));
     let lowered = plan::lower(&polynomial, &ranges, precision, options, observe)?;
+    let budget = budget::budget(&budget::Subject {
+        graph: &lowered.fhe,
+        params: &lowered.params,
+        sources: &lowered.sources,
+        moments: &moments,
+    })?;
     Ok(Compiled {
         canonical,
         polynomial,
         fit,
-        measured,
         ranges,
+        moments,
+        budget,
         fhe: lowered.fhe,
         params: lowered.params,
         program: lowered.program,

@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use peregrine_ckks::bootstrap::BootstrapParams;
 use peregrine_ckks::params::{Params, ParamsLiteral};
-use peregrine_ir::Slots;
 use peregrine_ir::fhe::{self, FheGraph};
 use peregrine_ir::program::{self, Program};
 use peregrine_ir::tensor::TensorGraph;
+use peregrine_ir::{Slots, ValueId};
 
 use crate::fhe::assign::{LayoutReport, LayoutSearch};
 use crate::fhe::cost::Prediction;
@@ -69,6 +69,8 @@ pub struct Lowered {
     pub params: Params,
     /// The program.
     pub program: Program,
+    /// The tensor value that each operation of the packed graph holds.
+    pub sources: Vec<ValueId>,
     /// Predicted time and memory.
     pub prediction: Prediction,
     /// How layouts were chosen.
@@ -182,8 +184,8 @@ pub fn lower(
     invalid("program", "emit", program::verify(&best.program))?;
     observe("emit", Snapshot::Program(&best.program));
     let Finished { prepared, fhe, params, program, prediction, key_front, .. } = best;
-    let layouts = prepared.packed.layouts.clone();
-    Ok(Lowered { fhe, params, program, prediction, layouts, key_front, outcomes })
+    let (layouts, sources) = (prepared.packed.layouts.clone(), prepared.packed.sources.clone());
+    Ok(Lowered { fhe, params, program, sources, prediction, layouts, key_front, outcomes })
 }
 
 /// What is lowered.

@@ -16,6 +16,8 @@ pub struct Report {
     pub values: Vec<ValueReport>,
     /// The program by layer, in order.
     pub layers: Vec<LayerReport>,
+    /// Predicted precision and what takes it.
+    pub budget: BudgetReport,
     /// Polynomial activations, in order.
     pub activations: Vec<ActivationReport>,
     /// How well fitted activations did on the calibration inputs; none when the model was polynomial already.
@@ -227,6 +229,35 @@ pub struct LayerReport {
     pub seconds: f64,
     /// Deviation from the clear model on the check input, where the layer's value was looked at.
     pub error: Option<ErrorReport>,
+    /// What the error budget foresees, where the layer makes values.
+    pub foreseen: Option<ForeseenReport>,
+}
+
+/// Foreseen error of a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct ForeseenReport {
+    /// Largest deviation of its last value.
+    pub error: f64,
+    /// Share of what it adds in the variance of the outputs.
+    pub share: f64,
+}
+
+/// Predicted precision of the outputs.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct BudgetReport {
+    /// Bits of the output's range that the error leaves, of the worst output.
+    pub bits: f64,
+    /// Shares in the variance of the outputs by what makes errors.
+    pub sources: Vec<SourceReport>,
+}
+
+/// Share of one kind of error.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct SourceReport {
+    /// What makes the errors.
+    pub source: &'static str,
+    /// In 0..=1.
+    pub share: f64,
 }
 
 /// Deviation of a value.

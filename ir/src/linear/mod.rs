@@ -18,6 +18,7 @@ mod tests;
 pub use apply::{AddErrors, CallNoise, apply_clear};
 pub use diagonals::{DiagonalKey, Diagonals, fold_rotations};
 pub use keys::diagonal_keys;
+pub use pairs::{Pair, axis_pairs};
 pub use plan::{CallPlan, PlannedDiagonal, plan_call};
 pub use split::{BsgsSplit, MAX_SPLIT, Parts, SplitTable};
 

@@ -11,8 +11,10 @@
 //! | [`schedule`] | program | instructions in an order that keeps few ciphertexts alive |
 //! | [`calls`], [`split`], [`candidates`], [`plan_keys`], [`key_front`] | program | splits of its linear calls, all at once |
 //! | [`cost`], [`refresh_cost`] | program | predicted seconds and bytes |
+//! | [`budget`] | fhe graph leveled + moments of the data | predicted errors |
 
 pub mod assign;
+pub mod budget;
 pub mod calls;
 pub mod candidates;
 pub mod cost;

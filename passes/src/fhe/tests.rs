@@ -8,6 +8,7 @@ use crate::pipeline::{Calibration, Compiled, Options, PipelineError, compile};
 use crate::plan::Plan;
 use crate::tensor::interp::{self, Batch};
 
+mod budget;
 mod views;
 
 /// A small deterministic generator of numbers in -1..1.

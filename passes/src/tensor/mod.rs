@@ -13,7 +13,7 @@
 //! | [`dead_code`] | `dead-code` | unused nodes and constants away |
 //! | [`check`] | `check-canonical`, `check-polynomial` | everything left that has no encrypted form, at once |
 //!
-//! [`interp`] runs a graph in the clear on a batch, [`ranges`] measures every value on one. [`canonical`] and
+//! [`interp`] runs a graph in the clear on a batch, [`ranges`] and [`moments`] measure every value on one. [`canonical`] and
 //! [`polynomial`] run the passes in their order.
 
 pub mod algebra;
@@ -26,6 +26,7 @@ pub mod fold_polynomials;
 pub mod fuse_linear;
 pub mod fuse_separable;
 pub mod interp;
+pub mod moments;
 pub mod normalise;
 pub mod poly;
 pub mod ranges;
