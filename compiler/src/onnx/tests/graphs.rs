@@ -149,7 +149,7 @@ fn max_pools_are_averaged_only_when_asked() {
     let mut graph = kept.graph;
     let mut manager = peregrine_passes::PassManager::new(Verification::EachPass);
     let refused = tensor::canonical(&mut graph, &mut manager)
-        .and_then(|()| tensor::polynomial(&mut graph, &mut manager));
+        .and_then(|()| tensor::polynomial(&mut graph, None, &mut manager));
     let refused = refused.unwrap_err().to_string();
     assert!(refused.contains("MaxPool_") && refused.contains("--maxpool avg"), "{refused}");
     assert_eq!(imported("mtcnn_pnet").averaged.len(), 1);
