@@ -162,7 +162,8 @@ fn packed(
     let outputs = peregrine_ir::fhe::run_clear(&packed, &[numbers]).ok_or("no input")?;
     let outputs = outputs.into_iter().map(|o| o.into_iter().map(|v| v as f32).collect()).collect();
     let error = error(&through_tail(imported, &graph, outputs)?, expected);
-    let ciphertexts: u32 = packed.nodes.values().map(|n| packed.tables.layouts[n.ty.layout].ciphertexts).sum();
+    let ciphertexts: u32 =
+        packed.nodes.values().map(|n| packed.tables.layouts[n.ty.layout].ciphertexts).sum();
     Ok(format!(
         "{} values in {ciphertexts} ciphertexts, packed in {compile:.1} s, ran in {:.1} s, error {error:.1e}",
         packed.nodes.len(),

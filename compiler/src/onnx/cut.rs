@@ -110,12 +110,7 @@ fn pruned(model: &Loaded, given: &[&str]) -> Loaded {
         node: nodes,
         input: graph.input.iter().filter(|i| wanted.contains(i.name.as_str())).cloned().collect(),
         output: given.iter().map(output).collect(),
-        initializer: graph
-            .initializer
-            .iter()
-            .filter(|t| wanted.contains(t.name.as_str()))
-            .cloned()
-            .collect(),
+        initializer: graph.initializer.iter().filter(|t| wanted.contains(t.name.as_str())).cloned().collect(),
         ..graph.clone()
     };
     let mut out = model.clone();

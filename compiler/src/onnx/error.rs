@@ -167,7 +167,9 @@ pub enum ImportError {
         batch: i64,
     },
     /// `--input-shape` contradicts the file.
-    #[error("input {input:?} has shape {found} in the model, --input-shape gives {given}: give as many dimensions, none of them 0")]
+    #[error(
+        "input {input:?} has shape {found} in the model, --input-shape gives {given}: give as many dimensions, none of them 0"
+    )]
     InputShape {
         /// Name of the input.
         input: String,

@@ -148,7 +148,16 @@ impl Walk<'_> {
     fn constant_node(&self, node: NodeView<'_>) -> Option<Constant> {
         let movement = matches!(
             node.proto.op_type.as_str(),
-            "Constant" | "Identity" | "Reshape" | "Unsqueeze" | "Squeeze" | "Cast" | "Neg" | "Mul" | "Add" | "Sub"
+            "Constant"
+                | "Identity"
+                | "Reshape"
+                | "Unsqueeze"
+                | "Squeeze"
+                | "Cast"
+                | "Neg"
+                | "Mul"
+                | "Add"
+                | "Sub"
         );
         if !movement || node.proto.output.len() != 1 {
             return None;
@@ -205,7 +214,8 @@ impl Walk<'_> {
                 unary(&|x| (alpha * x + beta).clamp(0.0, 1.0))
             }
             "Clip" => {
-                let single = |n: &str| self.number(n).and_then(|c| c.single()).map_or(f64::NAN, |c| c.first());
+                let single =
+                    |n: &str| self.number(n).and_then(|c| c.single()).map_or(f64::NAN, |c| c.first());
                 let bound = |i: usize, name: &str, none: f64| match node.opset < 11 {
                     true => node.float(name).ok().flatten().map_or(none, f64::from),
                     false => node.input(i).map_or(none, single),

@@ -14,9 +14,9 @@ use peregrine_passes::pipeline::{Compiled, PipelineError};
 use peregrine_passes::plan::{Outcome, Plan};
 
 use super::model::{
-    ActivationReport, CheckReport, ErrorReport, FitSummary, KeyPlan, LayerReport, LevelUse, LinearReport, ModelReport,
-    OutputError, OutputReport, OutsideReport, ParametersReport, PassReport, PictureReport, Report, Totals, ValueKind,
-    ValueReport,
+    ActivationReport, CheckReport, ErrorReport, FitSummary, KeyPlan, LayerReport, LevelUse, LinearReport,
+    ModelReport, OutputError, OutputReport, OutsideReport, ParametersReport, PassReport, PictureReport,
+    Report, Totals, ValueKind, ValueReport,
 };
 use super::{calibration, layers};
 use crate::driver::{Lowered, Prepared};

@@ -37,7 +37,13 @@ pub fn run(graph: &FheGraph, inputs: &[Vec<f64>]) -> Option<Vec<Vec<f64>>> {
         }
         debug_assert_eq!(values.len(), index(id) + 1);
     }
-    Some(graph.outputs.iter().map(|port| unpack(graph, &graph.nodes[port.value], &values[index(port.value)])).collect())
+    Some(
+        graph
+            .outputs
+            .iter()
+            .map(|port| unpack(graph, &graph.nodes[port.value], &values[index(port.value)]))
+            .collect(),
+    )
 }
 
 fn index(id: crate::graph::ValueId) -> usize {
@@ -83,10 +89,13 @@ fn linear(
         });
         terms.push((tables.maps[map].resolve(&tables.layouts), operand as u32));
     }
-    let weights: Vec<Vec<f32>> =
-        maps.iter().map(|&m| tables.consts[tables.maps[m].weights].to_f64().iter().map(|&w| w as f32).collect()).collect();
+    let weights: Vec<Vec<f32>> = maps
+        .iter()
+        .map(|&m| tables.consts[tables.maps[m].weights].to_f64().iter().map(|&w| w as f32).collect())
+        .collect();
     let weights: Vec<&[f32]> = weights.iter().map(Vec::as_slice).collect();
-    let inputs: Vec<&[f64]> = operands.iter().flat_map(|&o| values[index(o)].iter().map(Vec::as_slice)).collect();
+    let inputs: Vec<&[f64]> =
+        operands.iter().flat_map(|&o| values[index(o)].iter().map(Vec::as_slice)).collect();
     let call = plan_call(&terms, &BsgsSplit::default(), slots);
     let mut result = apply_clear(&call, &weights, &inputs, None);
     let layout = layout(graph, node);

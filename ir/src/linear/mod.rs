@@ -147,6 +147,12 @@ impl LinearMap {
         Self { input, output, geometry, weights, before: None, after: None }
     }
 
+    /// Whether the maps differ in nothing but their weights.
+    pub fn is_shaped_as(&self, other: &Self) -> bool {
+        let ends = |map: &Self| (map.input, map.output, map.geometry);
+        ends(self) == ends(other) && self.before == other.before && self.after == other.after
+    }
+
     /// The map with its layouts looked up; they exist.
     pub fn resolve<'a>(&'a self, layouts: &'a PrimaryMap<LayoutId, Layout>) -> ResolvedMap<'a> {
         self.between(&layouts[self.input], &layouts[self.output])

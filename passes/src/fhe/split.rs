@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use peregrine_ckks::params::Params;
 use peregrine_ckks::units::Rotation;
-use peregrine_ir::fhe::{Fhe, FheGraph, FheOp};
+use peregrine_ir::fhe::{Fhe, FheGraph};
 use peregrine_ir::layout::{Layout, Place};
 use peregrine_ir::linear::{BsgsSplit, Diagonals, LayoutId, LinearMap, LinearMapId, ResolvedMap};
-use peregrine_ir::program::{CallTerm, LinearCall, Program};
-use peregrine_ir::{Node, PrimaryMap, Slots, ValueId};
+use peregrine_ir::program::CallTerm;
+use peregrine_ir::{Node, PrimaryMap, Slots};
 
+use super::calls::terms;
 use super::cost::LinearCounts;
 
 /// Looks up the maps and layouts of the terms of a call.
@@ -22,7 +22,7 @@ pub fn resolve<'a>(
 }
 
 /// The diagonals of one term of a call, without their weights.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TermShape {
     /// Period that the term is computed at.
     pub stage: u32,
@@ -39,7 +39,7 @@ pub struct TermShape {
 }
 
 /// What the rotations of a call depend on. Calls of one shape have the same splits.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CallShape {
     /// The terms.
     pub terms: Vec<TermShape>,
@@ -64,22 +64,9 @@ pub struct SplitCost {
 }
 
 impl CallShape {
-    /// The shape of a call of a program.
-    pub fn of_call(call: &LinearCall, program: &Program, params: &Params) -> Self {
-        Self::of(&resolve(&call.terms, &program.maps, &program.layouts), params.max_slots())
-    }
-
     /// The shape of a linear operation of an fhe graph.
     pub fn of_node(graph: &FheGraph, node: &Node<Fhe>, slots: Slots) -> Self {
-        let maps = match &node.op {
-            FheOp::Linear { maps, .. } => &maps[..],
-            FheOp::Input { .. } | FheOp::Poly(_) | FheOp::Add | FheOp::Drop { .. } | FheOp::Bootstrap(_) => {
-                &[]
-            }
-        };
-        let operand = |arg: ValueId| node.args.iter().position(|a| *a == arg).unwrap_or(0) as u32;
-        let terms: Vec<CallTerm> =
-            maps.iter().zip(&node.args).map(|(&map, &arg)| CallTerm { map, operand: operand(arg) }).collect();
+        let terms = terms(node).unwrap_or_default();
         Self::of(&resolve(&terms, &graph.tables.maps, &graph.tables.layouts), slots)
     }
 

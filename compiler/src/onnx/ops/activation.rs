@@ -176,7 +176,8 @@ fn scaled(
         if factor == 1.0 {
             return Ok(y);
         }
-        let (mul, add) = (t.doubles(&[channels], vec![factor; channels]), t.doubles(&[channels], vec![0.0; channels]));
+        let (mul, add) =
+            (t.doubles(&[channels], vec![factor; channels]), t.doubles(&[channels], vec![0.0; channels]));
         t.emit(node, TensorOp::ChannelAffine { mul, add }, &[y])
     };
     y = times(t, y, before)?;

@@ -28,7 +28,9 @@ struct Pair {
 
 fn operands(t: &mut Translator, node: NodeView<'_>) -> Result<Operands, Refusal> {
     match (t.value(node, 0)?.clone(), t.value(node, 1)?.clone()) {
-        (Value::Data(_) | Value::View(_), Value::Data(_) | Value::View(_)) => pair(t, node).map(Operands::Both),
+        (Value::Data(_) | Value::View(_), Value::Data(_) | Value::View(_)) => {
+            pair(t, node).map(Operands::Both)
+        }
         (Value::Data(_) | Value::View(_), Value::Constant(c)) => {
             let (x, values) = with_constant(t, node, 0, &c)?;
             Ok(Operands::ConstantRight(x, values))

@@ -96,8 +96,7 @@ pub(crate) fn unknown(op: &str) -> Refusal {
         "InstanceNormalization" | "LayerNormalization" | "GroupNormalization" | "LpNormalization" => {
             "replace it by BatchNormalization and fine-tune"
         }
-        "Softsign" | "Celu" | "ThresholdedRelu" | "Erf" | "Exp" | "Log" | "Sqrt" | "Abs" | "Sin"
-        | "Cos" => {
+        "Softsign" | "Celu" | "ThresholdedRelu" | "Erf" | "Exp" | "Log" | "Sqrt" | "Abs" | "Sin" | "Cos" => {
             "replace the activation by Relu, HardSwish, Silu, Sigmoid, Tanh, Gelu, Elu, Mish or a polynomial and fine-tune"
         }
         "QuantizeLinear" | "DequantizeLinear" | "QLinearConv" | "ConvInteger" | "FakeQuantize" => {

@@ -124,10 +124,9 @@ pub(super) fn dropout(t: &mut Translator, node: NodeView<'_>) -> Result<Value, R
     let training = t.optional(node, 2)?.and_then(|c| c.scalar()).is_some_and(|v| v != 0.0);
     match training {
         false => same(t, node),
-        true => Err(Refusal::new(
-            "it is in training mode",
-            "export the model in evaluation mode (model.eval())",
-        )),
+        true => {
+            Err(Refusal::new("it is in training mode", "export the model in evaluation mode (model.eval())"))
+        }
     }
 }
 

@@ -28,7 +28,8 @@ fn count(imported: &Imported, wanted: fn(&TensorOp) -> bool) -> usize {
 
 #[test]
 fn gates_of_squeeze_and_excitation() {
-    let gate = |m: Model| m.node("GlobalAveragePool", &["x"], "p", vec![]).node("Sigmoid", &["p"], "g", vec![]);
+    let gate =
+        |m: Model| m.node("GlobalAveragePool", &["x"], "p", vec![]).node("Sigmoid", &["p"], "g", vec![]);
     for inputs in [["x", "g"], ["g", "x"]] {
         let imported = gate(image(13)).node("Mul", &inputs, "y", vec![]).check();
         assert_eq!(count(&imported, |op| matches!(op, TensorOp::Mul)), 1);
@@ -193,7 +194,9 @@ fn doubles_and_halves_are_computed_as_floats() {
         Tract::load(&imported.model).unwrap().run(&input).unwrap()
     };
     close(&run(&doubles), &run(&floats));
-    let ones = |kind| typed(kind, move |_| if kind == DataType::Float16 { vec![0x00, 0x3c] } else { vec![0x80, 0x3f] });
+    let ones = |kind| {
+        typed(kind, move |_| if kind == DataType::Float16 { vec![0x00, 0x3c] } else { vec![0x80, 0x3f] })
+    };
     close(&run(&ones(DataType::Float16)), &run(&ones(DataType::Bfloat16)));
 }
 
@@ -206,7 +209,8 @@ fn a_bug_of_tract_is_an_error() {
 
 #[test]
 fn a_fixed_size_can_be_replaced() {
-    let model = Model::new(9, &[10, 3, 8, 8]).weights("w", &[2, 3, 3, 3]).node("Conv", &["x", "w"], "y", vec![]);
+    let model =
+        Model::new(9, &[10, 3, 8, 8]).weights("w", &[2, 3, 3, 3]).node("Conv", &["x", "w"], "y", vec![]);
     let error = import(&model.bytes()).unwrap_err();
     assert!(error.to_string().contains("--input-shape"), "{error}");
     let options = ImportOptions { input_shape: Some(vec![1, 3, 6, 9]), ..ImportOptions::default() };
@@ -264,9 +268,8 @@ fn an_end_that_cannot_be_run_is_cut_off() {
     assert_eq!((cut.lost, cut.given), (vec!["y".into()], vec!["boxes".into(), "scores".into()]));
     let found = Tract::load(&imported.model).unwrap().run(&sample(&[1, 4, 6, 5], 1)).unwrap();
     assert_eq!(found.len(), 2);
-    let weighty = detector()
-        .node("Loop", &["boxes", "scores"], "l", vec![])
-        .node("Conv", &["l", "w"], "y", vec![]);
+    let weighty =
+        detector().node("Loop", &["boxes", "scores"], "l", vec![]).node("Conv", &["l", "w"], "y", vec![]);
     assert!(import(&weighty.bytes()).is_err());
 }
 

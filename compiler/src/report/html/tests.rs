@@ -2,8 +2,8 @@
 
 use super::super::model::{
     ActivationReport, CheckReport, ErrorReport, FitSummary, KeyKind, KeyPlan, KeyReport, LayerReport,
-    LevelUse, LinearReport, ModelReport, OutputError, OutputReport, OutsideReport, ParametersReport, PassReport, PictureReport,
-    Report, Totals, ValueKind, ValueReport,
+    LevelUse, LinearReport, ModelReport, OutputError, OutputReport, OutsideReport, ParametersReport,
+    PassReport, PictureReport, Report, Totals, ValueKind, ValueReport,
 };
 use super::{escape, page};
 
