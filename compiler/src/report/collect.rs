@@ -8,6 +8,7 @@ use peregrine_ir::fhe::{Fhe, FheOp};
 use peregrine_ir::graph::Node;
 use peregrine_ir::layout::{Digit, Layout, Place};
 use peregrine_ir::program::Inst;
+use peregrine_ir::tensor::TensorOp;
 use peregrine_passes::fhe::budget::Source;
 use peregrine_passes::fhe::key_front::FrontPoint;
 use peregrine_passes::pipeline::{Compiled, PipelineError};
@@ -15,8 +16,8 @@ use peregrine_passes::plan::{Outcome, Plan};
 
 use super::model::{
     ActivationReport, BudgetReport, CheckReport, ErrorReport, FitSummary, ForeseenReport, KeyPlan,
-    LayerReport, ModelReport, OutputError, OutputReport, OutsideReport, ParametersReport, PassReport,
-    PictureReport, Report, SourceReport, Totals, ValueKind, ValueReport,
+    LayerReport, LevelUse, LinearReport, ModelReport, OutputError, OutputReport, OutsideReport,
+    ParametersReport, PassReport, PictureReport, Report, SourceReport, Totals, ValueKind, ValueReport,
 };
 use super::{calibration, layers};
 use crate::driver::{Lowered, Prepared};
@@ -48,6 +49,7 @@ impl Report {
             model: model(prepared, compiled),
             parameters: parameters(compiled),
             totals: totals(compiled, &layers),
+            linear: linear(compiled),
             values: values(compiled),
             budget: budget(compiled),
             activations: activations(lowered, &outside, check),
@@ -155,6 +157,23 @@ fn totals(compiled: &Compiled, layers: &[LayerReport]) -> Totals {
         input_bytes: program.inputs.iter().map(|i| bytes(i.layout, i.level)).sum(),
         output_bytes: program.outputs.iter().map(|o| bytes(o.layout, o.level)).sum(),
     }
+}
+
+fn linear(compiled: &Compiled) -> LinearReport {
+    let graph = &compiled.fhe;
+    let level = |id: peregrine_ir::ValueId| graph.nodes[id].ty.cipher.as_ref().map(|c| c.level.0);
+    let mut levels: BTreeMap<u32, usize> = BTreeMap::new();
+    for (id, node) in graph.nodes.iter().filter(|(_, node)| matches!(node.op, FheOp::Linear { .. })) {
+        let operands = node.args.iter().filter_map(|&arg| level(arg)).min();
+        if let (Some(from), Some(to)) = (operands, level(id)) {
+            *levels.entry(from.saturating_sub(to)).or_default() += 1;
+        }
+    }
+    let is_linear = |op: &TensorOp| matches!(op, TensorOp::Conv(_) | TensorOp::Add | TensorOp::Separable(_));
+    let operators = compiled.polynomial.nodes.values().filter(|node| is_linear(&node.op)).count();
+    let values: usize = levels.values().sum();
+    let levels = levels.into_iter().map(|(levels, values)| LevelUse { levels, values }).collect();
+    LinearReport { operators, free: operators.saturating_sub(values), levels }
 }
 
 fn values(compiled: &Compiled) -> Vec<ValueReport> {

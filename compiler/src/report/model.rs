@@ -12,6 +12,8 @@ pub struct Report {
     pub parameters: ParametersReport,
     /// Sums over the program.
     pub totals: Totals,
+    /// What linear operators cost in levels.
+    pub linear: LinearReport,
     /// The packed graph, in order of evaluation.
     pub values: Vec<ValueReport>,
     /// The program by layer, in order.
@@ -135,6 +137,26 @@ pub struct Totals {
     pub input_bytes: u64,
     /// Encrypted output.
     pub output_bytes: u64,
+}
+
+/// Linear operators (convolutions, sums, movements) and the levels that they use.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LinearReport {
+    /// Operators of the model.
+    pub operators: usize,
+    /// Of these, how many are parts of others: they relabel or add, and use no level.
+    pub free: usize,
+    /// How many values of the packed graph use how many levels, ascending.
+    pub levels: Vec<LevelUse>,
+}
+
+/// Values that use so many levels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct LevelUse {
+    /// Levels from the operands to the result.
+    pub levels: u32,
+    /// Values.
+    pub values: usize,
 }
 
 /// Kind of a packed value.

@@ -6,7 +6,7 @@ use peregrine_passes::fhe::LowerError;
 use peregrine_passes::pipeline::Compiled;
 use peregrine_passes::plan::{Outcome, Plan, Predicted};
 
-use super::model::{BudgetReport, Report};
+use super::model::{BudgetReport, LevelUse, LinearReport, Report};
 
 /// The full report as text.
 pub fn text(report: &Report) -> String {
@@ -144,6 +144,7 @@ fn parameters(out: &mut String, report: &Report) -> fmt::Result {
 fn program(out: &mut String, report: &Report) -> fmt::Result {
     let t = &report.totals;
     writeln!(out, "program: {} instructions, {} linear calls", t.instructions, t.linear_calls)?;
+    writeln!(out, "  {}", linear(&report.linear))?;
     write!(
         out,
         "  {} rotations, {} plaintext products, {} ciphertext products",
@@ -171,6 +172,18 @@ fn program(out: &mut String, report: &Report) -> fmt::Result {
     )?;
     writeln!(out, "  time: about {:.2} s per image by the cost model", t.seconds)?;
     writeln!(out, "  foreseen error, if errors are independent: {}", foreseen(&report.budget))
+}
+
+/// What linear operators cost in levels, in one line.
+pub(super) fn linear(report: &LinearReport) -> String {
+    let of = |use_: &LevelUse| format!("{} with {} level(s) each", use_.values, use_.levels);
+    let levels: Vec<String> = report.levels.iter().map(of).collect();
+    format!(
+        "{} linear operators: {}, {} as parts of these at no level",
+        report.operators,
+        levels.join(", "),
+        report.free
+    )
 }
 
 /// What `--keys-memory` chooses from, and the plans that were compared.

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::diagonals::{Diagonals, whole};
-use super::pairs::{Pair, pairs};
+use super::pairs::{Pair, axis_pairs};
 use super::{DiagonalKey, ResolvedMap};
 use crate::layout::{Axis, Contribution, Layout, Position};
 
@@ -110,7 +110,7 @@ fn ends(map: ResolvedMap<'_>, axis: Axis) -> Vec<(Contribution, Contribution, i6
         let without = |c: Contribution| Contribution { slot: 0, ..c };
         (without(output), without(input), i64::from(input.slot) - i64::from(output.slot))
     };
-    let mut ends: Vec<_> = pairs(&map, axis).into_iter().map(end).collect();
+    let mut ends: Vec<_> = axis_pairs(&map, axis).into_iter().map(end).collect();
     ends.sort_unstable();
     ends.dedup();
     ends
@@ -133,7 +133,7 @@ impl<'a> Channels<'a> {
             map,
             outs: map.output.contributions(Axis::C),
             ins: map.input.contributions(Axis::C),
-            pairs: (!all).then(|| pairs(&map, Axis::C)),
+            pairs: (!all).then(|| axis_pairs(&map, Axis::C)),
         }
     }
 

@@ -2,8 +2,8 @@
 
 use super::super::model::{
     ActivationReport, CheckReport, ErrorReport, FitSummary, KeyKind, KeyPlan, KeyReport, LayerReport,
-    ModelReport, OutputError, OutputReport, OutsideReport, ParametersReport, PassReport, PictureReport,
-    Report, Totals, ValueKind, ValueReport,
+    LevelUse, LinearReport, ModelReport, OutputError, OutputReport, OutsideReport, ParametersReport,
+    PassReport, PictureReport, Report, Totals, ValueKind, ValueReport,
 };
 use super::{escape, page};
 
@@ -103,6 +103,7 @@ fn report(name: &str) -> Report {
             input_bytes: 1 << 20,
             output_bytes: 1 << 18,
         },
+        linear: LinearReport { operators: 3, free: 1, levels: vec![LevelUse { levels: 1, values: 2 }] },
         values: vec![
             value(name, &[]),
             value(name, &[0]),
