@@ -11,7 +11,7 @@ use peregrine_compiler::onnx::ImageOverrides;
 
 use crate::data::augment::Augment;
 use crate::data::{Dataset, Labels};
-use crate::net::{Coefficients, DegreePlan, Polynomials};
+use crate::net::{Coefficients, DegreePlan, Polynomials, Ranges};
 use crate::penalty::RangePenalty;
 use crate::sgd::Sgd;
 use crate::tensor::Pool;
@@ -92,6 +92,9 @@ pub struct Args {
     /// Part of the steps, at the end, that train with the ranges and norms of inference
     #[arg(long, value_name = "P", default_value_t = 0.2, value_parser = share)]
     settle: f64,
+    /// What operands are normalised by before that: the largest of the batch, or a maximum that no batch leaves
+    #[arg(long, value_enum, default_value_t = Normalise::Batch)]
+    ranges: Normalise,
     /// Keep the activations (for comparison with a model fine-tuned alike); nothing is written
     #[arg(long)]
     keep_activations: bool,
@@ -125,6 +128,15 @@ pub struct Args {
     /// Standard deviation that pixels are divided by after the mean: one number, or one a channel
     #[arg(long, value_delimiter = ',')]
     std: Option<Vec<f32>>,
+}
+
+/// What operands of polynomials are normalised by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Normalise {
+    /// The largest of the batch
+    Batch,
+    /// A maximum that rises at once and falls slowly
+    Tracked,
 }
 
 /// What is trained of the polynomials.
@@ -201,6 +213,10 @@ impl Args {
             objective: self.objective(labelled),
             penalty: (weight > 0.0).then_some(RangePenalty { weight, start: self.range_start }),
             settle: if self.keep_activations { 0.0 } else { self.settle },
+            ranges: match self.ranges {
+                Normalise::Batch => Ranges::Batch,
+                Normalise::Tracked => Ranges::Tracked,
+            },
             augment: Augment {
                 flip: has(Change::Flip),
                 crop: if has(Change::Crop) { width / 8 } else { 0 },
