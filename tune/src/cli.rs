@@ -79,13 +79,13 @@ pub struct Args {
     /// What becomes of the polynomials' coefficients
     #[arg(long, value_enum, default_value_t = Trained::Fixed)]
     coefficients: Trained,
-    /// Deviations of a normal distribution that a channel's range is taken for (default: 6 at degree 2, 3 above): more bends
+    /// Deviations of a normal distribution that a channel's range is taken for (default: 6 at degree 2, 3.5 at degree 4, 3 at degree 8): more bends
     /// the polynomial more, and makes it grow faster outside of the range
     #[arg(long, value_name = "B", value_parser = positive)]
     bound: Option<f64>,
-    /// Weight of the range penalty (default: 0.1 at degree 2, 0 above)
-    #[arg(long, value_name = "W", value_parser = not_negative)]
-    range_penalty: Option<f64>,
+    /// Weight of the range penalty
+    #[arg(long, value_name = "W", default_value_t = 0.1, value_parser = not_negative)]
+    range_penalty: f64,
     /// Part of the running maximum at which the range penalty starts
     #[arg(long, value_name = "P", default_value_t = 0.8)]
     range_start: f32,
@@ -93,7 +93,7 @@ pub struct Args {
     #[arg(long, value_name = "P", default_value_t = 0.2, value_parser = share)]
     settle: f64,
     /// What operands are normalised by before that: the largest of the batch, or a maximum that no batch leaves
-    #[arg(long, value_enum, default_value_t = Normalise::Batch)]
+    #[arg(long, value_enum, default_value_t = Normalise::Tracked)]
     ranges: Normalise,
     /// Keep the activations (for comparison with a model fine-tuned alike); nothing is written
     #[arg(long)]
@@ -192,25 +192,25 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 impl Args {
-    fn objective(&self, labelled: bool) -> Objective {
+    fn objective(&self, train: &Dataset) -> Objective {
         let how = Distillation { temperature: self.temperature, features: self.features };
-        match (labelled, self.distil) {
-            (true, false) => Objective::Labels,
-            (true, true) => Objective::Both(how),
-            (false, _) => Objective::Distil(how),
+        match (train.labels(), self.distil) {
+            (Some(_), false) => Objective::Labels,
+            (Some(_), true) => Objective::Both(how),
+            (None, _) => Objective::Distil(how),
         }
     }
 
-    fn options(&self, width: usize, labelled: bool) -> Options {
+    fn options(&self, width: usize, train: &Dataset) -> Options {
         let has = |change: Change| self.augment.contains(&change);
-        let weight = self.range_penalty.unwrap_or(if self.degree.contains(&2) { 0.1 } else { 0.0 });
+        let weight = self.range_penalty;
         Options {
             epochs: self.epochs,
             time_budget: self.time_budget,
             batch: usize::from(self.batch),
             rate: self.lr,
             sgd: Sgd { momentum: 0.9, decay: self.weight_decay, clip: self.clip },
-            objective: self.objective(labelled),
+            objective: self.objective(train),
             penalty: (weight > 0.0).then_some(RangePenalty { weight, start: self.range_start }),
             settle: if self.keep_activations { 0.0 } else { self.settle },
             ranges: match self.ranges {
@@ -276,7 +276,7 @@ pub fn run(args: &Args) -> Result<ExitCode, TuneError> {
         ));
     }
     let width = model.preprocessing.pixels().map_or(0, |p| p.width);
-    let options = args.options(width, train.labels().is_some());
+    let options = args.options(width, &train);
     let mut trainer = Trainer::new(net, model.net.clone(), train_inputs, test_inputs, options)?;
     if let Some(path) = args.checkpoint.as_ref().filter(|path| args.resume && path.exists()) {
         trainer.resume(Checkpoint::read(path)?)?;
