@@ -12,7 +12,7 @@ use peregrine_compiler::onnx::ImageOverrides;
 use crate::data::augment::Augment;
 use crate::data::{Dataset, Labels};
 use crate::net::{Coefficients, DegreePlan, Polynomials, Ranges};
-use crate::penalty::RangePenalty;
+use crate::penalty::{RangePenalty, Restraint};
 use crate::sgd::Sgd;
 use crate::tensor::Pool;
 use crate::train::{
@@ -89,6 +89,9 @@ pub struct Args {
     /// Part of the running maximum at which the range penalty starts
     #[arg(long, value_name = "P", default_value_t = 0.8)]
     range_start: f32,
+    /// Most of an image's gradient at a polynomial, in medians over the batch
+    #[arg(long, value_name = "N", default_value_t = 4.0, value_parser = positive)]
+    outlier_limit: f64,
     /// Part of the steps, at the end, that train with the ranges and norms of inference
     #[arg(long, value_name = "P", default_value_t = 0.2, value_parser = share)]
     settle: f64,
@@ -211,7 +214,10 @@ impl Args {
             rate: self.lr,
             sgd: Sgd { momentum: 0.9, decay: self.weight_decay, clip: self.clip },
             objective: self.objective(train),
-            penalty: (weight > 0.0).then_some(RangePenalty { weight, start: self.range_start }),
+            restraint: Restraint {
+                penalty: (weight > 0.0).then_some(RangePenalty { weight, start: self.range_start }),
+                outlier: Some(self.outlier_limit),
+            },
             settle: if self.keep_activations { 0.0 } else { self.settle },
             ranges: match self.ranges {
                 Normalise::Batch => Ranges::Batch,

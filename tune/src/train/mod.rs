@@ -15,7 +15,7 @@ use crate::data::Dataset;
 use crate::data::augment::Augment;
 use crate::loss;
 use crate::net::{Mode, Net, NodeId, Ranges, Statistics};
-use crate::penalty::RangePenalty;
+use crate::penalty::Restraint;
 use crate::sgd::{Schedule, Sgd};
 use crate::tensor::Pool;
 
@@ -61,8 +61,8 @@ pub struct Options {
     pub sgd: Sgd,
     /// Loss.
     pub objective: Objective,
-    /// Range penalty.
-    pub penalty: Option<RangePenalty>,
+    /// What keeps operands in their ranges.
+    pub restraint: Restraint,
     /// Part of the steps, at the end, in which ranges and norms are those of inference.
     pub settle: f64,
     /// What polynomials normalise by before that part.

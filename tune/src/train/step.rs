@@ -40,8 +40,8 @@ impl Trainer<'_> {
             return Err(self.diverged(&tape));
         }
         self.net.clear_grads();
-        let penalty = self.options.penalty;
-        let penalty = self.net.backward(&tape, objectives.seeds, penalty.as_ref(), &mut self.pool);
+        let restraint = self.options.restraint;
+        let penalty = self.net.backward(&tape, objectives.seeds, &restraint, &mut self.pool);
         let norm = self.options.sgd.step(&mut self.net, rate as f32);
         if !norm.is_finite() {
             return Err(self.diverged(&tape));
