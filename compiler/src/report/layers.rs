@@ -82,7 +82,7 @@ fn count(
         Inst::Linear { call, .. } => {
             let call = &program.calls[*call];
             let terms = resolve(&call.terms, &program.maps, &program.layouts);
-            let plan = plan_call(&terms, &call.split, params.max_slots()).plan;
+            let plan = plan_call(&terms, call.recipe(), params.max_slots()).plan;
             let counts = plan.counts();
             let rotations = counts.baby_rotations + counts.giant_rotations + counts.fold_rotations;
             report.rotations += rotations as u64;

@@ -20,6 +20,7 @@ use super::eliminate::{Factor, Model};
 use super::layouts::{Family, Grid, Spread};
 use super::pack::{Planned, PlannedOp};
 use super::params;
+use super::share::{Variant, variants};
 use super::split::{CallShape, SplitCost};
 use super::views::Term;
 
@@ -243,16 +244,17 @@ impl<'a> Search<'a> {
         if Diagonals::groups(map) > MOST_GROUPS {
             return NEVER;
         }
-        let shape = CallShape::of(&[(map, 0)], self.params.max_slots());
         let period = map.input.period.get().max(map.output.period.get());
-        let of_split = |modulus: u32| {
+        let of_split = |shape: &CallShape, modulus: u32| {
             let SplitCost { counts, rotations } = shape.cost(&BsgsSplit::by_modulus(modulus, period));
             let keys = rotations.len() as f64 * self.params.key_bytes(self.level) as f64;
             self.machine.linear_seconds(&counts, &self.params, self.level) + SECONDS_PER_KEY_BYTE * keys
         };
         // Every other power of two: a pair is weighed against others, its split is chosen later.
-        let moduli = std::iter::successors(Some(1u32), |m| Some(m * 4)).take_while(|&m| m <= period);
-        moduli.map(of_split).fold(NEVER, f64::min)
+        let moduli = || std::iter::successors(Some(1u32), |m| Some(m * 4)).take_while(|&m| m <= period);
+        let of_variant =
+            |variant: &Variant| moduli().map(|m| of_split(&variant.shape, m)).fold(NEVER, f64::min);
+        variants(&[(map, 0)], self.params.max_slots()).iter().map(of_variant).fold(NEVER, f64::min)
     }
 
     fn polynomial_seconds(&self, degree: u32, layout: &Layout) -> f64 {

@@ -150,7 +150,7 @@ impl<'a> Emitter<'a> {
             });
             terms.push(CallTerm { map, operand: operand as u32 });
         }
-        let call = self.program.calls.push(LinearCall { terms, split: BsgsSplit::default() });
+        let call = self.program.calls.push(LinearCall { terms, split: BsgsSplit::default(), shared: Vec::new() });
         let args = operands.iter().flat_map(|o| self.regs[o.index()].iter().copied()).collect();
         Ok((call, args))
     }
@@ -341,7 +341,7 @@ fn keys_of(program: &Program, params: &Params, calls: Calls) -> KeyManifest {
             Inst::Linear { call, args, .. } => {
                 let call = &program.calls[*call];
                 let resolved = resolve(&call.terms, &program.maps, &program.layouts);
-                let plan = plan_call(&resolved, &call.split, params.max_slots()).plan;
+                let plan = plan_call(&resolved, call.recipe(), params.max_slots()).plan;
                 let at = levels[&args[0]];
                 plan.galois_elements(n).into_iter().for_each(|e| galois(e, at));
             }

@@ -5,17 +5,19 @@
 //! splits of least time and from those of a dearer price of keys, and keeps the better end.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use peregrine_ckks::params::Params;
-use peregrine_ir::linear::BsgsSplit;
-use peregrine_ir::program::{CallId, Inst, Program, Reg};
+use peregrine_ir::linear::{BsgsSplit, Sharing};
+use peregrine_ir::program::{CallId, Inst, LinearCall, Program, Reg};
 use peregrine_ir::{EntityId, GaloisElement, Level};
 use rayon::prelude::*;
 
 use super::candidates::candidates;
 use super::cost::{LinearCounts, Machine};
 use super::emit::{keys_besides_calls, level_after};
-use super::split::CallShape;
+use super::share::{Variant, variants};
+use super::split::{CallShape, resolve};
 
 /// Prices of keys that a plan is made for, in seconds per byte: from keys for free to keys at any price of time.
 pub const PRICES: [f64; 8] = [0.02e-9, 0.1e-9, 0.25e-9, 0.6e-9, 1.5e-9, 4e-9, 10e-9, 40e-9];
@@ -26,9 +28,10 @@ const KEPT: usize = 400;
 /// Rounds of the descent, which ends long before.
 const ROUNDS: usize = 20;
 
-/// One split of a shape, with what it costs.
+/// One way to join and split a shape, with what it costs.
 #[derive(Clone, Debug)]
 struct Choice {
+    shared: Arc<Vec<Sharing>>,
     split: BsgsSplit,
     counts: LinearCounts,
     elements: Vec<GaloisElement>,
@@ -44,8 +47,8 @@ pub struct KeySearch {
 /// A plan of the splits of all calls.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KeyPlan {
-    /// Splits by call.
-    pub splits: Vec<BsgsSplit>,
+    /// Joins and splits by call.
+    pub recipes: Vec<(Vec<Sharing>, BsgsSplit)>,
     /// Predicted seconds of the linear calls on one core.
     pub seconds: f64,
     /// Bytes of all keys of the manifest, expanded.
@@ -65,13 +68,19 @@ impl KeySearch {
     /// Shapes and candidates of the calls of `program`, for any number of special primes.
     pub fn of(program: &Program, params: &Params) -> Self {
         let mut shapes: Vec<CallShape> = Vec::new();
+        let mut calls: Vec<&LinearCall> = Vec::new();
         for call in program.calls.values() {
             let shape = CallShape::of_call(call, program, params);
             if !shapes.contains(&shape) {
                 shapes.push(shape);
+                calls.push(call);
             }
         }
-        let choices = shapes.par_iter().map(|shape| choices(shape, params.n())).collect();
+        let of_call = |call: &&LinearCall| {
+            let terms = resolve(&call.terms, &program.maps, &program.layouts);
+            choices(&variants(&terms, params.max_slots()), params.n())
+        };
+        let choices = calls.par_iter().map(of_call).collect();
         Self { shapes, choices }
     }
 
@@ -128,24 +137,25 @@ impl KeySearch {
         fixed: &BTreeMap<GaloisElement, Level>,
         chosen: &[usize],
     ) -> KeyPlan {
-        let mut splits: Vec<BsgsSplit> = program.calls.values().map(|call| call.split.clone()).collect();
+        let own = |call: &LinearCall| (call.shared.clone(), call.split.clone());
+        let mut recipes: Vec<(Vec<Sharing>, BsgsSplit)> = program.calls.values().map(own).collect();
         let mut keys = fixed.clone();
         let mut seconds = 0.0;
         for (site, &c) in sites.iter().zip(chosen) {
             let choice = &self.choices[site.shape][c];
-            splits[site.call] = choice.split.clone();
+            recipes[site.call] = (choice.shared.to_vec(), choice.split.clone());
             seconds += site.seconds[c];
             raise(&mut keys, &choice.elements, site.level);
         }
         let key_bytes = keys.values().map(|&level| params.key_bytes(level)).sum();
-        KeyPlan { splits, seconds, key_bytes }
+        KeyPlan { recipes, seconds, key_bytes }
     }
 }
 
 /// Puts a plan into its program; the manifest is not changed.
 pub fn apply(program: &mut Program, plan: &KeyPlan) {
-    for (call, split) in program.calls.values_mut().zip(&plan.splits) {
-        call.split = split.clone();
+    for (call, (shared, split)) in program.calls.values_mut().zip(&plan.recipes) {
+        (call.shared, call.split) = (shared.clone(), split.clone());
     }
 }
 
@@ -244,42 +254,55 @@ fn raise(keys: &mut BTreeMap<GaloisElement, Level>, elements: &[GaloisElement], 
 }
 
 /// The candidates of a shape that may be worth their keys.
-fn choices(shape: &CallShape, n: usize) -> Vec<Choice> {
-    let all: Vec<Choice> = candidates(shape)
-        .into_iter()
-        .map(|split| {
+fn choices(variants: &[Variant], n: usize) -> Vec<Choice> {
+    let mut all: Vec<Choice> = Vec::new();
+    for Variant { shared, shape } in variants {
+        let shared = Arc::new(shared.clone());
+        let conjugation = shape.is_complex().then_some(GaloisElement::conjugation(n));
+        all.extend(candidates(shape).into_iter().map(|split| {
             let cost = shape.cost(&split);
-            let elements = cost.rotations.iter().map(|&r| GaloisElement::from_rotation(r, n)).collect();
-            Choice { split, counts: cost.counts, elements }
-        })
-        .collect();
-    let fastest = all.iter().map(|c| rough(&c.counts)).fold(f64::INFINITY, f64::min);
-    let mut kept: Vec<Choice> = all.into_iter().filter(|c| rough(&c.counts) <= SLOWEST * fastest).collect();
-    let rank = |c: &Choice| rough(&c.counts) * (1 + c.elements.len()) as f64;
+            let elements = cost.rotations.iter().map(|&r| GaloisElement::from_rotation(r, n));
+            let elements = elements.chain(conjugation).collect();
+            Choice { shared: shared.clone(), split, counts: cost.counts, elements }
+        }));
+    }
+    let slots = n as f64 / 2.0;
+    let fastest = all.iter().map(|c| rough(&c.counts, slots)).fold(f64::INFINITY, f64::min);
+    let mut kept: Vec<Choice> =
+        all.into_iter().filter(|c| rough(&c.counts, slots) <= SLOWEST * fastest).collect();
+    let rank = |c: &Choice| rough(&c.counts, slots) * (1 + c.elements.len()) as f64;
     kept.sort_by(|a, b| rank(a).total_cmp(&rank(b)));
     kept.truncate(KEPT);
     kept
 }
 
-/// A time that suits any level, in baby steps: a giant step is about two of them, a turn four.
-fn rough(counts: &LinearCounts) -> f64 {
-    counts.babies as f64 + 2.0 * counts.giants as f64 + 4.0 * counts.turns as f64 + 1.0
+/// A time that suits any level, in baby steps: a giant step is about two of them, a turn four, a product with a diagonal of all
+/// slots a fifth.
+fn rough(counts: &LinearCounts, slots: f64) -> f64 {
+    let products = 0.05 * counts.products as f64 + 0.15 * counts.product_slots as f64 / slots;
+    let switches = counts.babies as f64 + 2.0 * (counts.giants + counts.folds) as f64;
+    switches + 4.0 * counts.turns as f64 + products + 1.0
 }
 
 /// What the splits of a linear operation count that may be the fastest at some level.
-pub fn fast_counts(shape: &CallShape) -> Vec<LinearCounts> {
-    let all: Vec<LinearCounts> = candidates(shape).iter().map(|split| shape.cost(split).counts).collect();
-    let key = |c: &LinearCounts| [c.turns, c.inputs, c.babies, c.giants, c.sums];
-    let beaten = |c: &LinearCounts| {
-        all.iter().any(|other| {
-            let (ours, theirs) = (key(c), key(other));
-            theirs != ours && theirs.iter().zip(ours).all(|(their, our)| *their <= our)
-        })
+pub fn fast_counts(variants: &[Variant]) -> Vec<LinearCounts> {
+    let key = |c: &LinearCounts| {
+        [c.turns, c.inputs, c.babies, c.giants + c.folds, c.sums, c.products, c.product_slots]
     };
-    let mut fast: Vec<LinearCounts> = all.iter().filter(|c| !beaten(c)).copied().collect();
-    fast.sort_by_key(key);
-    fast.dedup();
-    fast
+    let unbeaten = |mut all: Vec<LinearCounts>| {
+        all.sort_by_key(key);
+        all.dedup_by_key(|c| key(c));
+        let beaten = |c: &LinearCounts| {
+            let less = |other: &LinearCounts| key(other).iter().zip(key(c)).all(|(their, our)| *their <= our);
+            all.iter().any(|other| key(other) != key(c) && less(other))
+        };
+        let fast: Vec<LinearCounts> = all.iter().filter(|c| !beaten(c)).copied().collect();
+        fast
+    };
+    let of = |shape: &CallShape| {
+        unbeaten(candidates(shape).iter().map(|split| shape.cost(split).counts).collect())
+    };
+    unbeaten(variants.iter().flat_map(|variant| of(&variant.shape)).collect())
 }
 
 /// Highest level that each call runs at.

@@ -6,7 +6,9 @@ use peregrine_ckks::params::Params;
 use peregrine_ckks::units::Rotation;
 use peregrine_ir::fhe::{Fhe, FheGraph, FheOp};
 use peregrine_ir::layout::{Layout, Place};
-use peregrine_ir::linear::{BsgsSplit, Diagonals, LayoutId, LinearMap, LinearMapId, ResolvedMap};
+use peregrine_ir::linear::{
+    BsgsSplit, Diagonals, Imaginary, LayoutId, LinearMap, LinearMapId, ResolvedMap, Sharing, shared,
+};
 use peregrine_ir::program::{CallTerm, LinearCall, Program};
 use peregrine_ir::{Node, PrimaryMap, Slots, ValueId};
 
@@ -21,6 +23,18 @@ pub fn resolve<'a>(
     terms.iter().map(|term| (maps[term.map].resolve(layouts), term.operand)).collect()
 }
 
+/// The terms of a linear operation of an fhe graph; those that are the same value are one operand.
+pub fn terms_of<'a>(graph: &'a FheGraph, node: &Node<Fhe>) -> Vec<(ResolvedMap<'a>, u32)> {
+    let maps = match &node.op {
+        FheOp::Linear { maps, .. } => &maps[..],
+        FheOp::Input { .. } | FheOp::Poly(_) | FheOp::Add | FheOp::Drop { .. } | FheOp::Bootstrap(_) => &[],
+    };
+    let operand = |arg: ValueId| node.args.iter().position(|a| *a == arg).unwrap_or(0) as u32;
+    let terms: Vec<CallTerm> =
+        maps.iter().zip(&node.args).map(|(&map, &arg)| CallTerm { map, operand: operand(arg) }).collect();
+    resolve(&terms, &graph.tables.maps, &graph.tables.layouts)
+}
+
 /// The diagonals of one term of a call, without their weights.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TermShape {
@@ -30,7 +44,7 @@ pub struct TermShape {
     pub modulus: u32,
     /// The distinct rotations, ascending.
     pub rotations: Vec<u32>,
-    /// Ciphertext of the call's operands and rotation, each pair once.
+    /// Joined ciphertext of the call's operands and rotation, each pair once.
     inputs: Vec<(u32, u32)>,
     /// Ciphertext of the result and rotation, each pair once.
     outputs: Vec<(u32, u32)>,
@@ -45,6 +59,10 @@ pub struct CallShape {
     pub terms: Vec<TermShape>,
     /// Rotations that fold the result.
     folds: Vec<u32>,
+    /// Rotations of operands to be joined.
+    joins: Vec<i32>,
+    /// Whether the result is a real part.
+    complex: bool,
     /// Ciphertexts of all operands.
     pub inputs: u32,
     /// Ciphertexts of the result.
@@ -66,29 +84,17 @@ pub struct SplitCost {
 impl CallShape {
     /// The shape of a call of a program.
     pub fn of_call(call: &LinearCall, program: &Program, params: &Params) -> Self {
-        Self::of(&resolve(&call.terms, &program.maps, &program.layouts), params.max_slots())
+        let terms = resolve(&call.terms, &program.maps, &program.layouts);
+        Self::of(&terms, &call.shared, params.max_slots())
     }
 
-    /// The shape of a linear operation of an fhe graph.
-    pub fn of_node(graph: &FheGraph, node: &Node<Fhe>, slots: Slots) -> Self {
-        let maps = match &node.op {
-            FheOp::Linear { maps, .. } => &maps[..],
-            FheOp::Input { .. } | FheOp::Poly(_) | FheOp::Add | FheOp::Drop { .. } | FheOp::Bootstrap(_) => {
-                &[]
-            }
-        };
-        let operand = |arg: ValueId| node.args.iter().position(|a| *a == arg).unwrap_or(0) as u32;
-        let terms: Vec<CallTerm> =
-            maps.iter().zip(&node.args).map(|(&map, &arg)| CallTerm { map, operand: operand(arg) }).collect();
-        Self::of(&resolve(&terms, &graph.tables.maps, &graph.tables.layouts), slots)
-    }
-
-    /// The shape of a sum of maps.
-    pub fn of(terms: &[(ResolvedMap<'_>, u32)], slots: Slots) -> Self {
+    /// The shape of a sum of maps whose operands are joined.
+    pub fn of(terms: &[(ResolvedMap<'_>, u32)], sharings: &[Sharing], slots: Slots) -> Self {
+        let none = Sharing::default();
         let operands: BTreeMap<u32, u32> = terms.iter().map(|(map, o)| (*o, map.input.ciphertexts)).collect();
         let first = |operand: u32| operands.range(..operand).map(|(_, count)| count).sum();
         let mut strides = BTreeSet::new();
-        let mut widest = Vec::new();
+        let mut widest = 0;
         let shapes = terms.iter().map(|(map, operand)| {
             let (input, output) = (map.input.period.get(), map.output.period.get());
             let digits = [map.input, map.output].into_iter().flat_map(|l| l.digits.iter().flatten());
@@ -96,30 +102,44 @@ impl CallShape {
                 Place::Slot(stride) => Some(stride),
                 Place::Cipher(_) | Place::Block(_) => None,
             }));
-            let diagonals = Diagonals::of(*map);
-            if diagonals.fold().len() > widest.len() {
-                widest = diagonals.fold();
-            }
+            let sharing = sharings.get(*operand as usize).unwrap_or(&none);
+            let products = shared(&Diagonals::of(*map), sharing);
+            let work = input.max(output) * sharing.copies();
+            widest = widest.max(work);
             let first: u32 = first(*operand);
             TermShape {
-                stage: input.max(output),
+                stage: work,
                 modulus: input.min(output),
-                rotations: distinct(diagonals.keys().map(|key| key.rotation)),
-                inputs: distinct(diagonals.keys().map(|key| (first + key.cipher_in, key.rotation))),
-                outputs: distinct(diagonals.keys().map(|key| (key.cipher_out, key.rotation))),
-                products: diagonals.len() as u64,
-                period: diagonals.period(),
+                rotations: distinct(products.iter().map(|product| product.rotation)),
+                inputs: distinct(products.iter().map(|product| (first + product.cipher_in, product.rotation))),
+                outputs: distinct(products.iter().map(|product| (product.cipher_out, product.rotation))),
+                products: products.len() as u64,
+                period: work,
             }
         });
         let terms_shape = shapes.collect();
+        let period = terms.first().map_or(1, |(map, _)| map.output.period.get());
+        let folds = std::iter::successors(Some(period), |r| r.checked_mul(2)).take_while(|&r| r < widest);
         Self {
             terms: terms_shape,
-            folds: widest,
+            folds: folds.collect(),
+            joins: joins(&operands, sharings),
+            complex: operands.keys().any(|&o| sharings.get(o as usize).is_some_and(Sharing::is_complex)),
             inputs: operands.values().sum(),
             outputs: terms.first().map_or(0, |(map, _)| map.output.ciphertexts),
             strides: strides.into_iter().collect(),
             slots,
         }
+    }
+
+    /// Plaintext products.
+    pub fn products(&self) -> u64 {
+        self.terms.iter().map(|term| term.products).sum()
+    }
+
+    /// Whether the result is a real part, which takes a conjugation.
+    pub fn is_complex(&self) -> bool {
+        self.complex
     }
 
     /// Counts what `split` costs.
@@ -143,7 +163,8 @@ impl CallShape {
         }
         let babies = distinct(babies);
         let turns = distinct(babies.iter().map(|&(input, turn, _)| (input, turn)));
-        counts.turns = turns.iter().filter(|(_, turn)| *turn != 0).count() as u64;
+        counts.turns = (turns.iter().filter(|(_, turn)| *turn != 0).count() + self.joins.len()) as u64;
+        rotations.extend(self.joins.iter().map(|&shift| rotation(shift.into())));
         rotations.extend(turns.iter().map(|&(_, turn)| rotation(turn.into())));
         let hoisted = babies.iter().filter(|(.., baby)| !baby.is_zero());
         counts.babies = hoisted.clone().count() as u64;
@@ -157,11 +178,27 @@ impl CallShape {
                 rotations.insert(step);
             }
         }
-        counts.folds = self.folds.len() as u64 * counts.outputs;
+        counts.folds = (self.folds.len() as u64 + u64::from(self.complex)) * counts.outputs;
         rotations.extend(self.folds.iter().map(|&r| rotation(r.into())));
         rotations.remove(&Rotation::ZERO);
         SplitCost { counts, rotations }
     }
+}
+
+/// The rotations that join the ciphertexts of operands.
+fn joins(operands: &BTreeMap<u32, u32>, sharings: &[Sharing]) -> Vec<i32> {
+    let mut joins = Vec::new();
+    for (&operand, &ciphertexts) in operands {
+        let Some(sharing) = sharings.get(operand as usize) else { continue };
+        let own = match sharing.imaginary {
+            Imaginary::Nothing | Imaginary::Next => None,
+            Imaginary::Rotated(shift) => Some(shift),
+        };
+        for _ in (0..ciphertexts).step_by(sharing.ciphers() as usize) {
+            joins.extend(own.iter().chain(&sharing.shifts).copied().filter(|&shift| shift != 0));
+        }
+    }
+    joins
 }
 
 fn distinct<T: Ord>(items: impl IntoIterator<Item = T>) -> Vec<T> {

@@ -268,8 +268,9 @@ fn linear_scratch(plan: &LinearPlan, level: Level, params: &Params) -> u64 {
     const SUMS: u64 = 512 << 20;
     let extended = extended_poly(level, params);
     let digits = params.digits_at(level) as u64;
-    let sources = u64::from(plan.inputs) + plan.turned.len() as u64;
-    let operands = sources * (digits + 2) * extended + 2 * plan.turned.len() as u64 * extended;
+    let made = (plan.joined.len() + plan.turned.len()) as u64;
+    let sources = plan.babies.iter().filter(|babies| !babies.is_empty()).count() as u64;
+    let operands = sources * (digits + 2) * extended + 2 * made * extended;
     let babies: u64 = plan.babies.iter().map(|babies| babies.len() as u64).sum();
     let limbs = rayon::current_num_threads() as u64 * (2 * babies + 16) * (8 * params.n() as u64);
     let giants = plan.stages.iter().map(|stage| stage.giants.len() as u64).max().unwrap_or(0);

@@ -28,7 +28,8 @@ use super::cost::{LinearCounts, Machine};
 use super::level::Precision;
 use super::plan_keys::fast_counts;
 use super::refresh_cost::refresh_seconds;
-use super::split::CallShape;
+use super::share::variants;
+use super::split::{CallShape, terms_of};
 
 /// What the operations of a packed graph cost, whatever the chain: counted once, priced for every chain that is tried.
 #[derive(Debug)]
@@ -193,11 +194,12 @@ fn counts(
     match &node.op {
         FheOp::Input { .. } | FheOp::Poly(_) => Ok(Vec::new()),
         FheOp::Linear { .. } => {
-            let shape = CallShape::of_node(graph, node, slots);
+            let terms = terms_of(graph, node);
+            let shape = CallShape::of(&terms, &[], slots);
             if let Some((_, counts)) = known.iter().find(|(other, _)| *other == shape) {
                 return Ok(counts.clone());
             }
-            let counts = fast_counts(&shape);
+            let counts = fast_counts(&variants(&terms, slots));
             known.push((shape, counts.clone()));
             Ok(counts)
         }

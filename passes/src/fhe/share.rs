@@ -1,0 +1,160 @@
+//! Ways to share the products of a linear call among the copies and the imaginary part of its operands.
+//!
+//! How operands are joined decides how many products are left; the split of the rotations and the keys decide with it what a call
+//! costs, so that all ways are offered, each with the fewest products its joins allow: first the imaginary part is
+//! used, then twice as many copies with each step.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use peregrine_ir::Slots;
+use peregrine_ir::layout::Place;
+use peregrine_ir::linear::{Diagonals, Imaginary, ResolvedMap, Sharing, pairs_of};
+
+use super::split::CallShape;
+
+/// Operands with fewer diagonals are left as they are.
+const FEWEST_DIAGONALS: usize = 6;
+/// Nor is a map worth it that nobody would choose.
+const MOST_DIAGONALS: usize = 1 << 13;
+/// Most multiples of a stride that are tried as shifts.
+const MOST_MULTIPLES: u32 = 8;
+/// A way that leaves more than this share of the products of the one before is not worth its joins.
+const MOST_LEFT: f64 = 0.8;
+/// Most doublings of the copies that share the work: the errors of rounded weights grow with the copies.
+const MOST_DOUBLINGS: usize = 3;
+
+/// One way to join the operands of a call.
+#[derive(Clone, Debug)]
+pub struct Variant {
+    /// By operand.
+    pub shared: Vec<Sharing>,
+    /// What the call is then.
+    pub shape: CallShape,
+}
+
+/// An operand that is worth joining.
+struct Operand {
+    index: u32,
+    /// Ciphertexts.
+    ciphertexts: u32,
+    /// Rotations of the largest group of diagonals between two ciphertexts.
+    rotations: BTreeSet<u32>,
+    /// Shifts worth trying.
+    shifts: BTreeSet<u32>,
+    modulus: u32,
+    /// Slots of a copy.
+    period: u32,
+}
+
+/// The ways to join the operands of `sum over terms of map(operand)`, none at all first.
+pub fn variants(terms: &[(ResolvedMap<'_>, u32)], slots: Slots) -> Vec<Variant> {
+    let of = |shared: Vec<Sharing>| Variant { shape: CallShape::of(terms, &shared, slots), shared };
+    let mut found = vec![of(Vec::new())];
+    let operands = operands(terms);
+    let operand_count = terms.iter().map(|term| term.1 + 1).max().unwrap_or(0) as usize;
+    let together = |join: &dyn Fn(&Operand) -> Sharing| {
+        let mut shared = vec![Sharing::default(); operand_count];
+        operands.iter().for_each(|operand| shared[operand.index as usize] = join(operand));
+        shared
+    };
+    let next = |operand: &Operand| match operand.ciphertexts {
+        0 | 1 => Sharing::default(),
+        _ => Sharing { imaginary: Imaginary::Next, shifts: Vec::new() },
+    };
+    let mut add = |shared: Vec<Sharing>, least: u64| -> Option<u64> {
+        let variant = of(shared);
+        let products = variant.shape.products();
+        let fewer = (products as f64) <= MOST_LEFT * least as f64;
+        if fewer {
+            found.push(variant);
+        }
+        fewer.then_some(products)
+    };
+    let all = terms_products(terms);
+    if operands.iter().any(|operand| operand.ciphertexts > 1) {
+        add(together(&next), all);
+    }
+    let mut least = all;
+    for doublings in 0..=MOST_DOUBLINGS {
+        match add(together(&|operand| operand.sharing(doublings, slots)), least) {
+            Some(products) => least = products,
+            None => break,
+        }
+    }
+    found
+}
+
+fn terms_products(terms: &[(ResolvedMap<'_>, u32)]) -> u64 {
+    terms.iter().map(|(map, _)| Diagonals::of(*map).len() as u64).sum()
+}
+
+fn operands(terms: &[(ResolvedMap<'_>, u32)]) -> Vec<Operand> {
+    let mut maps: BTreeMap<u32, (Vec<Diagonals>, Vec<ResolvedMap<'_>>)> = BTreeMap::new();
+    for (map, operand) in terms {
+        let entry = maps.entry(*operand).or_default();
+        entry.0.push(Diagonals::of(*map));
+        entry.1.push(*map);
+    }
+    let worth = |maps: &[Diagonals]| {
+        let diagonals = maps.iter().map(Diagonals::len).sum::<usize>();
+        (FEWEST_DIAGONALS..=MOST_DIAGONALS).contains(&diagonals)
+    };
+    let operand = |(index, (maps, resolved)): (u32, (Vec<Diagonals>, Vec<ResolvedMap<'_>>))| {
+        let mut groups: BTreeMap<(u32, u32), BTreeSet<u32>> = BTreeMap::new();
+        for key in maps.iter().flat_map(Diagonals::keys) {
+            groups.entry((key.cipher_out, key.cipher_in)).or_default().insert(key.rotation);
+        }
+        let rotations = groups.into_values().max_by_key(BTreeSet::len).unwrap_or_default();
+        let (modulus, period) = maps.first().map_or((1, 1), |map| (map.modulus(), map.period()));
+        let ciphertexts = resolved.first().map_or(0, |map| map.input.ciphertexts);
+        let shifts = shifts(&resolved, modulus);
+        Operand { index, ciphertexts, rotations, shifts, modulus, period }
+    };
+    maps.into_iter().filter(|(_, (maps, _))| worth(maps)).map(operand).collect()
+}
+
+/// Powers of two, and multiples of the strides of the layouts, below a modulus.
+fn shifts(maps: &[ResolvedMap<'_>], modulus: u32) -> BTreeSet<u32> {
+    let mut shifts: BTreeSet<u32> =
+        std::iter::successors(Some(modulus / 2), |s| Some(s / 2)).take_while(|&s| s > 0).collect();
+    let layouts = maps.iter().flat_map(|map| [map.input, map.output]);
+    for digit in layouts.flat_map(|layout| layout.digits.iter().flatten()).filter(|d| d.radix > 1) {
+        match digit.place {
+            Place::Slot(stride) => shifts.extend((1..=MOST_MULTIPLES).map(|k| stride.saturating_mul(k))),
+            Place::Cipher(_) | Place::Block(_) => {}
+        }
+    }
+    shifts.retain(|&shift| shift < modulus);
+    shifts
+}
+
+impl Operand {
+    /// The imaginary part and `doublings` shifts, each of those that leave the fewest products; fewer where there are no more copies
+    /// or nothing is saved.
+    fn sharing(&self, doublings: usize, slots: Slots) -> Sharing {
+        let mut sharing = Sharing::default();
+        let mut rotations = self.rotations.clone();
+        for step in 0..=doublings {
+            if self.period << step > slots.get() {
+                break;
+            }
+            let Some((shift, left)) = self.best_shift(&rotations) else { break };
+            rotations = left;
+            match step {
+                0 => sharing.imaginary = Imaginary::Rotated(shift),
+                _ => sharing.shifts.push(shift),
+            }
+        }
+        sharing
+    }
+
+    /// The shift that leaves the fewest rotations of a set; of equals the largest power of two, whose key is most likely in use.
+    fn best_shift(&self, rotations: &BTreeSet<u32>) -> Option<(i32, BTreeSet<u32>)> {
+        let left = |shift: u32| (shift, pairs_of(rotations, shift, self.modulus));
+        let rank = |(shift, left): &(u32, BTreeSet<u32>)| {
+            (left.len(), !shift.is_power_of_two(), u32::MAX - shift)
+        };
+        let (shift, left) = self.shifts.iter().map(|&shift| left(shift)).min_by_key(rank)?;
+        (left.len() < rotations.len()).then_some((shift as i32, left))
+    }
+}
