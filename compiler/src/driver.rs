@@ -50,6 +50,7 @@ pub struct Prepared {
 /// # Errors
 /// What is wrong with the files.
 pub fn prepare(options: &CompileOptions) -> Result<Prepared, CompileError> {
+    options.progress.step("reading the model");
     let bytes = read(&options.model)?;
     let import = import_with(&bytes, &options.import);
     let imported = import.map_err(|source| CompileError::Import { path: options.model.clone(), source })?;
@@ -62,6 +63,7 @@ pub fn prepare(options: &CompileOptions) -> Result<Prepared, CompileError> {
     let sample = options.sample.as_deref().map(|path| read_sample(path, format)).transpose()?;
     let raw_input = sample.clone().unwrap_or_else(|| synthetic(format));
     let check_input = through(head.as_ref(), raw_input.clone())?;
+    options.progress.step("reading the calibration inputs");
     let calibration = match &options.calibrate {
         Some(path) => Some(batch(head.as_ref(), read_calibration(path, format)?)?),
         None => None,
@@ -113,6 +115,7 @@ pub fn lower(
     if let Some(bits) = options.precision {
         precision::choose(&mut compiled, prepared, &settings(options)?, bits)?;
     }
+    options.progress.step("recording the ranges of activations");
     let ranges = match &prepared.calibration {
         Some(batch) => ranges(&compiled.polynomial, &compiled, batch)?,
         None => recorded_ranges(&compiled.polynomial, &prepared.imported.ranges),
@@ -184,9 +187,11 @@ fn run_pipeline(
 }
 
 fn settings(options: &CompileOptions) -> Result<pipeline::Options, CompileError> {
-    let CompileOptions { plan, layout, .. } = *options;
+    let CompileOptions { plan, layout, ref progress, .. } = *options;
     let keys_memory = options.keys_memory.map(|size| size.0);
-    let mut settings = pipeline::Options { plan, layout, keys_memory, ..pipeline::Options::default() };
+    let progress = progress.clone();
+    let mut settings =
+        pipeline::Options { plan, layout, keys_memory, progress, ..pipeline::Options::default() };
     if let Some(path) = &options.machine {
         settings.machine = machine(path)?;
     }

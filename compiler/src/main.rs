@@ -1,6 +1,8 @@
 //! `peregrinec`: from a trained ONNX model to an artefact that answers on encrypted images.
 #![forbid(unsafe_code)]
 
+mod watch;
+
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -17,6 +19,8 @@ use peregrine_compiler::options::{
 use peregrine_compiler::report::{self, Report};
 use peregrine_ir::bytes::ByteSize;
 use peregrine_ir::text::{print_fhe, print_program, print_tensor};
+
+use crate::watch::Watch;
 
 /// Compiles a trained ONNX model into a program for encrypted images at 128-bit security.
 #[derive(Parser, Debug)]
@@ -89,6 +93,9 @@ struct Args {
     /// Standard deviation that pixels are divided by after the mean: one number, or one a channel
     #[arg(long, value_delimiter = ',')]
     std: Option<Vec<f32>>,
+    /// Say what is being done, with the time it starts (on a terminal the last step is shown anyway)
+    #[arg(short, long)]
+    verbose: bool,
 }
 
 /// What happens to max pools.
@@ -152,6 +159,7 @@ impl Args {
                 Verify::Gate(self.tolerance.unwrap_or_default())
             },
             dump: self.dump_ir.clone(),
+            progress: watch::progress(if self.verbose { Watch::Log } else { Watch::Line }),
         }
     }
 }
@@ -175,6 +183,7 @@ fn main() -> ExitCode {
 
 /// A message for people; standard output is for what was asked to be written there.
 fn say(message: &str) {
+    watch::clear();
     // A closed standard error must not change the outcome.
     let _ = writeln!(io::stderr(), "{message}");
 }
@@ -190,6 +199,7 @@ fn run(args: &Args) -> Result<(), CompileError> {
         ));
     }
     let mut dump = |pass: &str, text: &str| {
+        watch::clear();
         let _ = writeln!(io::stdout(), "// after {pass}\n{text}");
     };
     match args.emit {
@@ -228,7 +238,10 @@ fn artefact(
     mut lowered: Lowered,
 ) -> Result<(), CompileError> {
     let check = match options.verify {
-        Verify::Gate(tolerance) => Some(driver::check(prepared, &lowered, tolerance)?),
+        Verify::Gate(tolerance) => {
+            options.progress.step("running the program in the clear, with noise, against tract");
+            Some(driver::check(prepared, &lowered, tolerance)?)
+        }
         Verify::Skip => None,
     };
     if let Some(check) = &check {
@@ -241,6 +254,7 @@ fn artefact(
     }
     let path = args.output.clone().unwrap_or_else(|| args.model.with_extension("fhe"));
     let client = driver::client_part(prepared, std::mem::take(&mut lowered.ranges));
+    options.progress.step("writing the artefact");
     driver::write_artefact(&path, &lowered, &client)?;
     say(&format!("wrote {}", path.display()));
     Ok(())
@@ -274,6 +288,7 @@ fn json(report: &Report) -> Result<String, CompileError> {
 
 /// Writes to a file, or to standard output without one.
 fn put(path: Option<&Path>, bytes: &[u8]) -> Result<(), CompileError> {
+    watch::clear();
     match path {
         Some(path) => driver::write_file(path, bytes),
         None => {

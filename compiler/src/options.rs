@@ -6,6 +6,7 @@ use std::str::FromStr;
 use peregrine_ir::bytes::ByteSize;
 pub use peregrine_passes::pipeline::Layouts;
 pub use peregrine_passes::plan::Plan;
+pub use peregrine_passes::progress::Progress;
 
 use crate::gate::Tolerance;
 use crate::onnx::ImportOptions;
@@ -172,4 +173,6 @@ pub struct CompileOptions {
     pub verify: Verify,
     /// Dumps.
     pub dump: Vec<DumpPoint>,
+    /// Is told of each step.
+    pub progress: Progress,
 }

@@ -40,6 +40,8 @@ pub fn choose(
     let mut most = f64::NEG_INFINITY;
     let mut best: Option<(f64, plan::Lowered)> = None;
     for precision in LADDER {
+        let Precision { data_bits, weight_bits } = precision;
+        settings.progress.step(&format!("trying scales of {data_bits} and {weight_bits} bits"));
         let (graph, ranges) = (&compiled.polynomial, &compiled.ranges);
         let Ok(lowered) = plan::lower(graph, ranges, precision, settings, &mut |_, _| {}) else { continue };
         let cost = lowered.prediction.seconds + SECONDS_PER_KEY_BYTE * lowered.prediction.key_bytes as f64;

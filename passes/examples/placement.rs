@@ -13,6 +13,7 @@ use peregrine_passes::fhe::cost::Machine;
 use peregrine_passes::fhe::level::Precision;
 use peregrine_passes::fhe::pack::pack;
 use peregrine_passes::fhe::place::{self, Workload};
+use peregrine_passes::fhe::plan_keys::KeySearch;
 use peregrine_passes::fhe::refresh_cost::{Together, bootstrap_seconds};
 use peregrine_passes::tensor::interp::channels_of;
 
@@ -149,8 +150,8 @@ fn report(graph: &TensorGraph, degree: usize, rings: &[u32]) -> Result<(), Failu
     let machine = Machine::default();
     for &log_n in rings {
         let packed = pack(graph, &ranges, 1 << (log_n - 1), &LayoutSearch::Greedy)?.graph;
-        let workload =
-            Workload::of(&packed, Precision::of_degree(degree as u32), Slots::new(1 << (log_n - 1))?)?;
+        let search = KeySearch::of(&packed, Slots::new(1 << (log_n - 1))?);
+        let workload = Workload::of(&packed, Precision::of_degree(degree as u32), &search)?;
         let best = workload.best(log_n, &machine, 1).pop();
         let Some((candidate, placement)) = best else {
             println!("{:<18} N = 2^{log_n}: no placement", graph.name);

@@ -10,6 +10,7 @@ pub mod fhe;
 pub mod pass;
 pub mod pipeline;
 pub mod plan;
+pub mod progress;
 pub mod tensor;
 
 pub use error::{PassError, Unsupported};

@@ -15,6 +15,7 @@ use crate::fhe::level::Precision;
 use crate::fhe::{LowerError, level, pack, params};
 use crate::pass::{PassRecord, Verification};
 use crate::plan::{self, Outcome, Plan};
+use crate::progress::Progress;
 use crate::tensor::fit::{FitOptions, FitReport};
 use crate::tensor::interp::{self, Batch};
 use crate::tensor::{self, fit, ranges};
@@ -76,6 +77,8 @@ pub struct Options {
     pub keys_memory: Option<u64>,
     /// When passes are verified.
     pub verification: Verification,
+    /// Is told of each step.
+    pub progress: Progress,
 }
 
 /// A graph shown to the observer after a pass.
@@ -164,6 +167,7 @@ impl Default for Options {
             layout: Layouts::Search,
             keys_memory: None,
             verification: Verification::EachPass,
+            progress: Progress::default(),
         }
     }
 }
@@ -200,6 +204,7 @@ pub fn compile(
 ) -> Result<Compiled, PipelineError> {
     let mut records = Vec::new();
     let mut canonical = imported;
+    options.progress.step("rewriting the model");
     tensor_passes(&mut canonical, options, observe, &mut records, tensor::canonical)?;
     let mut polynomial = canonical.clone();
     let fit = fit_activations(&mut polynomial, calibration, options, observe)?;
@@ -207,6 +212,7 @@ pub fn compile(
     let (Calibration::Data(batch)
     | Calibration::StandIn(batch)
     | Calibration::Recorded { stand_in: batch, .. }) = calibration;
+    options.progress.step("measuring ranges on the calibration inputs");
     let mut ranges = ranges::measure(&polynomial, batch)?;
     if let Calibration::Recorded { ranges: records, .. } = calibration {
         ranges::apply_records(&polynomial, records, &mut ranges)?;
@@ -258,8 +264,12 @@ fn fit_activations(
     };
     let fit = match &options.fit {
         Fit::With(fit) => fit.clone(),
-        Fit::Deepest => FitOptions::of_degree(deepest_degree(graph, options)?),
+        Fit::Deepest => {
+            options.progress.step("choosing the degree of the activations");
+            FitOptions::of_degree(deepest_degree(graph, options)?)
+        }
     };
+    options.progress.step(&format!("fitting {} activation(s) to the calibration inputs", layers.len()));
     let report = fit::fit_activations(graph, batch, &fit)?;
     observe("fit-activations", Snapshot::Tensor(graph));
     Ok(Some(report))

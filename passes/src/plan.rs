@@ -3,6 +3,10 @@
 //! A leveled plan takes the smallest ring that holds the chain which follows from the graph. A bootstrapped plan places the graph
 //! on chains whose ends bootstrapping fixes ([`place`]). Where both are possible, predicted seconds and key bytes decide.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use peregrine_ckks::bootstrap::BootstrapParams;
 use peregrine_ckks::params::{Params, ParamsLiteral};
 use peregrine_ir::Slots;
@@ -18,6 +22,7 @@ use crate::fhe::pack::{self, Packed};
 use crate::fhe::place::chains::Candidate;
 use crate::fhe::place::search::Placement;
 use crate::fhe::place::{self, Workload};
+use crate::fhe::plan_keys::KeySearch;
 use crate::fhe::{LowerError, emit, params};
 use crate::pipeline::{Layouts, Observer, Options, PipelineError, Snapshot, invalid};
 
@@ -86,10 +91,15 @@ const BOOTSTRAPPING_LOG_N: std::ops::RangeInclusive<u32> = 15..=16;
 /// A leveled program in a ring smaller than this is taken without planning a bootstrapped one.
 const SMALL_LOG_N: u32 = 15;
 
+/// A graph packed for a ring, with the splits of its linear operations.
+struct Prepared {
+    packed: Packed,
+    search: KeySearch,
+}
+
 /// One finished plan.
 struct Finished {
-    packed: FheGraph,
-    layouts: LayoutReport,
+    prepared: Arc<Prepared>,
     fhe: FheGraph,
     params: Params,
     program: Program,
@@ -124,7 +134,7 @@ pub fn lower(
     options: &Options,
     observe: Observer<'_>,
 ) -> Result<Lowered, PipelineError> {
-    let subject = Subject { graph, ranges, precision, options };
+    let subject = Subject { graph, ranges, precision, options, prepared: RefCell::default() };
     let mut plans: Vec<(Plan, Result<Finished, LowerError>)> = Vec::new();
     if options.plan != Plan::Bootstrapped {
         plans.push((Plan::Leveled, subject.leveled()?));
@@ -154,13 +164,14 @@ pub fn lower(
         }
     }
     let best = best.ok_or(refusal)?;
-    invalid("fhe graph", "pack", fhe::verify(&best.packed))?;
-    observe("pack", Snapshot::Fhe(&best.packed));
+    invalid("fhe graph", "pack", fhe::verify(&best.prepared.packed.graph))?;
+    observe("pack", Snapshot::Fhe(&best.prepared.packed.graph));
     invalid("fhe graph", "assign-levels", fhe::verify(&best.fhe))?;
     observe("assign-levels", Snapshot::Fhe(&best.fhe));
     invalid("program", "emit", program::verify(&best.program))?;
     observe("emit", Snapshot::Program(&best.program));
-    let Finished { fhe, params, program, prediction, layouts, key_front, .. } = best;
+    let Finished { prepared, fhe, params, program, prediction, key_front, .. } = best;
+    let layouts = prepared.packed.layouts.clone();
     Ok(Lowered { fhe, params, program, prediction, layouts, key_front, outcomes })
 }
 
@@ -170,6 +181,8 @@ struct Subject<'a> {
     ranges: &'a [Vec<f64>],
     precision: Precision,
     options: &'a Options,
+    /// By log2 of the ring's degree.
+    prepared: RefCell<BTreeMap<u32, Arc<Prepared>>>,
 }
 
 impl Subject<'_> {
@@ -179,55 +192,61 @@ impl Subject<'_> {
 
     /// The smallest secure ring that holds the chain.
     fn leveled(&self) -> Result<Result<Finished, LowerError>, PipelineError> {
-        let mut chain = Vec::new();
+        // Levels do not depend on layouts, so that these are searched for in the ring that holds the chain only.
+        self.options.progress.step("assigning levels");
+        let slots = 1 << (params::LOG_N.end() - 1);
+        let greedy = pack::pack(self.graph, self.ranges, slots, &LayoutSearch::Greedy)?;
+        let chain = level::assign(&greedy.graph, self.precision)?.tables.chain_bits;
         for log_n in params::LOG_N {
-            // Levels do not depend on layouts, so that these are searched for in the ring that holds the chain only.
-            let greedy = pack::pack(self.graph, self.ranges, 1 << (log_n - 1), &LayoutSearch::Greedy)?;
-            chain = level::assign(&greedy.graph, self.precision)?.tables.chain_bits;
             let candidates = params::candidates(&chain, log_n);
             if !candidates.is_empty() {
-                return refusal_apart(self.best_of(self.packed(log_n)?, candidates));
+                return refusal_apart(self.best_of(self.prepared(log_n)?, candidates));
             }
         }
         Ok(Err(params::too_deep(&chain)))
     }
 
-    /// Packed as the options say.
-    fn packed(&self, log_n: u32) -> Result<Packed, LowerError> {
+    /// Packed as the options say, once for each ring.
+    fn prepared(&self, log_n: u32) -> Result<Arc<Prepared>, LowerError> {
+        if let Some(known) = self.prepared.borrow().get(&log_n) {
+            return Ok(known.clone());
+        }
+        self.options.progress.step(&format!("searching layouts for N = 2^{log_n}"));
         let search = match self.options.layout {
             Layouts::Greedy => LayoutSearch::Greedy,
             Layouts::Search => LayoutSearch::Search(self.options.machine.clone()),
         };
-        pack::pack(self.graph, self.ranges, 1 << (log_n - 1), &search)
+        let packed = pack::pack(self.graph, self.ranges, 1 << (log_n - 1), &search)?;
+        self.options.progress.step(&format!("counting the splits of linear maps for N = 2^{log_n}"));
+        let search = KeySearch::of(&packed.graph, slots_of(log_n)?);
+        let prepared = Arc::new(Prepared { packed, search });
+        self.prepared.borrow_mut().insert(log_n, prepared.clone());
+        Ok(prepared)
     }
 
     /// Emits the program for every number of special primes and keeps the one of least predicted time and key bytes.
-    fn best_of(&self, packed: Packed, candidates: Vec<ParamsLiteral>) -> Result<Finished, LowerError> {
-        let Packed { graph: packed, layouts } = packed;
-        let leveled = level::assign(&packed, self.precision)?;
+    fn best_of(
+        &self,
+        prepared: Arc<Prepared>,
+        candidates: Vec<ParamsLiteral>,
+    ) -> Result<Finished, LowerError> {
+        self.options.progress.step("emitting leveled programs");
+        let leveled = level::assign(&prepared.packed.graph, self.precision)?;
         let emitted = candidates.into_iter().map(|literal| {
             let params = params::check(literal)?;
             let program = emit::emit(&leveled, &params, &self.shapes())?;
             Ok((params, program))
         });
         let emitted: Vec<(Params, Program)> = emitted.collect::<Result<_, LowerError>>()?;
-        let Keyed { params, program, prediction, front } = self.keyed(emitted)?;
-        Ok(Finished {
-            packed,
-            layouts,
-            fhe: leveled,
-            params,
-            program,
-            prediction,
-            key_front: front,
-            gap: 0.0,
-        })
+        let Keyed { params, program, prediction, front } = self.keyed(&prepared.search, emitted)?;
+        Ok(Finished { prepared, fhe: leveled, params, program, prediction, key_front: front, gap: 0.0 })
     }
 
-    fn keyed(&self, emitted: Vec<(Params, Program)>) -> Result<Keyed, LowerError> {
+    fn keyed(&self, search: &KeySearch, emitted: Vec<(Params, Program)>) -> Result<Keyed, LowerError> {
+        self.options.progress.step("planning keys");
         let price = KeyBudget::Price(SECONDS_PER_KEY_BYTE);
         let budget = self.options.keys_memory.map_or(price, KeyBudget::Bytes);
-        key_front::best(emitted, &self.options.machine, budget)
+        key_front::best(search, emitted, &self.options.machine, budget)
     }
 
     /// The best program over all rings and chains that bootstrap.
@@ -235,14 +254,15 @@ impl Subject<'_> {
         let mut best: Option<Finished> = None;
         let mut refusal = LowerError::NoPlacement { log_n: *BOOTSTRAPPING_LOG_N.end() };
         for log_n in BOOTSTRAPPING_LOG_N {
-            let packed = self.packed(log_n)?;
-            let workload = Workload::of(&packed.graph, self.precision, slots_of(log_n)?)?;
+            let prepared = self.prepared(log_n)?;
+            let workload = Workload::of(&prepared.packed.graph, self.precision, &prepared.search)?;
+            self.options.progress.step(&format!("placing bootstraps for N = 2^{log_n}"));
             let placed = workload.best(log_n, &self.options.machine, EMITTED);
             for (Candidate { params, .. }, placement) in placed {
                 let better = |finished: &Finished, best: &Finished| {
                     (finished.refreshes(), best.score()) > (best.refreshes(), finished.score())
                 };
-                match refusal_apart(self.finish(&packed, &params, &placement))? {
+                match refusal_apart(self.finish(&prepared, &params, &placement))? {
                     Ok(finished) if best.as_ref().is_none_or(|best| better(&finished, best)) => {
                         best = Some(finished);
                     }
@@ -256,16 +276,19 @@ impl Subject<'_> {
 
     fn finish(
         &self,
-        packed: &Packed,
+        prepared: &Arc<Prepared>,
         bootstrap: &BootstrapParams,
         placement: &Placement,
     ) -> Result<Finished, LowerError> {
-        let fhe = place::rebuild::rebuild(&packed.graph, placement, bootstrap.spec())?;
+        let seconds = placement.seconds;
+        self.options.progress.step(&format!("emitting a program that bootstraps, placed for {seconds:.1} s"));
+        let fhe = place::rebuild::rebuild(&prepared.packed.graph, placement, bootstrap.spec())?;
         let params = bootstrap.main().clone();
         let program = emit::emit(&fhe, &params, &self.shapes())?;
-        let Keyed { params, program, prediction, front } = self.keyed(vec![(params, program)])?;
-        let (Packed { graph: packed, layouts }, gap) = (packed.clone(), placement.gap());
-        Ok(Finished { packed, layouts, fhe, params, program, prediction, key_front: front, gap })
+        let emitted = vec![(params, program)];
+        let Keyed { params, program, prediction, front } = self.keyed(&prepared.search, emitted)?;
+        let (prepared, gap) = (prepared.clone(), placement.gap());
+        Ok(Finished { prepared, fhe, params, program, prediction, key_front: front, gap })
     }
 }
 

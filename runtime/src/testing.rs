@@ -119,7 +119,9 @@ pub fn program() -> Program {
         ]
         .into_iter()
         .collect(),
-        calls: [LinearCall { shared: vec![rows_and_columns], ..call(0, 8) }, call(1, 4)].into_iter().collect(),
+        calls: [LinearCall { shared: vec![rows_and_columns], ..call(0, 8) }, call(1, 4)]
+            .into_iter()
+            .collect(),
         vectors: [
             VectorRecipe { values: ConstId(2), layout: hidden, cipher: 0 },
             VectorRecipe { values: ConstId(4), layout: LayoutId(2), cipher: 0 },

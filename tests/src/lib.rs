@@ -44,6 +44,7 @@ pub fn compile_options(model: &str) -> CompileOptions {
         keys_memory: None,
         verify: Verify::Gate(Tolerance::default()),
         dump: Vec::new(),
+        progress: Default::default(),
     }
 }
 

@@ -164,6 +164,7 @@ fn compiles_without_calibration(path: &Path, trainer: &Trainer<'_>) {
         keys_memory: None,
         verify: Verify::Skip,
         dump: Vec::new(),
+        progress: Default::default(),
     };
     let prepared = driver::prepare(&options).unwrap();
     let lowered = driver::lower(&prepared, &options, &mut |_, _| {}).unwrap();

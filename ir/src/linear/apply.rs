@@ -119,7 +119,11 @@ pub fn apply_clear(
     inputs: &[&[f64]],
     noise: Option<&CallNoise<'_>>,
 ) -> Vec<Vec<f64>> {
-    if call.is_real() { run::<f64>(call, weights, inputs, noise) } else { run::<Complex>(call, weights, inputs, noise) }
+    if call.is_real() {
+        run::<f64>(call, weights, inputs, noise)
+    } else {
+        run::<Complex>(call, weights, inputs, noise)
+    }
 }
 
 fn run<S: Slot>(

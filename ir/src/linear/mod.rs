@@ -18,7 +18,7 @@ mod tests;
 pub use apply::{AddErrors, CallNoise, apply_clear};
 pub use diagonals::{DiagonalKey, Diagonals};
 pub use plan::{CallPlan, DiagonalSlots, PlannedDiagonal, Recipe, plan_call};
-pub use share::{Imaginary, MAX_SHIFTS, SharedDiagonal, Sharing, pairs_of, shared};
+pub use share::{Imaginary, MAX_SHIFTS, SharedDiagonal, Sharing, pairs_count, pairs_of, shared};
 pub use split::{BsgsSplit, MAX_SPLIT, Parts, SplitTable};
 
 use std::sync::Arc;
@@ -147,6 +147,12 @@ impl LinearMap {
     /// A convolution without separable maps around it.
     pub fn new(input: LayoutId, output: LayoutId, geometry: ConvGeometry, weights: ConstId) -> Self {
         Self { input, output, geometry, weights, before: None, after: None }
+    }
+
+    /// Whether the maps differ in nothing but their weights.
+    pub fn is_shaped_as(&self, other: &Self) -> bool {
+        let ends = |map: &Self| (map.input, map.output, map.geometry);
+        ends(self) == ends(other) && self.before == other.before && self.after == other.after
     }
 
     /// The map with its layouts looked up; they exist.

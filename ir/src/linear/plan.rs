@@ -154,8 +154,9 @@ pub fn plan_call<'a>(
 ) -> CallPlan {
     let recipe = recipe.into();
     let maps: Vec<Diagonals> = terms.iter().map(|(map, _)| Diagonals::of(*map)).collect();
-    let spreading =
-        |((_, operand), map): (&(_, u32), &Diagonals)| Spreading::new(&recipe.sharing(*operand), map.period());
+    let spreading = |((_, operand), map): (&(_, u32), &Diagonals)| {
+        Spreading::new(&recipe.sharing(*operand), map.period())
+    };
     let spreadings: Vec<Spreading> = terms.iter().zip(&maps).map(spreading).collect();
     let mut builder = Builder::new(terms, recipe, max_slots);
     builder.join(&spreadings);
@@ -175,8 +176,7 @@ pub fn plan_call<'a>(
     let outputs = terms.first().map_or(0, |(map, _)| map.output.ciphertexts);
     let complex = terms.iter().any(|(_, operand)| recipe.sharing(*operand).is_complex());
     let close = if complex { Close::AddConjugate } else { Close::Sum };
-    let (diagonals, members) =
-        (std::mem::take(&mut builder.diagonals), std::mem::take(&mut builder.members));
+    let (diagonals, members) = (std::mem::take(&mut builder.diagonals), std::mem::take(&mut builder.members));
     CallPlan { plan: builder.finish(outputs, stages, close), diagonals, maps, members, spreadings, max_slots }
 }
 

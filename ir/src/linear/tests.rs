@@ -270,11 +270,7 @@ fn assert_close(found: &[f64], expected: &[f64]) -> Result<(), TestCaseError> {
 }
 
 /// Plans and applies a call of several terms and compares with the sum of direct convolutions.
-fn check_call(
-    terms: &[(ResolvedMap<'_>, u32)],
-    recipe: Recipe<'_>,
-    seed: u32,
-) -> Result<(), TestCaseError> {
+fn check_call(terms: &[(ResolvedMap<'_>, u32)], recipe: Recipe<'_>, seed: u32) -> Result<(), TestCaseError> {
     let operands = terms.iter().map(|t| t.1 as usize + 1).max().unwrap();
     let output = terms[0].0.output;
     let mut slots: Vec<Vec<f64>> = Vec::new();

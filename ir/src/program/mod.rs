@@ -32,7 +32,7 @@ use crate::linear::{BsgsSplit, LayoutId, LinearMap, LinearMapId, Recipe, Sharing
 use crate::refresh::RefreshForm;
 
 /// One term of a linear call: `map(operand)`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallTerm {
     /// The map.
     pub map: LinearMapId,

@@ -238,7 +238,8 @@ fn sharing_text(sharing: &Sharing) -> String {
         Imaginary::Next => "next".to_owned(),
         Imaginary::Rotated(rotation) => format!("rotated={rotation}"),
     };
-    let shifts = if sharing.shifts.is_empty() { "-".to_owned() } else { Join(&sharing.shifts, ",").to_string() };
+    let shifts =
+        if sharing.shifts.is_empty() { "-".to_owned() } else { Join(&sharing.shifts, ",").to_string() };
     format!(" join {imaginary} shifts={shifts}")
 }
 

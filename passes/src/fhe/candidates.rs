@@ -141,7 +141,7 @@ mod tests {
         let geometry =
             ConvGeometry { kernel: [3, 3], stride: [1, 1], pad: [1, 1], dilation: [1, 1], groups: 1 };
         let map = ResolvedMap::convolution(&layout, &layout, geometry);
-        let shape = CallShape::of(&[(map, 0)], &[], Slots::new(1 << 15).unwrap());
+        let shape = CallShape::of(&[(map, 0)], Slots::new(1 << 15).unwrap());
         let splits = candidates(&shape);
         let taps = vec![-33, -32, -31, -1, 1, 31, 32, 33];
         let giants: Vec<i32> = (0..16).rev().map(|k| 1024 * k).collect();

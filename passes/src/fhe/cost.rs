@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use peregrine_ckks::cost::{Ending, LinearWork, Shape as Operands};
 use peregrine_ckks::params::Params;
-use peregrine_ir::program::{Inst, Program, RefreshId, Reg, rescaled_at_once};
+use peregrine_ir::program::{Inst, Program, Reg, rescaled_at_once};
 use peregrine_ir::{EntityId, Level};
 
+use super::LowerError;
+use super::calls::Calls;
 use super::emit::level_after;
 use super::refresh_cost::{Together, bootstrap_seconds, diagonal_bytes, ephemeral_key_bytes};
-use super::split::CallShape;
 
 /// Speeds of the machine that programs are compiled for.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -136,19 +137,26 @@ impl Prediction {
 
 /// Predicted seconds, on all cores, of everything but linear calls.
 pub fn seconds_besides_calls(program: &Program, params: &Params, machine: &Machine) -> f64 {
+    let pricing = Pricing::new(program, params, machine);
     let mut live: BTreeMap<Reg, Level> = BTreeMap::new();
     let mut seconds = 0.0;
     for inst in &program.insts {
-        if !matches!(inst, Inst::Linear { .. }) {
-            seconds += instruction(program, params, machine, inst, &live, &mut Prediction::default());
-        }
+        seconds += pricing.besides_calls(inst, &live, &mut Prediction::default());
         track(program, inst, &mut live);
     }
     seconds / machine.parallel
 }
 
 /// Predicts time and memory of a program.
-pub fn predict(program: &Program, params: &Params, machine: &Machine) -> Prediction {
+///
+/// # Errors
+/// A bug: a call that `calls` does not know.
+pub fn predict(
+    program: &Program,
+    params: &Params,
+    machine: &Machine,
+    calls: &Calls,
+) -> Result<Prediction, LowerError> {
     let mut out = Prediction { layer_seconds: vec![0.0; program.layers.len()], ..Prediction::default() };
     let keys = program.manifest.galois.values().chain(program.manifest.relin.iter());
     for level in keys {
@@ -158,13 +166,19 @@ pub fn predict(program: &Program, params: &Params, machine: &Machine) -> Predict
     }
     out.fixed_bytes += fixed_bytes(program, params);
     bootstrap_bytes(program, params, &mut out);
+    let pricing = Pricing::new(program, params, machine);
     let mut live: BTreeMap<Reg, Level> = BTreeMap::new();
     let merged = rescaled_at_once(&program.insts);
     for (i, inst) in program.insts.iter().enumerate() {
         out.bootstraps += u64::from(matches!(inst, Inst::Bootstrap { .. } | Inst::BootstrapPair { .. }));
         let seconds = match inst {
             Inst::Rescale { src, .. } if merged[src.index()] => 0.0,
-            _ => instruction(program, params, machine, inst, &live, &mut out) / machine.parallel,
+            Inst::Linear { call, .. } => {
+                let call = &program.calls[*call];
+                let counts = calls.shape(call)?.cost(&call.split).counts;
+                pricing.call(&counts, level_read(inst, &live), &mut out) / machine.parallel
+            }
+            _ => pricing.besides_calls(inst, &live, &mut out) / machine.parallel,
         };
         out.seconds += seconds;
         out.layer_seconds[program.inst_layers[i] as usize] += seconds;
@@ -172,63 +186,73 @@ pub fn predict(program: &Program, params: &Params, machine: &Machine) -> Predict
         let bytes: u64 = live.values().map(|l| params.ciphertext_bytes(*l)).sum();
         out.ciphertext_bytes = out.ciphertext_bytes.max(bytes);
     }
-    out
+    Ok(out)
 }
 
-fn instruction(
-    program: &Program,
-    params: &Params,
-    machine: &Machine,
-    inst: &Inst,
-    live: &BTreeMap<Reg, Level>,
-    out: &mut Prediction,
-) -> f64 {
-    let level = inst.reads().first().and_then(|r| live.get(r)).copied().unwrap_or(Level(0));
-    let shape = Shape::of(params, level);
-    let operands = Operands::new(params, level);
-    match inst {
-        Inst::Linear { call, .. } => {
-            let call = &program.calls[*call];
-            let counts = CallShape::of_call(call, program, params).cost(&call.split).counts;
-            out.rotations += counts.turns + counts.babies + counts.giants + counts.folds;
-            out.products += counts.products;
-            out.constant_bytes += 2 * 4 * counts.product_slots;
-            let word_rows = (shape.limbs * shape.n * 8.0) as u64;
-            let waiting = (2 * counts.sums * word_rows).min(WAITING_BYTES as u64);
-            let rows = counts.inputs * (shape.beta as u64 + 2) + shape.beta as u64 + 6;
-            let babies = 4 * counts.babies * (shape.n as u64 * 8);
-            out.scratch_bytes = out.scratch_bytes.max(rows * word_rows + babies + waiting);
-            machine.linear_seconds(&counts, params, level)
-        }
-        Inst::Mul { .. } | Inst::Square { .. } => {
-            out.multiplications += 1;
-            machine.seconds(&operands.multiplication(Ending::ModDown))
-        }
-        Inst::Rotate { .. } | Inst::Conjugate { .. } => {
-            out.rotations += 1;
-            machine.key_switch_seconds(params, level)
-        }
-        Inst::Rescale { .. } => machine.rescale_seconds(params, level),
-        Inst::AddVector { .. } | Inst::MulVector { .. } => {
-            machine.seconds(&(operands.expansion(params.max_slots().get()) + operands.passes(2.0)))
-        }
-        Inst::Add { .. } | Inst::Sub { .. } => machine.seconds(&operands.passes(2.0)),
-        Inst::Input { .. } | Inst::ModDrop { .. } | Inst::Output { .. } | Inst::Free { .. } => 0.0,
-        Inst::Bootstrap { refresh, .. } => bootstrap(program, params, machine, *refresh, Together::Single),
-        Inst::BootstrapPair { refresh, .. } => bootstrap(program, params, machine, *refresh, Together::Pair),
+/// Level of the first register that an instruction reads.
+fn level_read(inst: &Inst, live: &BTreeMap<Reg, Level>) -> Level {
+    inst.reads().first().and_then(|r| live.get(r)).copied().unwrap_or(Level(0))
+}
+
+/// Prices of the instructions of a program.
+struct Pricing<'a> {
+    params: &'a Params,
+    machine: &'a Machine,
+    /// Seconds of each refresh, alone and as a pair.
+    refreshes: Vec<[f64; 2]>,
+}
+
+impl<'a> Pricing<'a> {
+    fn new(program: &Program, params: &'a Params, machine: &'a Machine) -> Self {
+        let checked = program.bootstrap.clone().and_then(|spec| spec.check_for(params).ok());
+        let of = |slots| {
+            let seconds = |together| checked.as_ref().map(|c| bootstrap_seconds(machine, c, slots, together));
+            [Together::Single, Together::Pair].map(|together| seconds(together).unwrap_or_default())
+        };
+        let refreshes = program.refreshes.values().map(|refresh| of(refresh.slots)).collect();
+        Self { params, machine, refreshes }
     }
-}
 
-fn bootstrap(
-    program: &Program,
-    params: &Params,
-    machine: &Machine,
-    id: RefreshId,
-    together: Together,
-) -> f64 {
-    let checked = program.bootstrap.clone().and_then(|spec| spec.check_for(params).ok());
-    let recipe = program.refreshes.get(id);
-    checked.zip(recipe).map_or(0.0, |(checked, r)| bootstrap_seconds(machine, &checked, r.slots, together))
+    fn call(&self, counts: &LinearCounts, level: Level, out: &mut Prediction) -> f64 {
+        let shape = Shape::of(self.params, level);
+        out.rotations += counts.turns + counts.babies + counts.giants + counts.folds;
+        out.products += counts.products;
+        out.constant_bytes += 2 * 4 * counts.product_slots;
+        let word_rows = (shape.limbs * shape.n * 8.0) as u64;
+        let waiting = (2 * counts.sums * word_rows).min(WAITING_BYTES as u64);
+        let rows = counts.inputs * (shape.beta as u64 + 2) + shape.beta as u64 + 6;
+        let babies = 4 * counts.babies * (shape.n as u64 * 8);
+        out.scratch_bytes = out.scratch_bytes.max(rows * word_rows + babies + waiting);
+        self.machine.linear_seconds(counts, self.params, level)
+    }
+
+    fn besides_calls(&self, inst: &Inst, live: &BTreeMap<Reg, Level>, out: &mut Prediction) -> f64 {
+        let Self { params, machine, .. } = self;
+        let level = level_read(inst, live);
+        let operands = Operands::new(params, level);
+        match inst {
+            Inst::Mul { .. } | Inst::Square { .. } => {
+                out.multiplications += 1;
+                machine.seconds(&operands.multiplication(Ending::ModDown))
+            }
+            Inst::Rotate { .. } | Inst::Conjugate { .. } => {
+                out.rotations += 1;
+                machine.key_switch_seconds(params, level)
+            }
+            Inst::Rescale { .. } => machine.rescale_seconds(params, level),
+            Inst::AddVector { .. } | Inst::MulVector { .. } => {
+                machine.seconds(&(operands.expansion(params.max_slots().get()) + operands.passes(2.0)))
+            }
+            Inst::Add { .. } | Inst::Sub { .. } => machine.seconds(&operands.passes(2.0)),
+            Inst::Linear { .. }
+            | Inst::Input { .. }
+            | Inst::ModDrop { .. }
+            | Inst::Output { .. }
+            | Inst::Free { .. } => 0.0,
+            Inst::Bootstrap { refresh, .. } => self.refreshes[refresh.index()][0],
+            Inst::BootstrapPair { refresh, .. } => self.refreshes[refresh.index()][1],
+        }
+    }
 }
 
 /// Keys and tables of bootstrapping besides those of the manifest.

@@ -5,17 +5,17 @@ use std::collections::BTreeMap;
 use peregrine_ckks::bootstrap::BootstrapParams;
 use peregrine_ckks::params::Params;
 use peregrine_ir::fhe::{CipherTy, Fhe, FheGraph, FheOp, MonicPoly};
-use peregrine_ir::linear::{BsgsSplit, LayoutId, plan_call};
+use peregrine_ir::linear::{BsgsSplit, LayoutId};
 use peregrine_ir::program::{
-    CallId, CallTerm, Inst, KeyManifest, LinearCall, Probe, Program, ProgramInput, ProgramOutput, Refresh,
-    Reg, VectorId, VectorRecipe,
+    CallId, Inst, KeyManifest, LinearCall, Probe, Program, ProgramInput, ProgramOutput, Refresh, Reg,
+    VectorId, VectorRecipe,
 };
 use peregrine_ir::{ConstId, ConstTensor, EntityId, GaloisElement, Level, Node, RefreshForm, Scale, ValueId};
 
 use super::LowerError;
+use super::calls::{Calls, operands, terms};
 use super::poly_eval::{Operand, PolyEval};
 use super::schedule::by_liveness;
-use super::split::resolve;
 
 /// Emits the program of `graph` for `params`. `output_shapes[i]` is the ONNX shape of output i. Linear calls are not split yet
 /// and the manifest is empty: see [`plan_keys`](super::plan_keys) and [`manifest`].
@@ -140,18 +140,10 @@ impl<'a> Emitter<'a> {
 
     /// The recipe of a linear node and its argument registers; operands that are the same value are given once.
     fn call(&mut self, node: &Node<Fhe>) -> Result<(CallId, Vec<Reg>), LowerError> {
-        let FheOp::Linear { maps, .. } = &node.op else { return Err(LowerError::bug("not a linear node")) };
-        let mut operands: Vec<ValueId> = Vec::new();
-        let mut terms = Vec::with_capacity(maps.len());
-        for (&map, &arg) in maps.iter().zip(&node.args) {
-            let operand = operands.iter().position(|&o| o == arg).unwrap_or_else(|| {
-                operands.push(arg);
-                operands.len() - 1
-            });
-            terms.push(CallTerm { map, operand: operand as u32 });
-        }
-        let call = self.program.calls.push(LinearCall { terms, split: BsgsSplit::default(), shared: Vec::new() });
-        let args = operands.iter().flat_map(|o| self.regs[o.index()].iter().copied()).collect();
+        let terms = terms(node).ok_or_else(|| LowerError::bug("not a linear node"))?;
+        let (split, shared) = (BsgsSplit::default(), Vec::new());
+        let call = self.program.calls.push(LinearCall { terms, split, shared });
+        let args = operands(node).iter().flat_map(|o| self.regs[o.index()].iter().copied()).collect();
         Ok((call, args))
     }
 
@@ -309,23 +301,38 @@ fn insert_frees(program: &mut Program) {
 }
 
 /// The keys a program needs: each up to the highest level it is used at.
-pub fn manifest(program: &Program, params: &Params) -> KeyManifest {
-    keys_of(program, params, Calls::Counted)
+///
+/// # Errors
+/// A bug: a program with other calls.
+pub fn manifest(program: &Program, params: &Params, calls: &Calls) -> Result<KeyManifest, LowerError> {
+    let mut manifest = keys_besides_calls(program, params);
+    for (call, level) in call_levels(program) {
+        let call = &program.calls[call];
+        for element in calls.shape(call)?.cost(&call.split).elements(params.n()) {
+            let known = manifest.galois.entry(element).or_insert(level);
+            *known = level.max(*known);
+        }
+    }
+    Ok(manifest)
+}
+
+/// Highest level that each call runs at.
+pub fn call_levels(program: &Program) -> BTreeMap<CallId, Level> {
+    let mut found: BTreeMap<CallId, Level> = BTreeMap::new();
+    let mut levels: BTreeMap<Reg, Level> = BTreeMap::new();
+    for inst in &program.insts {
+        let level = level_after(program, inst, &levels);
+        if let Inst::Linear { call, .. } = inst {
+            let known = found.entry(*call).or_insert(level);
+            *known = level.max(*known);
+        }
+        levels.extend(inst.writes().iter().map(|reg| (*reg, level)));
+    }
+    found
 }
 
 /// The keys that everything but linear calls needs.
 pub fn keys_besides_calls(program: &Program, params: &Params) -> KeyManifest {
-    keys_of(program, params, Calls::Left)
-}
-
-/// Whether the keys of linear calls count.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Calls {
-    Counted,
-    Left,
-}
-
-fn keys_of(program: &Program, params: &Params, calls: Calls) -> KeyManifest {
     let n = params.n();
     let mut manifest = KeyManifest::default();
     let mut levels: BTreeMap<Reg, Level> = BTreeMap::new();
@@ -337,14 +344,6 @@ fn keys_of(program: &Program, params: &Params, calls: Calls) -> KeyManifest {
     for inst in &program.insts {
         let level = level_after(program, inst, &levels);
         match inst {
-            Inst::Linear { .. } if calls == Calls::Left => {}
-            Inst::Linear { call, args, .. } => {
-                let call = &program.calls[*call];
-                let resolved = resolve(&call.terms, &program.maps, &program.layouts);
-                let plan = plan_call(&resolved, call.recipe(), params.max_slots()).plan;
-                let at = levels[&args[0]];
-                plan.galois_elements(n).into_iter().for_each(|e| galois(e, at));
-            }
             Inst::Rotate { src, rotation, .. } => {
                 galois(GaloisElement::from_rotation(*rotation, n), levels[src])
             }

@@ -50,25 +50,21 @@ struct Planned {
     point: FrontPoint,
 }
 
-/// Plans the keys of every candidate (the same calls in the same ring, for different primes) at every price, and keeps the one
+/// Plans the keys of every candidate (programs of the graph that `search` is for, in the same ring, for different primes) at every price, and keeps the one
 /// that suits the budget best.
 ///
 /// # Errors
 /// [`LowerError::KeysMemory`] when no plan is within the budget.
 pub fn best(
+    search: &KeySearch,
     candidates: Vec<(Params, Program)>,
     machine: &Machine,
     budget: KeyBudget,
 ) -> Result<Keyed, LowerError> {
-    let Some((params, program)) = candidates.first() else {
-        return Err(LowerError::bug("no parameters to choose from"));
-    };
-    let search = KeySearch::of(program, params);
-    let planned: Vec<Planned> = candidates
-        .iter()
-        .enumerate()
-        .flat_map(|(candidate, (params, program))| plans(&search, candidate, program, params, machine))
-        .collect();
+    let mut planned = Vec::new();
+    for (candidate, (params, program)) in candidates.iter().enumerate() {
+        planned.extend(plans(search, candidate, program, params, machine)?);
+    }
     let front = front(&planned);
     let best = match budget {
         KeyBudget::Price(price) => {
@@ -88,8 +84,8 @@ pub fn best(
     let (params, mut program) =
         candidates.into_iter().nth(candidate).ok_or_else(|| LowerError::bug("no such candidate"))?;
     plan_keys::apply(&mut program, &plan);
-    program.manifest = emit::manifest(&program, &params);
-    let prediction = predict(&program, &params, machine);
+    program.manifest = emit::manifest(&program, &params, search.calls())?;
+    let prediction = predict(&program, &params, machine, search.calls())?;
     Ok(Keyed { params, program, prediction, front })
 }
 
@@ -100,17 +96,17 @@ fn plans(
     program: &Program,
     params: &Params,
     machine: &Machine,
-) -> Vec<Planned> {
+) -> Result<Vec<Planned>, LowerError> {
     let besides = seconds_besides_calls(program, params, machine);
     let plan = |price: &f64| {
-        let plan = search.plan(program, params, machine, *price);
+        let plan = search.plan(program, params, machine, *price)?;
         let point = FrontPoint {
             alpha: params.alpha(),
             log_qp: params.log_qp(),
             seconds: besides + plan.seconds / machine.parallel,
             key_bytes: plan.key_bytes,
         };
-        Planned { candidate, plan, point }
+        Ok(Planned { candidate, plan, point })
     };
     plan_keys::PRICES.par_iter().map(plan).collect()
 }

@@ -9,10 +9,11 @@
 //! | [`params`] | prime chain | the smallest secure ring that fits |
 //! | `poly_eval`, [`emit`] | fhe graph leveled + parameters | program |
 //! | [`schedule`] | program | instructions in an order that keeps few ciphertexts alive |
-//! | [`share`], [`split`], [`candidates`], [`plan_keys`], [`key_front`] | program | joins and splits of its linear calls, all at once |
+//! | [`calls`], [`share`], [`split`], [`candidates`], [`plan_keys`], [`key_front`] | program | joins and splits of its linear calls, all at once |
 //! | [`cost`], [`refresh_cost`] | program | predicted seconds and bytes |
 
 pub mod assign;
+pub mod calls;
 pub mod candidates;
 pub mod cost;
 mod eliminate;

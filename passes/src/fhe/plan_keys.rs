@@ -8,16 +8,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use peregrine_ckks::params::Params;
+use peregrine_ir::fhe::FheGraph;
 use peregrine_ir::linear::{BsgsSplit, Sharing};
-use peregrine_ir::program::{CallId, Inst, LinearCall, Program, Reg};
-use peregrine_ir::{EntityId, GaloisElement, Level};
+use peregrine_ir::program::{CallId, LinearCall, Program};
+use peregrine_ir::{EntityId, GaloisElement, Level, Slots};
 use rayon::prelude::*;
 
+use super::LowerError;
+use super::calls::Calls;
 use super::candidates::candidates;
 use super::cost::{LinearCounts, Machine};
-use super::emit::{keys_besides_calls, level_after};
-use super::share::{Variant, variants};
-use super::split::{CallShape, resolve};
+use super::emit::{call_levels, keys_besides_calls};
+use super::share::Variant;
+use super::split::CallShape;
 
 /// Prices of keys that a plan is made for, in seconds per byte: from keys for free to keys at any price of time.
 pub const PRICES: [f64; 8] = [0.02e-9, 0.1e-9, 0.25e-9, 0.6e-9, 1.5e-9, 4e-9, 10e-9, 40e-9];
@@ -37,11 +40,19 @@ struct Choice {
     elements: Vec<GaloisElement>,
 }
 
-/// The calls of a program by shape, with the candidates of each: independent of levels and special primes.
+/// The calls of a packed graph by shape, with the candidates of each: independent of levels and special primes.
 #[derive(Clone, Debug, Default)]
 pub struct KeySearch {
-    shapes: Vec<CallShape>,
-    choices: Vec<Vec<Choice>>,
+    calls: Calls,
+    candidates: Vec<Candidates>,
+}
+
+/// The splits of one shape.
+#[derive(Clone, Debug)]
+struct Candidates {
+    choices: Vec<Choice>,
+    /// Counts that may be the fastest at some level.
+    fast: Vec<LinearCounts>,
 }
 
 /// A plan of the splits of all calls.
@@ -65,28 +76,40 @@ struct Site {
 }
 
 impl KeySearch {
-    /// Shapes and candidates of the calls of `program`, for any number of special primes.
-    pub fn of(program: &Program, params: &Params) -> Self {
-        let mut shapes: Vec<CallShape> = Vec::new();
-        let mut calls: Vec<&LinearCall> = Vec::new();
-        for call in program.calls.values() {
-            let shape = CallShape::of_call(call, program, params);
-            if !shapes.contains(&shape) {
-                shapes.push(shape);
-                calls.push(call);
-            }
-        }
-        let of_call = |call: &&LinearCall| {
-            let terms = resolve(&call.terms, &program.maps, &program.layouts);
-            choices(&variants(&terms, params.max_slots()), params.n())
-        };
-        let choices = calls.par_iter().map(of_call).collect();
-        Self { shapes, choices }
+    /// Shapes and candidates of the linear operations of a packed graph, for any number of special primes.
+    pub fn of(graph: &FheGraph, slots: Slots) -> Self {
+        let calls = Calls::of(graph, slots);
+        let n = 2 * slots.get() as usize;
+        let candidates = calls.variants().par_iter().map(|variants| considered(variants, n)).collect();
+        Self { calls, candidates }
+    }
+
+    /// The shapes of the calls.
+    pub fn calls(&self) -> &Calls {
+        &self.calls
+    }
+
+    /// What the splits of each shape count that may be the fastest at some level.
+    pub fn fast(&self) -> impl ExactSizeIterator<Item = &[LinearCounts]> {
+        self.candidates.iter().map(|candidates| &candidates.fast[..])
+    }
+
+    fn choices(&self, shape: usize) -> &[Choice] {
+        &self.candidates[shape].choices
     }
 
     /// The plan of least time plus `price` times key bytes.
-    pub fn plan(&self, program: &Program, params: &Params, machine: &Machine, price: f64) -> KeyPlan {
-        let sites = self.sites(program, params, machine);
+    ///
+    /// # Errors
+    /// A bug: a program that was not made from the graph.
+    pub fn plan(
+        &self,
+        program: &Program,
+        params: &Params,
+        machine: &Machine,
+        price: f64,
+    ) -> Result<KeyPlan, LowerError> {
+        let sites = self.sites(program, params, machine)?;
         let manifest = keys_besides_calls(program, params);
         let fixed = manifest.galois;
         let relin = manifest.relin.map_or(0, |level| params.key_bytes(level));
@@ -102,18 +125,18 @@ impl KeySearch {
         let (_, chosen) = ends.min_by(|a, b| a.0.total_cmp(&b.0)).unwrap_or_default();
         let mut plan = self.finish(program, params, &sites, &fixed, &chosen);
         plan.key_bytes += relin;
-        plan
+        Ok(plan)
     }
 
-    fn sites(&self, program: &Program, params: &Params, machine: &Machine) -> Vec<Site> {
+    fn sites(&self, program: &Program, params: &Params, machine: &Machine) -> Result<Vec<Site>, LowerError> {
         let levels = call_levels(program);
-        let site = |(id, call): (CallId, &_)| {
+        let site = |(id, call): (CallId, &LinearCall)| {
             let level = *levels.get(&id)?;
-            let shape = CallShape::of_call(call, program, params);
-            let shape = self.shapes.iter().position(|s| *s == shape)?;
-            let time = |c: &Choice| machine.linear_seconds(&c.counts, params, level);
-            let seconds = self.choices[shape].iter().map(time).collect();
-            Some(Site { call: id.index(), shape, level, seconds })
+            Some(self.calls.place(&call.terms).map(|shape| {
+                let time = |c: &Choice| machine.linear_seconds(&c.counts, params, level);
+                let seconds = self.choices(shape).iter().map(time).collect();
+                Site { call: id.index(), shape, level, seconds }
+            }))
         };
         program.calls.iter().filter_map(site).collect()
     }
@@ -123,7 +146,7 @@ impl KeySearch {
         let best = |site: &Site| {
             let bytes = price * params.key_bytes(site.level) as f64;
             let score =
-                |c: usize| site.seconds[c] + bytes * self.choices[site.shape][c].elements.len() as f64;
+                |c: usize| site.seconds[c] + bytes * self.choices(site.shape)[c].elements.len() as f64;
             (0..site.seconds.len()).min_by(|&a, &b| score(a).total_cmp(&score(b))).unwrap_or(0)
         };
         sites.iter().map(best).collect()
@@ -142,7 +165,7 @@ impl KeySearch {
         let mut keys = fixed.clone();
         let mut seconds = 0.0;
         for (site, &c) in sites.iter().zip(chosen) {
-            let choice = &self.choices[site.shape][c];
+            let choice = &self.choices(site.shape)[c];
             recipes[site.call] = (choice.shared.to_vec(), choice.split.clone());
             seconds += site.seconds[c];
             raise(&mut keys, &choice.elements, site.level);
@@ -191,7 +214,7 @@ impl Descent<'_> {
     fn improve(&mut self, group: &[usize]) -> bool {
         let others = self.keys_without(group);
         let shape = self.sites[group[0]].shape;
-        let choices = &self.search.choices[shape];
+        let choices = self.search.choices(shape);
         let top = group.iter().map(|&i| self.sites[i].level).max().unwrap_or(Level(0));
         let extra = |elements: &[GaloisElement], level: Level| -> f64 {
             let bytes = elements.iter().map(|r| {
@@ -219,7 +242,7 @@ impl Descent<'_> {
     fn keys_without(&self, group: &[usize]) -> BTreeMap<GaloisElement, Level> {
         let mut keys = self.fixed.clone();
         for (i, site) in self.sites.iter().enumerate().filter(|(i, _)| !group.contains(i)) {
-            raise(&mut keys, &self.search.choices[site.shape][self.chosen[i]].elements, site.level);
+            raise(&mut keys, &self.search.choices(site.shape)[self.chosen[i]].elements, site.level);
         }
         keys
     }
@@ -231,7 +254,7 @@ impl Descent<'_> {
         for &i in group {
             let site = &self.sites[i];
             time += site.seconds[self.chosen[i]];
-            raise(&mut keys, &self.search.choices[site.shape][self.chosen[i]].elements, site.level);
+            raise(&mut keys, &self.search.choices(site.shape)[self.chosen[i]].elements, site.level);
         }
         let sum = |keys: &BTreeMap<GaloisElement, Level>| -> u64 {
             keys.values().map(|&l| self.params.key_bytes(l)).sum()
@@ -253,27 +276,26 @@ fn raise(keys: &mut BTreeMap<GaloisElement, Level>, elements: &[GaloisElement], 
     }
 }
 
-/// The candidates of a shape that may be worth their keys.
-fn choices(variants: &[Variant], n: usize) -> Vec<Choice> {
+/// The candidates of a shape that may be worth their keys, and those that may be the fastest.
+fn considered(variants: &[Variant], n: usize) -> Candidates {
     let mut all: Vec<Choice> = Vec::new();
     for Variant { shared, shape } in variants {
         let shared = Arc::new(shared.clone());
-        let conjugation = shape.is_complex().then_some(GaloisElement::conjugation(n));
         all.extend(candidates(shape).into_iter().map(|split| {
             let cost = shape.cost(&split);
-            let elements = cost.rotations.iter().map(|&r| GaloisElement::from_rotation(r, n));
-            let elements = elements.chain(conjugation).collect();
+            let elements = cost.elements(n).collect();
             Choice { shared: shared.clone(), split, counts: cost.counts, elements }
         }));
     }
+    let fast = fastest(all.iter().map(|choice| choice.counts).collect());
     let slots = n as f64 / 2.0;
-    let fastest = all.iter().map(|c| rough(&c.counts, slots)).fold(f64::INFINITY, f64::min);
+    let least = all.iter().map(|c| rough(&c.counts, slots)).fold(f64::INFINITY, f64::min);
     let mut kept: Vec<Choice> =
-        all.into_iter().filter(|c| rough(&c.counts, slots) <= SLOWEST * fastest).collect();
+        all.into_iter().filter(|c| rough(&c.counts, slots) <= SLOWEST * least).collect();
     let rank = |c: &Choice| rough(&c.counts, slots) * (1 + c.elements.len()) as f64;
     kept.sort_by(|a, b| rank(a).total_cmp(&rank(b)));
     kept.truncate(KEPT);
-    kept
+    Candidates { choices: kept, fast }
 }
 
 /// A time that suits any level, in baby steps: a giant step is about two of them, a turn four, a product with a diagonal of all
@@ -284,38 +306,25 @@ fn rough(counts: &LinearCounts, slots: f64) -> f64 {
     switches + 4.0 * counts.turns as f64 + products + 1.0
 }
 
-/// What the splits of a linear operation count that may be the fastest at some level.
+/// What the ways to join and split a linear operation count that may be the fastest at some level.
 pub fn fast_counts(variants: &[Variant]) -> Vec<LinearCounts> {
+    let of =
+        |shape: &CallShape| fastest(candidates(shape).iter().map(|split| shape.cost(split).counts).collect());
+    fastest(variants.iter().flat_map(|variant| of(&variant.shape)).collect())
+}
+
+/// The counts that no others beat in everything.
+fn fastest(mut all: Vec<LinearCounts>) -> Vec<LinearCounts> {
     let key = |c: &LinearCounts| {
         [c.turns, c.inputs, c.babies, c.giants + c.folds, c.sums, c.products, c.product_slots]
     };
-    let unbeaten = |mut all: Vec<LinearCounts>| {
-        all.sort_by_key(key);
-        all.dedup_by_key(|c| key(c));
-        let beaten = |c: &LinearCounts| {
-            let less = |other: &LinearCounts| key(other).iter().zip(key(c)).all(|(their, our)| *their <= our);
-            all.iter().any(|other| key(other) != key(c) && less(other))
-        };
-        let fast: Vec<LinearCounts> = all.iter().filter(|c| !beaten(c)).copied().collect();
-        fast
+    all.sort_by_key(key);
+    all.dedup_by_key(|counts| key(counts));
+    let beaten = |c: &LinearCounts| {
+        all.iter().any(|other| {
+            let (ours, theirs) = (key(c), key(other));
+            theirs != ours && theirs.iter().zip(ours).all(|(their, our)| *their <= our)
+        })
     };
-    let of = |shape: &CallShape| {
-        unbeaten(candidates(shape).iter().map(|split| shape.cost(split).counts).collect())
-    };
-    unbeaten(variants.iter().flat_map(|variant| of(&variant.shape)).collect())
-}
-
-/// Highest level that each call runs at.
-fn call_levels(program: &Program) -> BTreeMap<CallId, Level> {
-    let mut found: BTreeMap<CallId, Level> = BTreeMap::new();
-    let mut levels: BTreeMap<Reg, Level> = BTreeMap::new();
-    for inst in &program.insts {
-        let level = level_after(program, inst, &levels);
-        if let Inst::Linear { call, .. } = inst {
-            let known = found.entry(*call).or_insert(level);
-            *known = level.max(*known);
-        }
-        levels.extend(inst.writes().iter().map(|reg| (*reg, level)));
-    }
-    found
+    all.iter().filter(|c| !beaten(c)).copied().collect()
 }

@@ -8,18 +8,20 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use peregrine_ir::Slots;
 use peregrine_ir::layout::Place;
-use peregrine_ir::linear::{Diagonals, Imaginary, ResolvedMap, Sharing, pairs_of};
+use peregrine_ir::linear::{Diagonals, Imaginary, ResolvedMap, Sharing, pairs_count, pairs_of};
 
 use super::split::CallShape;
 
 /// Operands with fewer diagonals are left as they are.
 const FEWEST_DIAGONALS: usize = 6;
 /// Nor is a map worth it that nobody would choose.
-const MOST_DIAGONALS: usize = 1 << 13;
+const MOST_DIAGONALS: usize = 1 << 14;
+/// Nor shifts, where two ciphertexts have more rotations than this.
+const MOST_ROTATIONS: usize = 1 << 11;
 /// Most multiples of a stride that are tried as shifts.
 const MOST_MULTIPLES: u32 = 8;
 /// A way that leaves more than this share of the products of the one before is not worth its joins.
-const MOST_LEFT: f64 = 0.8;
+const MOST_LEFT: f64 = 0.7;
 /// Most doublings of the copies that share the work: the errors of rounded weights grow with the copies.
 const MOST_DOUBLINGS: usize = 3;
 
@@ -48,9 +50,12 @@ struct Operand {
 
 /// The ways to join the operands of `sum over terms of map(operand)`, none at all first.
 pub fn variants(terms: &[(ResolvedMap<'_>, u32)], slots: Slots) -> Vec<Variant> {
-    let of = |shared: Vec<Sharing>| Variant { shape: CallShape::of(terms, &shared, slots), shared };
+    let maps: Vec<Diagonals> = terms.iter().map(|(map, _)| Diagonals::of(*map)).collect();
+    let of =
+        |shared: Vec<Sharing>| Variant { shape: CallShape::joined(terms, &maps, &shared, slots), shared };
     let mut found = vec![of(Vec::new())];
-    let operands = operands(terms);
+    let all = found[0].shape.products();
+    let operands = operands(terms, &maps);
     let operand_count = terms.iter().map(|term| term.1 + 1).max().unwrap_or(0) as usize;
     let together = |join: &dyn Fn(&Operand) -> Sharing| {
         let mut shared = vec![Sharing::default(); operand_count];
@@ -70,7 +75,6 @@ pub fn variants(terms: &[(ResolvedMap<'_>, u32)], slots: Slots) -> Vec<Variant> 
         }
         fewer.then_some(products)
     };
-    let all = terms_products(terms);
     if operands.iter().any(|operand| operand.ciphertexts > 1) {
         add(together(&next), all);
     }
@@ -84,33 +88,31 @@ pub fn variants(terms: &[(ResolvedMap<'_>, u32)], slots: Slots) -> Vec<Variant> 
     found
 }
 
-fn terms_products(terms: &[(ResolvedMap<'_>, u32)]) -> u64 {
-    terms.iter().map(|(map, _)| Diagonals::of(*map).len() as u64).sum()
-}
-
-fn operands(terms: &[(ResolvedMap<'_>, u32)]) -> Vec<Operand> {
-    let mut maps: BTreeMap<u32, (Vec<Diagonals>, Vec<ResolvedMap<'_>>)> = BTreeMap::new();
-    for (map, operand) in terms {
-        let entry = maps.entry(*operand).or_default();
-        entry.0.push(Diagonals::of(*map));
+/// The operands whose diagonals are worth it, of `terms` with these diagonals.
+fn operands(terms: &[(ResolvedMap<'_>, u32)], maps: &[Diagonals]) -> Vec<Operand> {
+    let mut by_operand: BTreeMap<u32, (Vec<&Diagonals>, Vec<ResolvedMap<'_>>)> = BTreeMap::new();
+    for ((map, operand), diagonals) in terms.iter().zip(maps) {
+        let entry = by_operand.entry(*operand).or_default();
+        entry.0.push(diagonals);
         entry.1.push(*map);
     }
-    let worth = |maps: &[Diagonals]| {
-        let diagonals = maps.iter().map(Diagonals::len).sum::<usize>();
+    let worth = |maps: &[&Diagonals]| {
+        let diagonals = maps.iter().map(|map| map.len()).sum::<usize>();
         (FEWEST_DIAGONALS..=MOST_DIAGONALS).contains(&diagonals)
     };
-    let operand = |(index, (maps, resolved)): (u32, (Vec<Diagonals>, Vec<ResolvedMap<'_>>))| {
+    let operand = |(index, (maps, resolved)): (u32, (Vec<&Diagonals>, Vec<ResolvedMap<'_>>))| {
         let mut groups: BTreeMap<(u32, u32), BTreeSet<u32>> = BTreeMap::new();
-        for key in maps.iter().flat_map(Diagonals::keys) {
+        for key in maps.iter().flat_map(|map| map.keys()) {
             groups.entry((key.cipher_out, key.cipher_in)).or_default().insert(key.rotation);
         }
         let rotations = groups.into_values().max_by_key(BTreeSet::len).unwrap_or_default();
+        let rotations = if rotations.len() > MOST_ROTATIONS { BTreeSet::new() } else { rotations };
         let (modulus, period) = maps.first().map_or((1, 1), |map| (map.modulus(), map.period()));
         let ciphertexts = resolved.first().map_or(0, |map| map.input.ciphertexts);
         let shifts = shifts(&resolved, modulus);
         Operand { index, ciphertexts, rotations, shifts, modulus, period }
     };
-    maps.into_iter().filter(|(_, (maps, _))| worth(maps)).map(operand).collect()
+    by_operand.into_iter().filter(|(_, (maps, _))| worth(maps)).map(operand).collect()
 }
 
 /// Powers of two, and multiples of the strides of the layouts, below a modulus.
@@ -150,11 +152,11 @@ impl Operand {
 
     /// The shift that leaves the fewest rotations of a set; of equals the largest power of two, whose key is most likely in use.
     fn best_shift(&self, rotations: &BTreeSet<u32>) -> Option<(i32, BTreeSet<u32>)> {
-        let left = |shift: u32| (shift, pairs_of(rotations, shift, self.modulus));
-        let rank = |(shift, left): &(u32, BTreeSet<u32>)| {
-            (left.len(), !shift.is_power_of_two(), u32::MAX - shift)
-        };
-        let (shift, left) = self.shifts.iter().map(|&shift| left(shift)).min_by_key(rank)?;
+        let mut shifts: Vec<u32> = self.shifts.iter().copied().collect();
+        // The first of equal ones is taken.
+        shifts.sort_by_key(|shift| (!shift.is_power_of_two(), u32::MAX - shift));
+        let shift = shifts.into_iter().min_by_key(|&shift| pairs_count(rotations, shift, self.modulus))?;
+        let left = pairs_of(rotations, shift, self.modulus);
         (left.len() < rotations.len()).then_some((shift as i32, left))
     }
 }

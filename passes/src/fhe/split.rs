@@ -2,16 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use peregrine_ckks::params::Params;
+use peregrine_ckks::evaluator::linear::Close;
 use peregrine_ckks::units::Rotation;
-use peregrine_ir::fhe::{Fhe, FheGraph, FheOp};
+use peregrine_ir::fhe::{Fhe, FheGraph};
 use peregrine_ir::layout::{Layout, Place};
 use peregrine_ir::linear::{
     BsgsSplit, Diagonals, Imaginary, LayoutId, LinearMap, LinearMapId, ResolvedMap, Sharing, shared,
 };
-use peregrine_ir::program::{CallTerm, LinearCall, Program};
-use peregrine_ir::{Node, PrimaryMap, Slots, ValueId};
+use peregrine_ir::program::CallTerm;
+use peregrine_ir::{GaloisElement, Node, PrimaryMap, Slots};
 
+use super::calls::terms;
 use super::cost::LinearCounts;
 
 /// Looks up the maps and layouts of the terms of a call.
@@ -25,18 +26,11 @@ pub fn resolve<'a>(
 
 /// The terms of a linear operation of an fhe graph; those that are the same value are one operand.
 pub fn terms_of<'a>(graph: &'a FheGraph, node: &Node<Fhe>) -> Vec<(ResolvedMap<'a>, u32)> {
-    let maps = match &node.op {
-        FheOp::Linear { maps, .. } => &maps[..],
-        FheOp::Input { .. } | FheOp::Poly(_) | FheOp::Add | FheOp::Drop { .. } | FheOp::Bootstrap(_) => &[],
-    };
-    let operand = |arg: ValueId| node.args.iter().position(|a| *a == arg).unwrap_or(0) as u32;
-    let terms: Vec<CallTerm> =
-        maps.iter().zip(&node.args).map(|(&map, &arg)| CallTerm { map, operand: operand(arg) }).collect();
-    resolve(&terms, &graph.tables.maps, &graph.tables.layouts)
+    resolve(&terms(node).unwrap_or_default(), &graph.tables.maps, &graph.tables.layouts)
 }
 
 /// The diagonals of one term of a call, without their weights.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TermShape {
     /// Period that the term is computed at.
     pub stage: u32,
@@ -53,7 +47,7 @@ pub struct TermShape {
 }
 
 /// What the rotations of a call depend on. Calls of one shape have the same splits.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CallShape {
     /// The terms.
     pub terms: Vec<TermShape>,
@@ -61,8 +55,8 @@ pub struct CallShape {
     folds: Vec<u32>,
     /// Rotations of operands to be joined.
     joins: Vec<i32>,
-    /// Whether the result is a real part.
-    complex: bool,
+    /// Whether the result is a real part, which takes a conjugation.
+    close: Close,
     /// Ciphertexts of all operands.
     pub inputs: u32,
     /// Ciphertexts of the result.
@@ -79,23 +73,41 @@ pub struct SplitCost {
     pub counts: LinearCounts,
     /// Rotations, without 0.
     pub rotations: BTreeSet<Rotation>,
+    /// Whether the result is conjugated.
+    close: Close,
+}
+
+impl SplitCost {
+    /// The automorphisms that need a key in a ring of degree `n`.
+    pub fn elements(&self, n: usize) -> impl Iterator<Item = GaloisElement> {
+        let conjugation = match self.close {
+            Close::Sum => None,
+            Close::AddConjugate => Some(GaloisElement::conjugation(n)),
+        };
+        self.rotations.iter().map(move |&r| GaloisElement::from_rotation(r, n)).chain(conjugation)
+    }
 }
 
 impl CallShape {
-    /// The shape of a call of a program.
-    pub fn of_call(call: &LinearCall, program: &Program, params: &Params) -> Self {
-        let terms = resolve(&call.terms, &program.maps, &program.layouts);
-        Self::of(&terms, &call.shared, params.max_slots())
+    /// The shape of a sum of maps.
+    pub fn of(terms: &[(ResolvedMap<'_>, u32)], slots: Slots) -> Self {
+        let maps: Vec<Diagonals> = terms.iter().map(|(map, _)| Diagonals::of(*map)).collect();
+        Self::joined(terms, &maps, &[], slots)
     }
 
-    /// The shape of a sum of maps whose operands are joined.
-    pub fn of(terms: &[(ResolvedMap<'_>, u32)], sharings: &[Sharing], slots: Slots) -> Self {
+    /// The shape of a sum of maps with these diagonals, whose operands are joined.
+    pub fn joined(
+        terms: &[(ResolvedMap<'_>, u32)],
+        maps: &[Diagonals],
+        sharings: &[Sharing],
+        slots: Slots,
+    ) -> Self {
         let none = Sharing::default();
         let operands: BTreeMap<u32, u32> = terms.iter().map(|(map, o)| (*o, map.input.ciphertexts)).collect();
         let first = |operand: u32| operands.range(..operand).map(|(_, count)| count).sum();
         let mut strides = BTreeSet::new();
         let mut widest = 0;
-        let shapes = terms.iter().map(|(map, operand)| {
+        let shapes = terms.iter().zip(maps).map(|((map, operand), diagonals)| {
             let (input, output) = (map.input.period.get(), map.output.period.get());
             let digits = [map.input, map.output].into_iter().flat_map(|l| l.digits.iter().flatten());
             strides.extend(digits.filter(|d| d.radix > 1).filter_map(|d| match d.place {
@@ -103,7 +115,7 @@ impl CallShape {
                 Place::Cipher(_) | Place::Block(_) => None,
             }));
             let sharing = sharings.get(*operand as usize).unwrap_or(&none);
-            let products = shared(&Diagonals::of(*map), sharing);
+            let products = shared(diagonals, sharing);
             let work = input.max(output) * sharing.copies();
             widest = widest.max(work);
             let first: u32 = first(*operand);
@@ -111,7 +123,9 @@ impl CallShape {
                 stage: work,
                 modulus: input.min(output),
                 rotations: distinct(products.iter().map(|product| product.rotation)),
-                inputs: distinct(products.iter().map(|product| (first + product.cipher_in, product.rotation))),
+                inputs: distinct(
+                    products.iter().map(|product| (first + product.cipher_in, product.rotation)),
+                ),
                 outputs: distinct(products.iter().map(|product| (product.cipher_out, product.rotation))),
                 products: products.len() as u64,
                 period: work,
@@ -119,12 +133,13 @@ impl CallShape {
         });
         let terms_shape = shapes.collect();
         let period = terms.first().map_or(1, |(map, _)| map.output.period.get());
+        let complex = operands.keys().any(|&o| sharings.get(o as usize).is_some_and(Sharing::is_complex));
         let folds = std::iter::successors(Some(period), |r| r.checked_mul(2)).take_while(|&r| r < widest);
         Self {
             terms: terms_shape,
             folds: folds.collect(),
             joins: joins(&operands, sharings),
-            complex: operands.keys().any(|&o| sharings.get(o as usize).is_some_and(Sharing::is_complex)),
+            close: if complex { Close::AddConjugate } else { Close::Sum },
             inputs: operands.values().sum(),
             outputs: terms.first().map_or(0, |(map, _)| map.output.ciphertexts),
             strides: strides.into_iter().collect(),
@@ -135,11 +150,6 @@ impl CallShape {
     /// Plaintext products.
     pub fn products(&self) -> u64 {
         self.terms.iter().map(|term| term.products).sum()
-    }
-
-    /// Whether the result is a real part, which takes a conjugation.
-    pub fn is_complex(&self) -> bool {
-        self.complex
     }
 
     /// Counts what `split` costs.
@@ -178,10 +188,14 @@ impl CallShape {
                 rotations.insert(step);
             }
         }
-        counts.folds = (self.folds.len() as u64 + u64::from(self.complex)) * counts.outputs;
+        let closing = match self.close {
+            Close::Sum => 0,
+            Close::AddConjugate => 1,
+        };
+        counts.folds = (self.folds.len() as u64 + closing) * counts.outputs;
         rotations.extend(self.folds.iter().map(|&r| rotation(r.into())));
         rotations.remove(&Rotation::ZERO);
-        SplitCost { counts, rotations }
+        SplitCost { counts, rotations, close: self.close }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use peregrine_ckks::evaluator::linear::LinearPlan;
+use peregrine_ckks::evaluator::linear::{Batching, LinearPlan};
 use peregrine_ckks::params::Params;
 use peregrine_ckks::units::{Level, Slots};
 use peregrine_ir::program::{Inst, KeyManifest, Program};
@@ -219,9 +219,9 @@ fn scratch_bytes(
         return 0;
     };
     match inst {
-        Inst::Linear { .. } => constants
-            .linear(index)
-            .map_or(0, |site| site.bytes() + linear_scratch(site.linear_plan(), level, params)),
+        Inst::Linear { .. } => {
+            constants.linear(index).map_or(0, |site| linear_scratch(site.linear_plan(), level, params))
+        }
         Inst::Mul { .. } | Inst::Square { .. } | Inst::Rotate { .. } | Inst::Conjugate { .. } => {
             // Decomposed digits over Q and P, and the accumulated key product.
             (params.digits_at(level) as u64 + 3) * extended_poly(level, params)
@@ -261,21 +261,13 @@ fn extended_poly(level: Level, params: &Params) -> u64 {
     polynomial(level.limbs(), params) + polynomial(params.alpha(), params)
 }
 
-/// Scratch space of a double-hoisted linear transform: every operand decomposed and lifted, one limb of every rotated
-/// operand per thread, two polynomials over Q and P per output and per giant step that waits for its rotation (at most
-/// half a GiB of them at once), and the digits of the one that is being rotated.
+/// Scratch space of a double-hoisted linear transform: turned inputs, a portion of the transform, two polynomials over Q and P per
+/// output, and the digits of what is being rotated.
 fn linear_scratch(plan: &LinearPlan, level: Level, params: &Params) -> u64 {
-    const SUMS: u64 = 512 << 20;
     let extended = extended_poly(level, params);
     let digits = params.digits_at(level) as u64;
-    let made = (plan.joined.len() + plan.turned.len()) as u64;
-    let sources = plan.babies.iter().filter(|babies| !babies.is_empty()).count() as u64;
-    let operands = sources * (digits + 2) * extended + 2 * made * extended;
-    let babies: u64 = plan.babies.iter().map(|babies| babies.len() as u64).sum();
-    let limbs = rayon::current_num_threads() as u64 * (2 * babies + 16) * (8 * params.n() as u64);
-    let giants = plan.stages.iter().map(|stage| stage.giants.len() as u64).max().unwrap_or(0);
-    let waiting = (2 * giants * extended).min(SUMS.max(2 * extended));
-    operands + limbs + waiting + (2 * u64::from(plan.outputs) + digits + 4) * extended
+    let made = 2 * (plan.joined.len() + plan.turned.len()) as u64 * extended;
+    made + Batching::of(plan, params, level).bytes() + (2 * u64::from(plan.outputs) + digits + 4) * extended
 }
 
 fn fixed_bytes(program: &Program, params: &Params) -> u64 {

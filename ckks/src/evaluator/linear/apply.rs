@@ -1,11 +1,13 @@
 //! Execution of a [`LinearPlan`].
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use rayon::prelude::*;
 use smallvec::SmallVec;
 
+use super::batching::{Batching, is_rotated};
 use super::plan::{Close, GiantOrder, GiantStep, LinearPlan, PlanError, Stage};
 use super::{DiagonalSource, Term};
 use crate::ciphertext::Ciphertext;
@@ -24,9 +26,6 @@ use crate::ring::poly::{Ntt, RnsPoly};
 use crate::units::{GaloisElement, Level, Rotation, Scale};
 
 const OP: &str = "linear transform";
-
-/// Memory for the unfinished giant steps of one pass over the limbs; more giants take more passes.
-const GIANT_BYTES: usize = 512 << 20;
 
 /// Diagonals expanded at a time, so that their limbs stay in cache until they are used.
 const EXPANDED: usize = 8;
@@ -102,7 +101,8 @@ fn transformed(
         made.push(ev.rotate(&operand(&made, turn.input), turn.rotation, keys)?);
     }
     let inputs: Vec<&Ciphertext> = inputs.iter().copied().chain(&made).collect();
-    Transform::new(ev.context(), &inputs, plan, keys, inputs[0].level)?.run(diagonals)
+    let batching = Batching::of(plan, ev.context().params(), inputs[0].level);
+    Transform::new(ev.context(), &inputs, plan, keys, inputs[0].level)?.run(diagonals, &batching)
 }
 
 fn check(ev: &Evaluator, inputs: &[&Ciphertext], plan: &LinearPlan) -> Result<Level, Error> {
@@ -125,16 +125,18 @@ struct Step<'a> {
 }
 
 /// An input, decomposed if it is rotated, and multiplied by `P` modulo the Q primes.
-struct Input<'a> {
+struct Operand<'a> {
     hoisted: Option<Hoisted<'a>>,
     lifted: [RnsPoly<Ntt>; 2],
 }
 
-struct Transform<'a> {
+/// Operands by input.
+type Operands<'a> = BTreeMap<u32, Operand<'a>>;
+
+pub(super) struct Transform<'a> {
     ctx: &'a Context,
     plan: &'a LinearPlan,
-    inputs: Vec<Input<'a>>,
-    scales: Vec<&'a Scale>,
+    inputs: Vec<&'a Ciphertext>,
     steps: BTreeMap<Rotation, Step<'a>>,
     conjugation: Option<Step<'a>>,
     q_limbs: usize,
@@ -143,19 +145,30 @@ struct Transform<'a> {
 /// A sum that waits for its rotation; one for each output.
 type Running = Vec<Option<(QpPair, Rotation)>>;
 
-/// Giant steps computed in one pass over the limbs, with the diagonals of their terms.
-struct Pass<'a> {
-    giants: &'a [GiantStep],
+/// What some giant steps add up, a batch of inputs at a time.
+struct Giants<'a> {
+    steps: &'a [GiantStep],
     order: GiantOrder,
-    diagonals: Vec<Vec<Arc<IntPlaintext>>>,
-    /// For each giant: which pair of limbs it adds to.
+    /// For each giant: which pair it adds to, outputs first.
     slots: Vec<usize>,
-    /// `(input, baby)` of every rotated input in use, and its place among the buffers.
-    babies: BTreeMap<(u32, u32), usize>,
+    /// The sums that wait for a rotation.
+    partial: Vec<QpPair>,
 }
 
+/// The products of one batch of inputs for some giant steps.
+struct Pass<'a> {
+    /// For each giant that has any: the pair it adds to, and its products.
+    sums: Vec<(usize, Vec<Product<'a>>)>,
+    /// `(input, baby)` of every rotated input in use, and its place among the buffers.
+    babies: BTreeMap<(u32, u32), usize>,
+    operands: BTreeSet<u32>,
+}
+
+/// A term and its diagonal.
+type Product<'a> = (&'a Term, Arc<IntPlaintext>);
+
 impl<'a> Transform<'a> {
-    fn new(
+    pub(super) fn new(
         ctx: &'a Context,
         inputs: &[&'a Ciphertext],
         plan: &'a LinearPlan,
@@ -178,35 +191,50 @@ impl<'a> Transform<'a> {
             Close::Sum => None,
             Close::AddConjugate => Some(step(GaloisElement::conjugation(ctx.n()))?),
         };
-        let used: BTreeSet<u32> = plan.terms().map(|term| term.input).collect();
-        let turned = plan.terms().filter(|term| plan.baby(term).is_some_and(|r| !r.is_zero()));
-        let turned: BTreeSet<u32> = turned.map(|term| term.input).collect();
-        let lift = |(index, ct): (usize, &&'a Ciphertext)| {
-            let index = index as u32;
-            let lifted = |part| if used.contains(&index) { times_p(ctx, part) } else { RnsPoly::zero(ctx.n(), 0, 0) };
-            Input {
-                hoisted: turned.contains(&index).then(|| Hoisted::new(ctx, &ct.c1)),
-                lifted: [lifted(&ct.c0), lifted(&ct.c1)],
-            }
+        Ok(Self { ctx, plan, inputs: inputs.to_vec(), steps, conjugation, q_limbs })
+    }
+
+    /// Decomposes and lifts those of some inputs that terms use.
+    fn operands(&self, inputs: impl IntoIterator<Item = u32>) -> Operands<'a> {
+        let operand = |input: u32| {
+            let ct = self.inputs[input as usize];
+            let hoisted = is_rotated(self.plan, input).then(|| Hoisted::new(self.ctx, &ct.c1));
+            (input, Operand { hoisted, lifted: [times_p(self.ctx, &ct.c0), times_p(self.ctx, &ct.c1)] })
         };
-        let scales = inputs.iter().map(|ct| &ct.scale).collect();
-        let inputs = inputs.iter().enumerate().map(lift).collect();
-        Ok(Self { ctx, plan, inputs, scales, steps, conjugation, q_limbs })
+        let used = inputs.into_iter().filter(|&input| !self.plan.babies[input as usize].is_empty());
+        used.map(operand).collect()
     }
 
     /// The outputs times `P`, modulo `QP`, and their scale.
-    fn run(&self, diagonals: &dyn DiagonalSource) -> Result<(Vec<QpPair>, Scale), Error> {
+    pub(super) fn run(
+        &self,
+        diagonals: &dyn DiagonalSource,
+        batching: &Batching,
+    ) -> Result<(Vec<QpPair>, Scale), Error> {
         let mut sums: Vec<_> = (0..self.plan.outputs).map(|_| QpPair::zero(self.ctx, self.q_limbs)).collect();
         let mut touched = vec![false; sums.len()];
         let mut scale = None;
-        let giants_at_once = (GIANT_BYTES / (2 * self.limbs() * self.ctx.n() * size_of::<u64>())).max(1);
+        let kept = match &batching.inputs[..] {
+            [all] => Some(self.operands(all.clone())),
+            _ => None,
+        };
         for stage in &self.plan.stages {
             let mut running: Running = sums.iter().map(|_| None).collect();
-            for giants in stage.giants.chunks(giants_at_once) {
-                let pass = self.prepare(stage, giants, diagonals, &mut scale)?;
-                self.count(&pass);
-                self.giant_steps(&pass, &mut sums, &mut running);
-                giants.iter().for_each(|giant| touched[giant.output as usize] = true);
+            for steps in stage.giants.chunks(batching.giants) {
+                let mut giants = self.begin(stage, steps);
+                for batch in &batching.inputs {
+                    let pass = self.prepare(&giants, batch, diagonals, &mut scale)?;
+                    self.count(&pass);
+                    match &kept {
+                        Some(operands) => self.add_products(&pass, operands, &mut sums, &mut giants.partial),
+                        None => {
+                            let operands = self.operands(pass.operands.iter().copied());
+                            self.add_products(&pass, &operands, &mut sums, &mut giants.partial);
+                        }
+                    }
+                }
+                steps.iter().for_each(|giant| touched[giant.output as usize] = true);
+                self.rotate_giants(giants, &mut sums, &mut running);
             }
             for (sum, running) in sums.iter_mut().zip(running) {
                 if let Some((x, rotation)) = running {
@@ -232,33 +260,49 @@ impl<'a> Transform<'a> {
         }
     }
 
-    /// Fetches the diagonals of some giant steps and assigns buffers.
+    /// Assigns every giant step the pair that it adds to.
+    fn begin(&self, stage: &Stage, steps: &'a [GiantStep]) -> Giants<'a> {
+        let mut partial = Vec::new();
+        let mut slot = |giant: &GiantStep| match joins_output(stage.order, giant) {
+            true => giant.output as usize,
+            false => {
+                partial.push(QpPair::zero(self.ctx, self.q_limbs));
+                self.plan.outputs as usize + partial.len() - 1
+            }
+        };
+        let slots = steps.iter().map(&mut slot).collect();
+        Giants { steps, order: stage.order, slots, partial }
+    }
+
+    /// Fetches the diagonals that some giant steps have for a batch of inputs, and assigns buffers.
     fn prepare(
         &self,
-        stage: &Stage,
-        giants: &'a [GiantStep],
+        giants: &Giants<'a>,
+        batch: &Range<u32>,
         source: &dyn DiagonalSource,
         scale: &mut Option<Scale>,
     ) -> Result<Pass<'a>, Error> {
-        let fetch = |giant: &GiantStep| -> Result<Vec<_>, Error> {
-            giant.terms.par_iter().map(|term| source.diagonal(term.diagonal)).collect()
+        let fetch = |(giant, &slot): (&'a GiantStep, &usize)| -> Result<(usize, Vec<Product<'a>>), Error> {
+            let terms: Vec<&Term> = giant.terms.iter().filter(|term| batch.contains(&term.input)).collect();
+            let product = |term: &'a Term| Ok((term, source.diagonal(term.diagonal)?));
+            Ok((slot, terms.into_par_iter().map(product).collect::<Result<_, Error>>()?))
         };
-        let diagonals: Vec<Vec<Arc<IntPlaintext>>> = giants.iter().map(fetch).collect::<Result<_, _>>()?;
+        let sums: Vec<_> = giants.steps.iter().zip(&giants.slots).map(fetch).collect::<Result<_, _>>()?;
         let mut babies = BTreeMap::new();
-        for (term, diagonal) in giants.iter().flat_map(|g| &g.terms).zip(diagonals.iter().flatten()) {
+        let mut operands = BTreeSet::new();
+        for (term, diagonal) in sums.iter().flat_map(|(_, products)| products) {
             self.check_diagonal(term, diagonal, scale)?;
+            operands.insert(term.input);
             if self.plan.baby(term).is_some_and(|r| !r.is_zero()) {
                 let next = babies.len();
                 babies.entry((term.input, term.baby)).or_insert(next);
             }
         }
-        let mut rotated = 0..;
-        let order = stage.order;
-        let slot = |giant: &GiantStep| match joins_output(order, giant) {
-            true => giant.output as usize,
-            false => self.plan.outputs as usize + rotated.next().unwrap_or_default(),
-        };
-        Ok(Pass { giants, order, diagonals, slots: giants.iter().map(slot).collect(), babies })
+        Ok(Pass {
+            sums: sums.into_iter().filter(|(_, products)| !products.is_empty()).collect(),
+            babies,
+            operands,
+        })
     }
 
     fn check_diagonal(
@@ -271,7 +315,7 @@ impl<'a> Transform<'a> {
         if diagonal.period() > max {
             return Err(Error::TooManySlots { op: OP, slots: diagonal.period(), max });
         }
-        let product = self.scales[term.input as usize].mul(diagonal.scale());
+        let product = self.inputs[term.input as usize].scale.mul(diagonal.scale());
         let expected = scale.get_or_insert_with(|| product.clone());
         Evaluator::check_scales(OP, expected, &product)
     }
@@ -284,34 +328,41 @@ impl<'a> Transform<'a> {
     fn count(&self, pass: &Pass<'_>) {
         let shape = self.ctx.shape(self.q_limbs);
         let mut work = LinearWork { babies: pass.babies.len() as f64, ..LinearWork::default() };
-        for (giant, diagonals) in pass.giants.iter().zip(&pass.diagonals) {
-            for (term, diagonal) in giant.terms.iter().zip(diagonals) {
-                match pass.babies.contains_key(&(term.input, term.baby)) {
-                    true => work.products += 1.0,
-                    false => work.plain_products += 1.0,
-                }
-                work.add_diagonals(diagonal.period().get(), 1.0);
+        for (term, diagonal) in pass.sums.iter().flat_map(|(_, products)| products) {
+            match pass.babies.contains_key(&(term.input, term.baby)) {
+                true => work.products += 1.0,
+                false => work.plain_products += 1.0,
             }
+            work.add_diagonals(diagonal.period().get(), 1.0);
         }
         self.ctx.count(shape.linear(&work, Ending::ModDown));
     }
 
-    /// Adds the giant steps of a pass to the outputs.
-    fn giant_steps(&self, pass: &Pass<'_>, sums: &mut [QpPair], running: &mut Running) {
-        let rotated: Vec<&GiantStep> =
-            pass.giants.iter().filter(|giant| !joins_output(pass.order, giant)).collect();
-        let mut partial: Vec<_> = rotated.iter().map(|_| QpPair::zero(self.ctx, self.q_limbs)).collect();
+    /// Adds the products of a pass to the outputs and to the sums that wait.
+    fn add_products(
+        &self,
+        pass: &Pass<'_>,
+        operands: &Operands<'_>,
+        sums: &mut [QpPair],
+        partial: &mut [QpPair],
+    ) {
         let mut limbs: Vec<Vec<[&mut [u64]; 2]>> = Vec::new();
         limbs.resize_with(self.limbs(), Vec::new);
-        for pair in sums.iter_mut().chain(&mut partial) {
+        for pair in sums.iter_mut().chain(partial) {
             for (m, pair) in pair.limb_pairs() {
                 limbs[m].push(pair);
             }
         }
-        limbs.into_par_iter().enumerate().for_each(|(m, mut slots)| self.products(pass, m, &mut slots));
-        for (giant, mut partial) in rotated.iter().zip(partial) {
+        let limbs = limbs.into_par_iter().enumerate();
+        limbs.for_each(|(m, mut slots)| self.products(pass, operands, m, &mut slots));
+    }
+
+    /// Rotates finished giant steps and adds them to the outputs, or to the running sums.
+    fn rotate_giants(&self, giants: Giants<'_>, sums: &mut [QpPair], running: &mut Running) {
+        let rotated = giants.steps.iter().filter(|giant| !joins_output(giants.order, giant));
+        for (giant, mut partial) in rotated.zip(giants.partial) {
             let output = giant.output as usize;
-            match pass.order {
+            match giants.order {
                 GiantOrder::Separate => {
                     self.add_switched(&mut sums[output], partial, self.steps.get(&giant.rotation));
                 }
@@ -326,7 +377,7 @@ impl<'a> Transform<'a> {
     }
 
     /// All products of a pass on limb `m`.
-    fn products(&self, pass: &Pass<'_>, m: usize, slots: &mut [[&mut [u64]; 2]]) {
+    fn products(&self, pass: &Pass<'_>, operands: &Operands<'_>, m: usize, slots: &mut [[&mut [u64]; 2]]) {
         let n = self.ctx.n();
         with_scratch(n, 2 * pass.babies.len(), |scratch| {
             let mut buffers: Vec<&mut [u64]> = scratch.limbs_mut().collect();
@@ -337,17 +388,18 @@ impl<'a> Transform<'a> {
             let mut pairs: Vec<[&mut [u64]; 2]> = pairs.collect();
             for (&(input, baby), &place) in &pass.babies {
                 let [b, a] = &mut pairs[place];
-                self.baby(input as usize, baby as usize, m, [b, a]);
+                self.baby(&operands[&input], self.plan.babies[input as usize][baby as usize], m, [b, a]);
             }
             let rotated: Vec<[&[u64]; 2]> = pairs.iter().map(|[b, a]| [&**b, &**a]).collect();
             with_scratch(n, EXPANDED, |weights| {
-                for (giant, (diagonals, &slot)) in
-                    pass.giants.iter().zip(pass.diagonals.iter().zip(&pass.slots))
-                {
-                    let [c0, c1] = &mut slots[slot];
-                    for (terms, diagonals) in giant.terms.chunks(EXPANDED).zip(diagonals.chunks(EXPANDED)) {
-                        let operands = terms.iter().map(|term| self.operand(pass, term, m, &rotated));
-                        self.multiply(m, operands, diagonals, weights, [c0, c1]);
+                for (slot, products) in &pass.sums {
+                    let [c0, c1] = &mut slots[*slot];
+                    for products in products.chunks(EXPANDED) {
+                        let terms = products.iter().filter_map(|(term, diagonal)| {
+                            let pair = self.operand(pass, &operands[&term.input], term, m, &rotated)?;
+                            Some((pair, &**diagonal))
+                        });
+                        self.multiply(m, terms, weights, [c0, c1]);
                     }
                 }
             });
@@ -357,8 +409,9 @@ impl<'a> Transform<'a> {
     /// Limb `m` of the rotated input of a term, modulo `QP`; none for special primes, modulo which an input that is
     /// not rotated is zero.
     fn operand<'b>(
-        &'b self,
+        &self,
         pass: &Pass<'_>,
+        operand: &'b Operand<'_>,
         term: &Term,
         m: usize,
         rotated: &[[&'b [u64]; 2]],
@@ -366,7 +419,7 @@ impl<'a> Transform<'a> {
         if let Some(&place) = pass.babies.get(&(term.input, term.baby)) {
             return Some(rotated[place]);
         }
-        let [c0, c1] = &self.inputs[term.input as usize].lifted;
+        let [c0, c1] = &operand.lifted;
         (m < self.q_limbs).then(|| [c0.limb(m), c1.limb(m)])
     }
 
@@ -374,19 +427,12 @@ impl<'a> Transform<'a> {
     fn multiply<'b>(
         &self,
         m: usize,
-        operands: impl Iterator<Item = Option<[&'b [u64]; 2]>>,
-        diagonals: &[Arc<IntPlaintext>],
+        terms: impl Iterator<Item = ([&'b [u64]; 2], &'b IntPlaintext)>,
         weights: &mut RnsPoly<Ntt>,
         out: [&mut [u64]; 2],
     ) {
-        let mut pairs: SmallVec<[[&[u64]; 2]; EXPANDED]> = SmallVec::new();
-        let mut used: SmallVec<[&IntPlaintext; EXPANDED]> = SmallVec::new();
-        for (operand, diagonal) in operands.zip(diagonals) {
-            if let Some(pair) = operand {
-                pairs.push(pair);
-                used.push(diagonal);
-            }
-        }
+        let (pairs, used): (SmallVec<[[&[u64]; 2]; EXPANDED]>, SmallVec<[&IntPlaintext; EXPANDED]>) =
+            terms.unzip();
         let mut buffers: SmallVec<[&mut [u64]; EXPANDED]> = weights.limbs_mut().take(used.len()).collect();
         self.expand(m, &used, &mut buffers);
         let mut terms: SmallVec<[PlainTerm<'_>; EXPANDED]> = SmallVec::new();
@@ -413,15 +459,13 @@ impl<'a> Transform<'a> {
     }
 
     /// The rotated input modulo `QP`, on limb `m`.
-    fn baby(&self, input: usize, baby: usize, m: usize, [b, a]: [&mut [u64]; 2]) {
-        let (Some(hoisted), Some(step)) =
-            (&self.inputs[input].hoisted, self.steps.get(&self.plan.babies[input][baby]))
-        else {
+    fn baby(&self, operand: &Operand<'_>, rotation: Rotation, m: usize, [b, a]: [&mut [u64]; 2]) {
+        let (Some(hoisted), Some(step)) = (&operand.hoisted, self.steps.get(&rotation)) else {
             unreachable!("inputs with a rotation are decomposed and have its key");
         };
         hoisted.product(m, step.key, &step.permutation, [&mut *b, a]);
         if m < self.q_limbs {
-            let c0 = self.inputs[input].lifted[0].limb(m);
+            let c0 = operand.lifted[0].limb(m);
             self.ctx.kernels().permute_add(modulus(self.ctx, self.q_limbs, m), b, c0, &step.permutation);
         }
     }

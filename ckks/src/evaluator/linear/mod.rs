@@ -5,6 +5,7 @@
 //! lazily modulo `QP`; a giant step divides only its second part; one division by `P` per output ends the transform.
 
 mod apply;
+mod batching;
 mod plan;
 #[cfg(test)]
 mod tests;
@@ -12,6 +13,7 @@ mod tests;
 use std::sync::Arc;
 
 pub use apply::{apply, apply_rescaled};
+pub use batching::Batching;
 pub use plan::{
     Close, DiagonalId, GiantOrder, GiantStep, Join, LinearCounts, LinearPlan, PlanError, Stage, Term, Turn,
 };

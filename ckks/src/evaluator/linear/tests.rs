@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use super::apply::Transform;
+use super::batching::Portions;
 use super::*;
 use crate::ciphertext::Ciphertext;
 use crate::context::Context;
@@ -242,8 +244,7 @@ fn joined_operands_meet_complex_diagonals() {
             Complex { re: first[slot], im: 0.0 }.add(rotated).mul(Complex { re: 1.0, im: 1.0 })
         };
         let product = |slot: usize| diagonal[slot].mul(joined((slot + baby) % SLOTS));
-        let expected: Vec<f64> =
-            (0..SLOTS).map(|slot| 2.0 * product((slot + giant) % SLOTS).re).collect();
+        let expected: Vec<f64> = (0..SLOTS).map(|slot| 2.0 * product((slot + giant) % SLOTS).re).collect();
         assert_close(&world.decrypt(&found[0]), &expected, &format!("power {power}"));
     }
 }
@@ -304,7 +305,8 @@ fn staged(source: &mut Source) -> (LinearPlan, Vec<Vec<f64>>) {
     };
     let babies =
         vec![vec![rotation(0), rotation(1), rotation(17)], vec![rotation(4), rotation(0), rotation(63)]];
-    let plan = LinearPlan { inputs: 2, outputs: 2, babies, stages: vec![first, second], ..LinearPlan::default() };
+    let plan =
+        LinearPlan { inputs: 2, outputs: 2, babies, stages: vec![first, second], ..LinearPlan::default() };
     let diagonals =
         [SLOTS, 4, SLOTS / 4, 1].map(|period| source.values(period).iter().map(|x| x / 8.0).collect());
     (plan, diagonals.to_vec())
@@ -359,6 +361,37 @@ fn chains_and_turned_inputs_follow_the_definition() {
     let counts = plan.counts();
     assert_eq!((counts.turns, counts.decompositions, counts.baby_rotations), (1, 3, 5));
     assert_eq!((counts.giant_rotations, counts.fold_rotations), (4, 6));
+}
+
+#[test]
+fn portions_do_not_change_a_bit() {
+    let world = world(Kernels::detect());
+    let mut source = Source(11);
+    let matrices: Vec<_> = (0..2).map(|_| (0..3).map(|_| matrix(&mut source, 16)).collect()).collect();
+    let (plan, values) = dense(&matrices, 4);
+    let diagonals = Diagonals::new(&world, values);
+    let level = Level(4);
+    let inputs: Vec<_> = (0..3).map(|_| world.encrypt(&source.values(16), level)).collect();
+    let inputs: Vec<&Ciphertext> = inputs.iter().collect();
+    let keys = world.keys(&plan, level);
+    let params = world.ctx.params();
+    let whole = Batching::of(&plan, params, level);
+    let limb = 8 * params.n() as u64;
+    let small = Portions { giants: 2 * 7 * limb, most_giants: 4 * 7 * limb, batch: 1 };
+    let parts = Batching::within(small, &plan, params, level);
+    assert_eq!((whole.inputs.len(), parts.inputs.len()), (1, 3));
+    assert!(parts.giants < whole.giants && parts.bytes() < whole.bytes());
+    let run = |batching: &Batching| {
+        let transform =
+            Transform::new(&world.ctx, &inputs, &plan, &keys, level).expect("keys and levels fit");
+        let (sums, scale) = transform.run(&diagonals, batching).expect("diagonals are there");
+        let limbs: Vec<Vec<u64>> = sums
+            .iter()
+            .flat_map(|sum| (0..7).flat_map(|m| [sum.c0.limb(m).to_vec(), sum.c1.limb(m).to_vec()]))
+            .collect();
+        (limbs, scale)
+    };
+    assert_eq!(run(&whole), run(&parts));
 }
 
 #[test]

@@ -98,6 +98,13 @@ pub struct Choice {
     pub seconds: f64,
 }
 
+/// Which operands of a step are given.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Known {
+    All,
+    One,
+}
+
 impl Rules {
     /// The rules of a chain for a graph whose polynomials rescale `levels` powers.
     pub fn new(
@@ -147,6 +154,17 @@ impl Rules {
 
     /// Everything that a step can do with its operands.
     pub fn choices(&self, step: &Step, operands: &[Held], out: &mut Vec<Choice>) {
+        self.enumerate(step, operands, Known::All, out);
+    }
+
+    /// What a step might do with one of its operands, whatever the others are: for each choice that it has with all of them one
+    /// that takes no longer and ends no lower is among these.
+    pub fn relaxed(&self, step: &Step, operand: Held, out: &mut Vec<Choice>) {
+        let known = if step.args.iter().all(|arg| *arg == step.args[0]) { Known::All } else { Known::One };
+        self.enumerate(step, &[operand], known, out);
+    }
+
+    fn enumerate(&self, step: &Step, operands: &[Held], known: Known, out: &mut Vec<Choice>) {
         out.clear();
         let top = operands.iter().map(|held| held.level).min().unwrap_or(self.bits.len() as u32 - 1);
         match step.kind {
@@ -156,7 +174,7 @@ impl Rules {
                     out.push(Choice { runs_at: top, made: held, refresh: None, held, seconds: 0.0 });
                 }
             }
-            StepKind::Linear => (1..=top).for_each(|at| self.linear(step, operands, at, out)),
+            StepKind::Linear => (1..=top).for_each(|at| self.linear(step, operands, known, at, out)),
             StepKind::Poly { levels } => {
                 for at in levels..=top {
                     self.polynomial(step, levels, operands, at, out);
@@ -165,7 +183,7 @@ impl Rules {
         }
     }
 
-    fn linear(&self, step: &Step, operands: &[Held], at: u32, out: &mut Vec<Choice>) {
+    fn linear(&self, step: &Step, operands: &[Held], known: Known, at: u32, out: &mut Vec<Choice>) {
         let (Some(&high), Some(&low)) =
             (operands.iter().map(|h| &h.scale).max(), operands.iter().map(|h| &h.scale).min())
         else {
@@ -174,7 +192,12 @@ impl Rules {
         let make = |target: u32, floor: u32| {
             let mut divisor = 0;
             let mut level = at;
-            while level > floor && target + divisor < high + self.weight_bits {
+            // An operand of a higher scale that is not known would be divided once more.
+            let short = |divisor: u32| match known {
+                Known::All => target + divisor < high + self.weight_bits,
+                Known::One => divisor == 0 || target + divisor < high + self.weight_bits,
+            };
+            while level > floor && short(divisor) {
                 divisor += self.bits[level as usize];
                 level -= 1;
             }

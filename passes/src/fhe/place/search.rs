@@ -1,20 +1,23 @@
-//! The least-time placement of all operations: dynamic programming over the frontier.
+//! The least-time placement of all operations: dynamic programming over the frontier, guided by a bound.
 //!
 //! Operations are placed in graph order. A state is what the frontier holds: level and scale of every value that a later operation
 //! reads, jointly, so that a skip connection and the branch beside it are decided together. Of states with equal scales, one that
-//! costs no less and holds no value at a higher level is dropped. On series-parallel graphs the frontier is as wide as the graph
-//! is nested and the search is exact; on others it may have to drop more states than that, and says what the optimum might be.
+//! costs no less and holds no value at a higher level is dropped. States go by their time so far plus the least that is still to
+//! come ([`Bound`]); those that cannot beat a placement already known are left out. As long as no more states than the width of
+//! the search remain, it is exact; else it says what the optimum might be.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
-use smallvec::SmallVec;
-
+use super::bound::Bound;
+use super::lanes::Lanes;
 use super::rules::{Choice, Held, Rules, Step};
 
 /// Most states that are kept after an operation.
-pub const WIDTH: usize = 16384;
+pub const WIDTH: usize = 1024;
 /// The same where many chains are compared.
-pub const NARROW: usize = 1024;
+pub const NARROW: usize = 64;
+/// A placement must be faster than the one known by this share to be looked for.
+const SLACK: f64 = 1e-9;
 
 /// A placement.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,12 +42,39 @@ impl Placement {
     }
 }
 
-type Key = SmallVec<[Held; 4]>;
+/// Operations to be placed on a chain.
+#[derive(Debug)]
+pub struct Problem {
+    steps: Vec<Step>,
+    rules: Rules,
+    bound: Bound,
+    /// The last operation that reads each value.
+    last_use: Vec<usize>,
+}
 
+/// What a pass over the operations found.
+struct Found {
+    best: Option<(f64, Vec<Choice>)>,
+    /// The least that a placement which was not followed up can take.
+    dropped: f64,
+}
+
+/// A way to have placed the operations so far.
 struct State {
-    key: Key,
+    scales: Lanes,
+    levels: Lanes,
     seconds: f64,
+    /// Time so far and the least to come.
+    bound: f64,
     last: usize,
+}
+
+/// A state followed by a choice.
+struct Reached {
+    bound: f64,
+    seconds: f64,
+    state: usize,
+    choice: usize,
 }
 
 /// How a state was reached: a chain through all operations before.
@@ -53,122 +83,190 @@ struct Link {
     choice: Choice,
 }
 
-/// Places `steps` in order, of which those in `kept` are results of the whole; `None` if the chain is too short.
-pub fn place(steps: &[Step], kept: &[usize], rules: &Rules, width: usize) -> Option<Placement> {
-    let last_use = last_uses(steps, kept);
-    let rest = least_rest(steps);
-    let mut links: Vec<Link> = Vec::new();
-    let mut frontier: Vec<usize> = Vec::new();
-    let mut states = vec![State { key: Key::new(), seconds: 0.0, last: usize::MAX }];
-    let mut dropped = f64::INFINITY;
-    let mut choices = Vec::new();
-    for (i, step) in steps.iter().enumerate() {
-        let mut next: Vec<usize> = frontier.iter().copied().filter(|&v| last_use[v] > i).collect();
-        let keep: Vec<usize> = next.iter().filter_map(|v| frontier.iter().position(|f| f == v)).collect();
-        if last_use[i] > i {
-            next.push(i);
-        }
-        let mut reached: BTreeMap<Key, (f64, usize, Choice)> = BTreeMap::new();
-        for state in &states {
-            let operand = |arg: &usize| frontier.iter().position(|f| f == arg).map(|at| state.key[at]);
-            let operands: SmallVec<[Held; 4]> = step.args.iter().filter_map(operand).collect();
-            rules.choices(step, &operands, &mut choices);
-            for choice in &choices {
-                let mut key: Key = keep.iter().map(|&at| state.key[at]).collect();
-                if last_use[i] > i {
-                    key.push(choice.held);
-                }
-                let seconds = state.seconds + choice.seconds;
-                let entry = reached.entry(key).or_insert((f64::INFINITY, 0, *choice));
-                if seconds < entry.0 {
-                    *entry = (seconds, state.last, *choice);
-                }
-            }
-        }
-        states = undominated(reached, &mut links);
-        if states.len() > width {
-            dropped = states[width..].iter().map(|s| s.seconds + rest[i + 1]).fold(dropped, f64::min);
-            states.truncate(width);
-        }
-        frontier = next;
+impl Problem {
+    /// Operations and the rules of a chain.
+    pub fn new(steps: Vec<Step>, rules: Rules) -> Self {
+        let (bound, last_use) = (Bound::of(&steps, &rules), last_uses(&steps));
+        Self { steps, rules, bound, last_use }
     }
-    let best = states.into_iter().min_by(|a, b| a.seconds.total_cmp(&b.seconds))?;
-    let least_seconds = best.seconds.min(dropped);
-    Some(Placement { choices: trace(&links, best.last, steps.len()), seconds: best.seconds, least_seconds })
+
+    /// No placement takes less time; infinite if the chain is too short for any.
+    pub fn least_seconds(&self) -> f64 {
+        self.bound.least()
+    }
+
+    /// The fastest placement that a search of this width finds, if it takes less than `limit`; a narrow pass first, for the wide
+    /// one to be cut by.
+    pub fn place(&self, width: usize, limit: f64) -> Option<Placement> {
+        let narrow = self.pass(width.min(NARROW), limit);
+        let (mut best, mut dropped) = (narrow.best, narrow.dropped);
+        let known = best.as_ref().map_or(limit, |(seconds, _)| *seconds);
+        if dropped < known * (1.0 - SLACK) && width > NARROW {
+            let wide = self.pass(width, known);
+            best = wide.best.or(best);
+            dropped = dropped.max(wide.dropped);
+        }
+        let (seconds, choices) = best?;
+        let least_seconds = seconds.min(dropped).max(self.least_seconds().min(seconds));
+        // Rounding is no gap.
+        let exact = least_seconds >= seconds * (1.0 - SLACK);
+        Some(Placement { choices, seconds, least_seconds: if exact { seconds } else { least_seconds } })
+    }
+
+    fn pass(&self, width: usize, limit: f64) -> Found {
+        let cut = limit * (1.0 - SLACK);
+        let (mut links, mut dropped) = (Vec::new(), f64::INFINITY);
+        let mut frontier: Vec<usize> = Vec::new();
+        let start = State {
+            scales: Lanes::default(),
+            levels: Lanes::default(),
+            seconds: 0.0,
+            bound: self.least_seconds(),
+            last: usize::MAX,
+        };
+        let mut states = vec![start];
+        for i in 0..self.steps.len() {
+            let mut followed = Followed::new(self, i, &frontier);
+            let mut reached: Vec<Reached> = Vec::new();
+            (0..states.len()).for_each(|at| followed.by_choices(at, &states[at], cut, &mut reached));
+            reached.sort_unstable_by(|a, b| followed.order(a, b));
+            let next = followed.admit(&states, &reached, width, &mut links);
+            states = next.0;
+            dropped = next.1.min(dropped);
+            frontier.retain(|&value| self.last_use[value] > i);
+            frontier.extend((self.last_use[i] > i).then_some(i));
+        }
+        let best = states.into_iter().min_by(|a, b| a.seconds.total_cmp(&b.seconds));
+        Found { best: best.map(|best| (best.seconds, trace(&links, best.last, self.steps.len()))), dropped }
+    }
 }
 
-/// The last operation that reads each value; one past all for results of the whole.
-fn last_uses(steps: &[Step], kept: &[usize]) -> Vec<usize> {
+/// One operation, as the states before it meet it.
+struct Followed<'a> {
+    problem: &'a Problem,
+    index: usize,
+    /// Places of the operands in the frontier, and of the operand that the operation continues.
+    operands: Vec<usize>,
+    owner: Option<usize>,
+    /// Places of the values that a later operation reads.
+    kept: Vec<usize>,
+    /// Whether a later operation reads the result.
+    lives: bool,
+    choices: Vec<Choice>,
+    /// Seconds of each choice and the least that continues it.
+    ahead: Vec<f64>,
+    /// Range of choices by level, highest and lowest scale of the operands.
+    known: HashMap<[u32; 3], std::ops::Range<usize>>,
+}
+
+impl<'a> Followed<'a> {
+    fn new(problem: &'a Problem, index: usize, frontier: &[usize]) -> Self {
+        let place = |value: &usize| frontier.iter().position(|at| at == value);
+        let last_use = &problem.last_use;
+        Self {
+            problem,
+            index,
+            operands: problem.steps[index].args.iter().filter_map(place).collect(),
+            owner: problem.bound.owner(index).as_ref().and_then(place),
+            kept: (0..frontier.len()).filter(|&at| last_use[frontier[at]] > index).collect(),
+            lives: last_use[index] > index,
+            choices: Vec::new(),
+            ahead: Vec::new(),
+            known: HashMap::new(),
+        }
+    }
+
+    /// What a state becomes by each choice, as far as that may take less than `cut`.
+    fn by_choices(&mut self, at: usize, state: &State, cut: f64, reached: &mut Vec<Reached>) {
+        let held = |place: usize| Held { scale: state.scales.get(place), level: state.levels.get(place) };
+        let operands = self.operands.iter().map(|&place| held(place));
+        let level = operands.clone().map(|held| held.level).min().unwrap_or_default();
+        let high = operands.clone().map(|held| held.scale).max().unwrap_or_default();
+        let low = operands.map(|held| held.scale).min().unwrap_or_default();
+        let expected = self.problem.bound.own(self.index, self.owner.map(held));
+        let before = state.bound - expected;
+        for choice in self.choices_of([level, high, low]) {
+            let bound = before + self.ahead[choice];
+            if bound < cut {
+                let seconds = state.seconds + self.choices[choice].seconds;
+                reached.push(Reached { bound, seconds, state: at, choice });
+            }
+        }
+    }
+
+    /// The choices that operands of this level and these scales admit.
+    fn choices_of(&mut self, key @ [level, high, low]: [u32; 3]) -> std::ops::Range<usize> {
+        if let Some(range) = self.known.get(&key) {
+            return range.clone();
+        }
+        let (step, first) = (&self.problem.steps[self.index], self.choices.len());
+        let operands = [Held { scale: high, level }, Held { scale: low, level }];
+        let operands = if self.operands.is_empty() { &[][..] } else { &operands[..] };
+        let mut choices = Vec::new();
+        self.problem.rules.choices(step, operands, &mut choices);
+        let bound = &self.problem.bound;
+        self.ahead.extend(choices.iter().map(|c| c.seconds + bound.onward(self.index, c.held)));
+        self.choices.append(&mut choices);
+        self.known.insert(key, first..self.choices.len());
+        first..self.choices.len()
+    }
+
+    /// The least bound first; of equal ones the one with more levels.
+    fn order(&self, a: &Reached, b: &Reached) -> std::cmp::Ordering {
+        let level = |reached: &Reached| self.choices[reached.choice].held.level;
+        let by_bound = a.bound.total_cmp(&b.bound).then(a.seconds.total_cmp(&b.seconds));
+        by_bound.then(level(b).cmp(&level(a))).then((a.state, a.choice).cmp(&(b.state, b.choice)))
+    }
+
+    /// The first states that no earlier one dominates, at most `width`, and the bound of the first one left out.
+    fn admit(
+        &self,
+        states: &[State],
+        reached: &[Reached],
+        width: usize,
+        links: &mut Vec<Link>,
+    ) -> (Vec<State>, f64) {
+        let mut admitted: Vec<State> = Vec::new();
+        let mut fronts: HashMap<Lanes, Vec<(Lanes, f64)>> = HashMap::new();
+        for &Reached { bound, seconds, state, choice } in reached {
+            let (scales, levels) = self.held(&states[state], self.choices[choice].held);
+            let front = fronts.entry(scales.clone()).or_default();
+            if front.iter().any(|(others, least)| *least <= seconds && others.covers(&levels)) {
+                continue;
+            }
+            if admitted.len() == width {
+                return (admitted, bound);
+            }
+            front.push((levels.clone(), seconds));
+            links.push(Link { before: states[state].last, choice: self.choices[choice] });
+            admitted.push(State { scales, levels, seconds, bound, last: links.len() - 1 });
+        }
+        (admitted, f64::INFINITY)
+    }
+
+    /// What the frontier holds after a choice.
+    fn held(&self, state: &State, result: Held) -> (Lanes, Lanes) {
+        let count = self.kept.len() + usize::from(self.lives);
+        let (mut scales, mut levels) = (Lanes::zeros(count), Lanes::zeros(count));
+        for (at, &place) in self.kept.iter().enumerate() {
+            scales.put(at, state.scales.get(place));
+            levels.put(at, state.levels.get(place));
+        }
+        if self.lives {
+            scales.put(count - 1, result.scale);
+            levels.put(count - 1, result.level);
+        }
+        (scales, levels)
+    }
+}
+
+/// The last operation that reads each value; its own for one that nothing reads.
+fn last_uses(steps: &[Step]) -> Vec<usize> {
     let mut last: Vec<usize> = (0..steps.len()).collect();
     for (i, step) in steps.iter().enumerate() {
         step.args.iter().for_each(|&arg| last[arg] = i);
     }
-    kept.iter().for_each(|&value| last[value] = steps.len());
     last
-}
-
-/// Least time of the operations from each on, each at the level where it is fastest.
-fn least_rest(steps: &[Step]) -> Vec<f64> {
-    let mut rest = vec![0.0; steps.len() + 1];
-    for (i, step) in steps.iter().enumerate().rev() {
-        let least = step.seconds.iter().copied().skip(1).fold(f64::INFINITY, f64::min);
-        rest[i] = rest[i + 1] + if least.is_finite() { least } else { 0.0 };
-    }
-    rest
-}
-
-/// The states that no other dominates, the fastest first.
-fn undominated(reached: BTreeMap<Key, (f64, usize, Choice)>, links: &mut Vec<Link>) -> Vec<State> {
-    let mut all: Vec<(Key, (f64, usize, Choice))> = reached.into_iter().collect();
-    // Of equal times the one with more levels first; the map's order settles the rest.
-    let levels = |key: &Key| key.iter().map(|held| held.level).sum::<u32>();
-    all.sort_by(|a, b| a.1.0.total_cmp(&b.1.0).then_with(|| levels(&b.0).cmp(&levels(&a.0))));
-    let mut by_scales: BTreeMap<SmallVec<[u32; 4]>, Front> = BTreeMap::new();
-    let mut states = Vec::new();
-    for (key, (seconds, before, choice)) in all {
-        let front = by_scales.entry(key.iter().map(|held| held.scale).collect()).or_default();
-        if !front.admits(&key) {
-            continue;
-        }
-        links.push(Link { before, choice });
-        states.push(State { key, seconds, last: links.len() - 1 });
-    }
-    states
-}
-
-/// The levels of the states of one group so far, all of which cost no more than the next.
-#[derive(Default)]
-struct Front {
-    /// For keys of at most two values: by the level of the first the highest level of the second among states whose first is as
-    /// high.
-    stairs: Vec<u32>,
-    /// Longer keys.
-    keys: Vec<Key>,
-}
-
-impl Front {
-    /// Whether no state has every value of `key` at its level or higher; then it becomes one of them.
-    fn admits(&mut self, key: &Key) -> bool {
-        let level = |at: usize| key.get(at).map_or(0, |held| held.level);
-        if key.len() > 2 {
-            let dominates = |other: &Key| other.iter().zip(key).all(|(o, k)| o.level >= k.level);
-            let new = !self.keys.iter().any(dominates);
-            if new {
-                self.keys.push(key.clone());
-            }
-            return new;
-        }
-        // Heights are levels plus one, so that 0 is no state at all.
-        let (first, height) = (level(0) as usize, level(1) + 1);
-        if self.stairs.get(first).is_some_and(|&step| step >= height) {
-            return false;
-        }
-        if self.stairs.len() <= first {
-            self.stairs.resize(first + 1, 0);
-        }
-        self.stairs[..=first].iter_mut().for_each(|step| *step = height.max(*step));
-        true
-    }
 }
 
 fn trace(links: &[Link], last: usize, count: usize) -> Vec<Choice> {

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use smallvec::{SmallVec, smallvec};
 
 use super::rules::{Choice, Held, RefreshRules, Rules, Step, StepKind};
-use super::search::{Placement, WIDTH, place};
+use super::search::{Placement, Problem, WIDTH};
 
 /// A ring whose refreshes give two or three levels to compute with.
 fn rules(bits: &[u32], refreshes: bool) -> Rules {
@@ -20,6 +20,10 @@ fn step(kind: StepKind, args: &[usize], slope: f64, refresh: f64) -> Step {
     let seconds = (0..16).map(|level| slope * f64::from(level + 1)).collect();
     let refresh = (kind == StepKind::Linear).then_some((refresh, 1));
     Step { kind, args: args.iter().copied().collect(), seconds, refresh }
+}
+
+fn place(steps: &[Step], rules: &Rules, width: usize) -> Option<Placement> {
+    Problem::new(steps.to_vec(), rules.clone()).place(width, f64::INFINITY)
 }
 
 /// Every placement of everything, one by one.
@@ -97,8 +101,48 @@ fn block() -> impl Strategy<Value = Block> {
     ]
 }
 
+/// Maps of one to three of the values before, some followed by a polynomial: branches that part and join anywhere.
+fn branching(layers: &[([usize; 3], Option<u32>)], slopes: &[f64], refresh: f64) -> Vec<Step> {
+    let mut steps = vec![step(StepKind::Input { scale: 56 }, &[], 0.0, 0.0)];
+    let mut values = vec![0];
+    for (reads, levels) in layers {
+        let mut args: Vec<usize> =
+            reads.iter().map(|back| values[values.len() - 1 - back % values.len()]).collect();
+        args.dedup();
+        let slope = slopes[steps.len() % slopes.len()];
+        steps.push(step(StepKind::Linear, &args, slope, refresh * slope));
+        if let Some(levels) = *levels {
+            steps.push(step(StepKind::Poly { levels }, &[steps.len() - 1], slope, 0.0));
+        }
+        values.push(steps.len() - 1);
+    }
+    steps
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn branching_graphs_are_placed_as_brute_force_does(
+        layers in prop::collection::vec((prop::array::uniform3(0usize..5), prop::option::of(0u32..2)), 2..5),
+        slopes in prop::collection::vec(0.1f64..2.0, 5),
+        refresh in 0.5f64..20.0,
+        chain in prop::sample::select(vec![vec![50u32, 40, 50, 28, 50], vec![50, 40, 50, 50, 50]]),
+    ) {
+        let (rules, steps) = (rules(&chain, true), branching(&layers, &slopes, refresh));
+        let problem = Problem::new(steps.clone(), rules.clone());
+        let (found, narrow) = (problem.place(WIDTH, f64::INFINITY), problem.place(1, f64::INFINITY));
+        let expected = brute_force(&steps, &rules);
+        prop_assert_eq!(found.is_some(), expected.is_some());
+        let Some((found, expected)) = found.zip(expected) else { return Ok(()) };
+        assert_valid(&steps, &rules, &found);
+        prop_assert!((found.seconds - expected).abs() < 1e-9, "{} instead of {}", found.seconds, expected);
+        prop_assert!(found.gap() == 0.0 && problem.least_seconds() <= expected + 1e-9);
+        let narrow = narrow.map_or((0.0, f64::INFINITY), |narrow| (narrow.least_seconds, narrow.seconds));
+        prop_assert!(narrow.0 <= expected + 1e-9 && expected <= narrow.1 + 1e-9);
+        // What is no faster than a known placement is not looked for.
+        prop_assert!(problem.place(WIDTH, expected).is_none());
+    }
 
     #[test]
     fn the_search_finds_what_brute_force_finds(
@@ -114,7 +158,7 @@ proptest! {
     ) {
         let rules = rules(&chain, refreshes);
         let steps = network(&blocks, &slopes, refresh);
-        let found = place(&steps, &[steps.len() - 1], &rules, WIDTH);
+        let found = place(&steps, &rules, WIDTH);
         let expected = brute_force(&steps, &rules);
         prop_assert_eq!(found.is_some(), expected.is_some());
         if let (Some(found), Some(expected)) = (found, expected) {
@@ -133,9 +177,9 @@ proptest! {
     ) {
         let rules = rules(&[50, 40, 50, 28, 50, 28], true);
         let steps = network(&blocks, &slopes, refresh);
-        let exact = place(&steps, &[], &rules, WIDTH).expect("refreshes make any depth possible");
+        let exact = place(&steps, &rules, WIDTH).expect("refreshes make any depth possible");
         prop_assert_eq!(exact.gap(), 0.0);
-        if let Some(narrow) = place(&steps, &[], &rules, 2) {
+        if let Some(narrow) = place(&steps, &rules, 2) {
             assert_valid(&steps, &rules, &narrow);
             prop_assert!(narrow.least_seconds <= exact.seconds + 1e-9 && exact.seconds <= narrow.seconds + 1e-9);
         }
@@ -150,7 +194,7 @@ fn refreshed(placement: &Placement) -> Vec<usize> {
 #[test]
 fn nothing_is_refreshed_where_the_chain_is_long_enough() {
     let steps = network(&vec![Block::Plain { levels: 0 }; 3], &[1.0], 100.0);
-    let placement = place(&steps, &[], &rules(&[50; 8], true), WIDTH).expect("fits");
+    let placement = place(&steps, &rules(&[50; 8], true), WIDTH).expect("fits");
     assert_eq!(refreshed(&placement), Vec::<usize>::new());
     // Levels that nothing needs are dropped before the first operation.
     assert_eq!(placement.choices[1].runs_at, 4);
@@ -160,7 +204,7 @@ fn nothing_is_refreshed_where_the_chain_is_long_enough() {
 fn a_residual_network_is_cut_where_one_value_is_alive() {
     let blocks = vec![Block::Residual { levels: 0, projected: false }; 4];
     let steps = network(&blocks, &[0.1], 10.0);
-    let placement = place(&steps, &[], &rules(&[50; 6], true), WIDTH).expect("refreshes");
+    let placement = place(&steps, &rules(&[50; 6], true), WIDTH).expect("refreshes");
     assert_eq!(placement.gap(), 0.0);
     for value in refreshed(&placement) {
         assert!(steps[value].args.len() == 2 || value == 1, "{value} is inside a block");
@@ -181,10 +225,10 @@ fn a_long_skip_is_carried_or_recomputed_whichever_is_cheaper() {
         (StepKind::Linear, smallvec![6, 2]),
     ];
     let steps: Vec<Step> = kinds.into_iter().map(|(kind, args)| step(kind, &args, 0.1, 5.0)).collect();
-    let long = place(&steps, &[], &rules(&[50; 5], true), WIDTH).expect("fits");
+    let long = place(&steps, &rules(&[50; 5], true), WIDTH).expect("fits");
     assert_eq!(refreshed(&long), Vec::<usize>::new());
     let rules = rules(&[50, 40, 50, 50], true);
-    let short = place(&steps, &[], &rules, WIDTH);
+    let short = place(&steps, &rules, WIDTH);
     let expected = brute_force(&steps, &rules);
     assert_eq!(short.map(|placement| placement.seconds), expected);
 }
@@ -193,7 +237,7 @@ fn a_long_skip_is_carried_or_recomputed_whichever_is_cheaper() {
 fn scales_are_never_below_what_is_asked_for() {
     let rules = rules(&[50, 40, 50, 28, 50, 28], true);
     let steps = network(&[Block::Plain { levels: 1 }, Block::Plain { levels: 1 }], &[1.0], 1.0);
-    let placement = place(&steps, &[], &rules, WIDTH).expect("fits");
+    let placement = place(&steps, &rules, WIDTH).expect("fits");
     let at_least = |choice: &Choice| choice.made.scale >= 28;
     assert!(placement.choices.iter().all(at_least), "{placement:?}");
 }
@@ -213,12 +257,9 @@ fn candidate_rings_are_secure_and_hold_whole_blocks() {
         stage: Stage::Packed,
     };
     let graph = FheGraph::new("empty", tables);
-    let workload = super::Workload::of(
-        &graph,
-        crate::fhe::level::Precision::of_degree(2),
-        Slots::new(1 << 14).expect("a power of two"),
-    )
-    .expect("no operations");
+    let search = crate::fhe::plan_keys::KeySearch::of(&graph, Slots::new(1 << 14).expect("a power of two"));
+    let workload = super::Workload::of(&graph, crate::fhe::level::Precision::of_degree(2), &search)
+        .expect("no operations");
     for log_n in [15, 16] {
         let candidates = super::chains::candidates(log_n, &workload);
         assert!(candidates.len() >= 4, "N = 2^{log_n}: {}", candidates.len());
