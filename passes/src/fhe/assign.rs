@@ -20,7 +20,7 @@ use super::eliminate::{Factor, Model};
 use super::layouts::{Family, Grid, Spread};
 use super::pack::{Planned, PlannedOp};
 use super::params;
-use super::share::{Variant, variants};
+use super::share::{Variant, deepest};
 use super::split::{CallShape, SplitCost};
 use super::views::Term;
 
@@ -29,7 +29,7 @@ const FAMILIES_KEPT: usize = 3;
 /// A pair of layouts with more combinations of groups than this is not considered.
 const MOST_GROUPS: u64 = 1 << 21;
 /// A pair of layouts with more diagonals than this is weighed without joining its operand.
-const MOST_SHARED: u64 = 1 << 12;
+const MOST_SHARED: u64 = 1 << 11;
 /// Splits that take this many times as long as the fastest are not tried on joined operands.
 const SLOWEST_ALONE: f64 = 1.6;
 /// Seconds of what is never chosen.
@@ -257,7 +257,8 @@ impl<'a> Search<'a> {
         // Every other power of two: a pair is weighed against others, its split is chosen later.
         let moduli = std::iter::successors(Some(1u32), |m| Some(m * 4)).take_while(|&m| m <= period);
         let terms = [(map, 0)];
-        let plain = CallShape::of(&terms, self.params.max_slots());
+        let (maps, slots) = ([Diagonals::of(map)], self.params.max_slots());
+        let plain = CallShape::joined(&terms, &maps, &[], slots);
         let alone: Vec<(u32, f64)> = moduli.map(|m| (m, of_split(&plain, m))).collect();
         let least = alone.iter().map(|(_, seconds)| *seconds).fold(NEVER, f64::min);
         if plain.products() > MOST_SHARED {
@@ -266,7 +267,7 @@ impl<'a> Search<'a> {
         let good: Vec<u32> = alone.iter().filter(|(_, s)| *s < SLOWEST_ALONE * least).map(|a| a.0).collect();
         let of_variant =
             |variant: &Variant| good.iter().map(|&m| of_split(&variant.shape, m)).fold(NEVER, f64::min);
-        let ways = variants(&terms, self.params.max_slots());
+        let ways = deepest(&terms, &maps, slots);
         ways.iter().skip(1).map(of_variant).fold(least, f64::min)
     }
 

@@ -51,11 +51,24 @@ struct Operand {
 /// The ways to join the operands of `sum over terms of map(operand)`, none at all first.
 pub fn variants(terms: &[(ResolvedMap<'_>, u32)], slots: Slots) -> Vec<Variant> {
     let maps: Vec<Diagonals> = terms.iter().map(|(map, _)| Diagonals::of(*map)).collect();
-    let of =
-        |shared: Vec<Sharing>| Variant { shape: CallShape::joined(terms, &maps, &shared, slots), shared };
+    ways(terms, &maps, slots, 0..=MOST_DOUBLINGS)
+}
+
+/// Those of [`variants`] with the fewest products, after the first.
+pub fn deepest(terms: &[(ResolvedMap<'_>, u32)], maps: &[Diagonals], slots: Slots) -> Vec<Variant> {
+    ways(terms, maps, slots, MOST_DOUBLINGS..=MOST_DOUBLINGS)
+}
+
+fn ways(
+    terms: &[(ResolvedMap<'_>, u32)],
+    maps: &[Diagonals],
+    slots: Slots,
+    depths: std::ops::RangeInclusive<usize>,
+) -> Vec<Variant> {
+    let of = |shared: Vec<Sharing>| Variant { shape: CallShape::joined(terms, maps, &shared, slots), shared };
     let mut found = vec![of(Vec::new())];
     let all = found[0].shape.products();
-    let operands = operands(terms, &maps);
+    let operands = operands(terms, maps);
     let operand_count = terms.iter().map(|term| term.1 + 1).max().unwrap_or(0) as usize;
     let together = |join: &dyn Fn(&Operand) -> Sharing| {
         let mut shared = vec![Sharing::default(); operand_count];
@@ -79,7 +92,7 @@ pub fn variants(terms: &[(ResolvedMap<'_>, u32)], slots: Slots) -> Vec<Variant> 
         add(together(&next), all);
     }
     let mut least = all;
-    for doublings in 0..=MOST_DOUBLINGS {
+    for doublings in depths {
         match add(together(&|operand| operand.sharing(doublings, slots)), least) {
             Some(products) => least = products,
             None => break,
@@ -158,5 +171,68 @@ impl Operand {
         let shift = shifts.into_iter().min_by_key(|&shift| pairs_count(rotations, shift, self.modulus))?;
         let left = pairs_of(rotations, shift, self.modulus);
         (left.len() < rotations.len()).then_some((shift as i32, left))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use peregrine_ir::layout::{Chw, Digit, Layout};
+    use peregrine_ir::linear::ConvGeometry;
+
+    use super::*;
+
+    /// Channel blocks of `side x side` pixels, in ciphertexts of `per_cipher` channels.
+    fn blocks(channels: u32, side: u32, per_cipher: u32) -> Layout {
+        let digit = |radix, place| Digit { radix, place };
+        let (low, high) = (channels.min(per_cipher), channels.div_ceil(per_cipher));
+        let channel = vec![digit(low, Place::Slot(side * side)), digit(high, Place::Cipher(1))];
+        let [row, column] = [side, 1].map(|stride| vec![digit(side, Place::Slot(stride))]);
+        Layout {
+            shape: Chw { c: channels, h: side, w: side },
+            digits: [channel, row, column],
+            period: Slots::new(low * side * side).unwrap(),
+            ciphertexts: high,
+            blocks: Default::default(),
+        }
+    }
+
+    fn products(layout: &Layout, groups: u32) -> Vec<u64> {
+        let geometry = ConvGeometry { kernel: [3, 3], stride: [1, 1], pad: [1, 1], dilation: [1, 1], groups };
+        let terms = [(ResolvedMap::convolution(layout, layout, geometry), 0)];
+        let ways = variants(&terms, Slots::new(1 << 15).unwrap());
+        for Variant { shared, shape } in &ways {
+            let split = peregrine_ir::linear::BsgsSplit::by_modulus(64, 1 << 15);
+            let plan = peregrine_ir::linear::plan_call(
+                &terms,
+                peregrine_ir::linear::Recipe { split: &split, shared },
+                Slots::new(1 << 15).unwrap(),
+            );
+            let (planned, counted) = (plan.plan.counts(), shape.cost(&split).counts);
+            assert_eq!(planned.products as u64, counted.products, "{shared:?}");
+            assert_eq!(planned.turns as u64, counted.turns, "{shared:?}");
+            assert_eq!(planned.baby_rotations as u64, counted.babies, "{shared:?}");
+            assert_eq!(planned.giant_rotations as u64, counted.giants, "{shared:?}");
+            assert_eq!(planned.fold_rotations as u64, counted.folds, "{shared:?}");
+            let elements: BTreeSet<_> = shape.cost(&split).elements(1 << 16).collect();
+            assert_eq!(plan.plan.galois_elements(1 << 16), elements, "{shared:?}");
+        }
+        ways.iter().map(|way| way.shape.products()).collect()
+    }
+
+    #[test]
+    fn each_copy_and_the_imaginary_part_take_a_share() {
+        // Half a ciphertext: 16 channels times 9 taps, the imaginary part, two copies.
+        assert_eq!(products(&blocks(16, 32, 16), 1), [144, 72, 36]);
+        // An eighth of it.
+        assert_eq!(products(&blocks(64, 8, 64), 1), [576, 288, 144, 72, 36]);
+    }
+
+    #[test]
+    fn ciphertexts_pair_up_where_every_one_is_read_by_every_other() {
+        // Two by two, or each with itself a few channels on.
+        let dense = products(&blocks(64, 32, 32), 1);
+        assert_eq!(dense, [32 * 9 * 4, 32 * 9 * 2, 32 * 9 * 2]);
+        // Of nine taps three pairs and three single ones are left.
+        assert_eq!(products(&blocks(64, 32, 32), 64), [18, 12]);
     }
 }
