@@ -9,7 +9,7 @@ use std::time::Instant;
 use clap::Parser;
 use peregrine_compiler::onnx::ImageOverrides;
 use peregrine_tune::loss::cross_entropy;
-use peregrine_tune::net::{Coefficients, DegreePlan, Keep, Mode, Net};
+use peregrine_tune::net::{Keep, Mode, Net, Polynomials};
 use peregrine_tune::sgd::Sgd;
 use peregrine_tune::tensor::{Pool, Shape, Tensor};
 use peregrine_tune::tuned::Model;
@@ -73,7 +73,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     report("own activations", &time(&mut net, &args))?;
     for degree in [4, 2] {
         let mut net = model.net.clone();
-        net.replace_activations(&DegreePlan::Uniform(degree), Coefficients::Fixed)?;
+        net.replace_activations(&Polynomials::fixed(degree))?;
         report(&format!("degree {degree}"), &time(&mut net, &args))?;
     }
     Ok(())

@@ -11,7 +11,7 @@ use peregrine_compiler::onnx::ImageOverrides;
 
 use crate::data::augment::Augment;
 use crate::data::{Dataset, Labels};
-use crate::net::{Coefficients, DegreePlan};
+use crate::net::{Coefficients, DegreePlan, Polynomials};
 use crate::penalty::RangePenalty;
 use crate::sgd::Sgd;
 use crate::tensor::Pool;
@@ -76,9 +76,13 @@ pub struct Args {
     /// Weight of the features at residual joins in distillation
     #[arg(long, default_value_t = 1.0)]
     features: f64,
-    /// Train one set of polynomial coefficients per activation instead of keeping those of the expansion
-    #[arg(long)]
-    learn_coefficients: bool,
+    /// What becomes of the polynomials' coefficients
+    #[arg(long, value_enum, default_value_t = Trained::Fixed)]
+    coefficients: Trained,
+    /// Deviations of a normal distribution that a channel's range is taken for (default: 6 at degree 2, 3 above): more bends
+    /// the polynomial more, and makes it grow faster outside of the range
+    #[arg(long, value_name = "B", value_parser = positive)]
+    bound: Option<f64>,
     /// Weight of the range penalty (default: 0.1 at degree 2, 0 above)
     #[arg(long, value_name = "W", value_parser = not_negative)]
     range_penalty: Option<f64>,
@@ -121,6 +125,15 @@ pub struct Args {
     /// Standard deviation that pixels are divided by after the mean: one number, or one a channel
     #[arg(long, value_delimiter = ',')]
     std: Option<Vec<f32>>,
+}
+
+/// What is trained of the polynomials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Trained {
+    /// They stay those of the expansion
+    Fixed,
+    /// Each channel's are trained
+    Learned,
 }
 
 /// A random change.
@@ -199,11 +212,16 @@ impl Args {
         }
     }
 
-    fn plan(&self) -> DegreePlan {
-        match self.degree.as_slice() {
+    fn polynomials(&self) -> Polynomials {
+        let degrees = match self.degree.as_slice() {
             [degree] => DegreePlan::Uniform(*degree),
             degrees => DegreePlan::ByLayer(degrees.to_vec()),
-        }
+        };
+        let coefficients = match self.coefficients {
+            Trained::Fixed => Coefficients::Fixed,
+            Trained::Learned => Coefficients::Learned,
+        };
+        Polynomials { degrees, coefficients, bound: self.bound }
     }
 }
 
@@ -232,8 +250,7 @@ pub fn run(args: &Args) -> Result<ExitCode, TuneError> {
     let batches = train_inputs.batches(size).take(NORM_BATCHES).map(|b| b.map(|(_, batch)| batch));
     net.calibrate_norms(batches, &mut pool)?;
     if !args.keep_activations {
-        let coefficients = if args.learn_coefficients { Coefficients::Learned } else { Coefficients::Fixed };
-        let replaced = net.replace_activations(&args.plan(), coefficients).map_err(TrainError::from)?;
+        let replaced = net.replace_activations(&args.polynomials()).map_err(TrainError::from)?;
         say(&format!(
             "{} activations become polynomials, {} max pools average pools; {} training and {} test images",
             replaced.activations.len(),

@@ -112,8 +112,7 @@ impl Model {
         let graph = net.to_graph(input)?;
         let mut ranges = activation_ranges(net);
         ranges.extend_from_slice(outputs);
-        let degrees: Vec<String> =
-            net.poly_acts().map(|(_, act)| (net.params[act.powers].value.len() - 1).to_string()).collect();
+        let degrees: Vec<String> = net.poly_acts().map(|(_, act)| act.degree.to_string()).collect();
         let hash: String = self.hash.iter().map(|b| format!("{b:02x}")).collect();
         let mut properties = vec![
             (TUNED_RANGES, ranges_text(&ranges)),
@@ -141,14 +140,14 @@ impl Model {
     }
 }
 
-/// What each polynomial activation is made for: its running maxima, both ways.
+/// What each polynomial activation is made for, both ways.
 fn activation_ranges(net: &Net) -> Vec<RangeRecord> {
     net.poly_acts()
         .filter_map(|(id, _)| match &net.nodes[id].op {
             Op::PolyAct(act) => Some(RangeRecord {
                 layer: net.nodes[id].name.clone(),
-                low: act.max.iter().map(|m| -m).collect(),
-                high: act.max.clone(),
+                low: act.range().iter().map(|m| -m).collect(),
+                high: act.range().to_vec(),
             }),
             _ => None,
         })

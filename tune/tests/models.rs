@@ -12,7 +12,7 @@ use peregrine_data::set::InputFormat;
 use peregrine_ir::client::ClientTensor;
 use peregrine_tune::data::augment::Augment;
 use peregrine_tune::data::{Dataset, Labels};
-use peregrine_tune::net::{Coefficients, DegreePlan, Keep, Mode, Net};
+use peregrine_tune::net::{Keep, Mode, Net, Polynomials};
 use peregrine_tune::penalty::RangePenalty;
 use peregrine_tune::sgd::Sgd;
 use peregrine_tune::tensor::{Pool, Tensor};
@@ -93,7 +93,7 @@ fn student(model: &Model, data: &Dataset) -> Net {
     let mut net = model.net.clone();
     let batches = inputs.batches(64).map(|b| b.map(|(_, batch)| batch));
     net.calibrate_norms(batches, &mut Pool::default()).unwrap();
-    net.replace_activations(&DegreePlan::Uniform(4), Coefficients::Fixed).unwrap();
+    net.replace_activations(&Polynomials::fixed(4)).unwrap();
     net
 }
 
@@ -172,7 +172,7 @@ fn compiles_without_calibration(path: &Path, trainer: &Trainer<'_>) {
     assert_eq!(lowered.ranges.len(), acts.len());
     for (record, (id, act)) in lowered.ranges.iter().zip(acts) {
         assert!(record.layer.starts_with(&trainer.net.nodes[id].name), "{}", record.layer);
-        assert_eq!(record.high, act.max);
+        assert_eq!(record.high, act.range());
     }
 }
 

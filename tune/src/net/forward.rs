@@ -89,10 +89,7 @@ impl Net {
             Op::Poly { coefficients } => poly_act::evaluate(x, coefficients, y),
             Op::Add => elementwise::add(x, tape.value(node.args[1]), 1.0, y),
             Op::Sub => elementwise::add(x, tape.value(node.args[1]), -1.0, y),
-            Op::Mul => {
-                elementwise::copy(x, y);
-                elementwise::multiply(y, tape.value(node.args[1]));
-            }
+            Op::Mul => elementwise::product(x, tape.value(node.args[1]), y),
             Op::Pool(window) => window.forward(x, y),
             Op::GlobalMean => shape::global_mean(x, y),
             Op::Pad(pads) => shape::pad(x, *pads, y),

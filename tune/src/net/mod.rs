@@ -20,7 +20,7 @@ use crate::tensor::{Shape, Tensor};
 pub use export::ExportError;
 pub use forward::Keep;
 pub use import::ImportError;
-pub use replace::{Coefficients, DegreePlan, ReplaceError, Replaced};
+pub use replace::{Coefficients, DegreePlan, Polynomials, ReplaceError, Replaced, default_bound};
 
 /// Index of a node.
 pub type NodeId = usize;
@@ -56,12 +56,23 @@ pub struct Param {
 /// A polynomial activation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PolyAct {
-    /// Coefficients of the powers of the normalised operand.
+    /// Coefficients of the powers of the normalised operand, a row for each channel.
     pub powers: ParamId,
-    /// Running maxima of |x|, per channel.
+    /// Degree.
+    pub degree: usize,
+    /// Running maxima of |x|, per channel: what operands are normalised by in inference.
     pub max: Vec<f32>,
     /// Whether a batch has been seen.
     pub started: bool,
+    /// Largest |x| to be expected in inference, per channel; before it is measured, the running maxima stand for it.
+    pub reach: Option<Vec<f32>>,
+}
+
+impl PolyAct {
+    /// Largest |x| to be expected, per channel.
+    pub fn range(&self) -> &[f32] {
+        self.reach.as_deref().unwrap_or(&self.max)
+    }
 }
 
 /// What a node does. Operands are in the node's `args`.

@@ -4,6 +4,7 @@ use thiserror::Error;
 
 use super::{Net, NodeId, Op, PolyAct, Role};
 use crate::ops::activation::{Activation, hermite};
+use crate::ops::poly_act::BOUND;
 use crate::ops::pool::Kind;
 
 /// Degrees that can be asked for.
@@ -23,8 +24,36 @@ pub enum DegreePlan {
 pub enum Coefficients {
     /// They stay those of the expansion.
     Fixed,
-    /// One polynomial per activation is trained.
+    /// Each channel's are trained.
     Learned,
+}
+
+/// The polynomials that activations become.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Polynomials {
+    /// Their degrees.
+    pub degrees: DegreePlan,
+    /// Whether they are trained.
+    pub coefficients: Coefficients,
+    /// Deviations of a standard normal variable that a channel's range is taken for: the expansion is that of the activation on
+    /// such operands. `None`: [`default_bound`].
+    pub bound: Option<f64>,
+}
+
+impl Polynomials {
+    /// Expansions of one degree, not trained.
+    pub fn fixed(degree: usize) -> Self {
+        Self { degrees: DegreePlan::Uniform(degree), coefficients: Coefficients::Fixed, bound: None }
+    }
+}
+
+/// The bound of polynomials of a degree. A wider one bends the polynomial more where most operands are, and grows faster outside
+/// of the range.
+pub fn default_bound(degree: usize) -> f64 {
+    match degree {
+        2 => 6.0,
+        _ => BOUND,
+    }
 }
 
 /// What was replaced.
@@ -65,14 +94,10 @@ impl Net {
     ///
     /// # Errors
     /// When there is nothing to replace or the plan does not fit.
-    pub fn replace_activations(
-        &mut self,
-        plan: &DegreePlan,
-        coefficients: Coefficients,
-    ) -> Result<Replaced, ReplaceError> {
+    pub fn replace_activations(&mut self, polynomials: &Polynomials) -> Result<Replaced, ReplaceError> {
         let found: Vec<NodeId> =
             (0..self.nodes.len()).filter(|&id| matches!(self.nodes[id].op, Op::Activation { .. })).collect();
-        let degrees = match plan {
+        let degrees = match &polynomials.degrees {
             DegreePlan::Uniform(degree) => vec![*degree; found.len()],
             DegreePlan::ByLayer(degrees) => degrees.clone(),
         };
@@ -88,8 +113,9 @@ impl Net {
             return Err(ReplaceError::Count { given, layers, names: names.join(", ") });
         }
         for (&id, degree) in found.iter().zip(degrees) {
-            let powers = self.expansion(id, degree);
-            let role = match coefficients {
+            let bound = polynomials.bound.unwrap_or(default_bound(degree));
+            let powers = self.expansion(id, degree, bound).repeat(self.nodes[id].shape.c);
+            let role = match polynomials.coefficients {
                 Coefficients::Fixed => Role::Frozen,
                 Coefficients::Learned => Role::Offset,
             };
@@ -97,7 +123,7 @@ impl Net {
             let name = format!("{}/polynomial#{id}", self.nodes[id].name);
             let powers = self.param(name, powers, role);
             let max = vec![1.0; self.nodes[id].shape.c];
-            self.nodes[id].op = Op::PolyAct(PolyAct { powers, max, started: false });
+            self.nodes[id].op = Op::PolyAct(PolyAct { powers, degree, max, started: false, reach: None });
         }
         let mut pools = 0;
         for node in &mut self.nodes {
@@ -112,7 +138,7 @@ impl Net {
     }
 
     /// Expansion of an activation; ReLU6 and its like count as ReLU, a PRelu has its mean slope.
-    fn expansion(&self, id: NodeId, degree: usize) -> Vec<f32> {
+    fn expansion(&self, id: NodeId, degree: usize, bound: f64) -> Vec<f32> {
         let Op::Activation { function, slopes } = &self.nodes[id].op else { return Vec::new() };
         let function = match *function {
             Activation::Clip { low: 0.0, .. } => Activation::Relu,
@@ -120,6 +146,9 @@ impl Net {
         };
         let slopes = slopes.map_or(&[][..], |p| self.numbers(p));
         let slope = slopes.iter().map(|s| f64::from(*s)).sum::<f64>() / slopes.len().max(1) as f64;
-        hermite(|x| function.value(x, slope), degree).into_iter().map(|c| c as f32).collect()
+        // With s P(x / s), operands of a range of `bound` instead of BOUND: s shrinks by their ratio.
+        let ratio = bound / BOUND;
+        let powers = hermite(|x| function.value(x, slope), degree).into_iter().enumerate();
+        powers.map(|(k, c)| (c * ratio.powi(k as i32 - 1)) as f32).collect()
     }
 }

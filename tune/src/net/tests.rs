@@ -152,7 +152,7 @@ fn an_exported_network_has_the_function_of_the_network() {
     let mut net = Net::from_graph(&zoo()).unwrap();
     let batches = std::iter::once(Ok::<_, ()>(images(&net, 5).1));
     net.calibrate_norms(batches, &mut Pool::default()).unwrap();
-    net.replace_activations(&DegreePlan::Uniform(4), Coefficients::Fixed).unwrap();
+    net.replace_activations(&Polynomials::fixed(4)).unwrap();
     // A step of training moves ranges and statistics.
     let input = images(&net, 4).1;
     net.forward(input, Mode::TRAIN, Keep::All, &mut Pool::default());
@@ -167,14 +167,15 @@ fn an_exported_network_has_the_function_of_the_network() {
 #[test]
 fn replacing_reports_what_it_cannot_do() {
     let mut net = Net::from_graph(&zoo()).unwrap();
-    let count = net.replace_activations(&DegreePlan::ByLayer(vec![2, 4]), Coefficients::Fixed);
+    let by_layer = |d: Vec<usize>| Polynomials { degrees: DegreePlan::ByLayer(d), ..Polynomials::fixed(2) };
+    let count = net.replace_activations(&by_layer(vec![2, 4]));
     assert!(matches!(count, Err(ReplaceError::Count { given: 2, layers: 4, .. })), "{count:?}");
-    let degree = net.replace_activations(&DegreePlan::Uniform(3), Coefficients::Fixed);
+    let degree = net.replace_activations(&Polynomials::fixed(3));
     assert_eq!(degree, Err(ReplaceError::Degree { degree: 3 }));
-    let plan = DegreePlan::ByLayer(vec![2, 4, 8, 2]);
-    let replaced = net.replace_activations(&plan, Coefficients::Learned).unwrap();
+    let plan = by_layer(vec![2, 4, 8, 2]);
+    let replaced = net.replace_activations(&plan).unwrap();
     assert_eq!((replaced.activations.len(), replaced.pools), (4, 1));
-    let again = net.replace_activations(&plan, Coefficients::Fixed);
+    let again = net.replace_activations(&plan);
     assert_eq!(again, Err(ReplaceError::NoActivation));
 }
 
@@ -226,7 +227,8 @@ fn gradients_of_a_network_of_polynomials() {
     let mut net = Net::from_graph(&zoo()).unwrap();
     let batches = std::iter::once(Ok::<_, ()>(images(&net, 5).1));
     net.calibrate_norms(batches, &mut Pool::default()).unwrap();
-    net.replace_activations(&DegreePlan::Uniform(4), Coefficients::Learned).unwrap();
+    let learned = Polynomials { coefficients: Coefficients::Learned, ..Polynomials::fixed(4) };
+    net.replace_activations(&learned).unwrap();
     check_gradients(&net, Mode::TRAIN, None);
     let input = images(&net, 4).1;
     net.forward(input, Mode::TRAIN, Keep::All, &mut Pool::default());

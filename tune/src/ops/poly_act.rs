@@ -93,11 +93,12 @@ pub fn peaks(x: &Tensor) -> Vec<Peak> {
     (0..c).map(of_channel).collect()
 }
 
-/// Coefficients per channel and power of `s P(x / s)`: `p_k / s^(k - 1)`.
+/// Coefficients per channel and power of `s P(x / s)`: `p_k / s^(k - 1)`. `powers` has a row for each channel.
 pub fn fold(powers: &[f32], scales: &[f64]) -> Vec<Vec<f64>> {
-    let row =
-        |s: &f64| powers.iter().enumerate().map(|(k, p)| f64::from(*p) * s.powi(1 - k as i32)).collect();
-    scales.iter().map(row).collect()
+    let row = |(p, s): (&[f32], &f64)| {
+        p.iter().enumerate().map(|(k, p)| f64::from(*p) * s.powi(1 - k as i32)).collect()
+    };
+    powers.chunks_exact(powers.len() / scales.len()).zip(scales).map(row).collect()
 }
 
 /// One pattern per power.
@@ -199,12 +200,13 @@ pub fn backward(x: &Tensor, powers: &[f32], saved: &Saved, grad: &mut Tensor) {
     }
 }
 
-/// Adds the gradient by the polynomial's coefficients: the sum of `dy s (x / s)^k`.
+/// Adds the gradient by the polynomials' coefficients: the sum of `dy s (x / s)^k`, a row for each channel.
 pub fn powers_grad(x: &Tensor, saved: &Saved, dy: &Tensor, grad: &mut [f32]) {
     let inverse: Vec<f32> = saved.scales.iter().map(|s| (1.0 / s) as f32).collect();
     let sums = sums(x, dy, &Powers { inverse: pattern(&inverse) });
-    for (g, sums) in grad.iter_mut().zip(&sums) {
-        *g += sums.iter().zip(&saved.scales).map(|(sum, s)| sum * s).sum::<f64>() as f32;
+    let row = grad.len() / saved.scales.len();
+    for (c, (grad, s)) in grad.chunks_exact_mut(row).zip(&saved.scales).enumerate() {
+        grad.iter_mut().zip(&sums).for_each(|(g, sums)| *g += (sums[c] * s) as f32);
     }
 }
 

@@ -116,6 +116,7 @@ fn polynomial_activations_of_every_degree() {
     for degree in [2, 4, 8] {
         let powers: Vec<f32> =
             super::activation::hermite(relu, degree).into_iter().map(|c| c as f32).collect();
+        let powers = powers.repeat(SHAPE.c);
         let forward = |x: &Tensor| {
             let mut y = Tensor::zeros(x.shape);
             poly_act::forward(x, &powers, &mut y);
@@ -136,7 +137,7 @@ fn polynomial_activations_by_the_definition() {
     let powers = [0.2f32, 0.5, 0.3, 0.0, -0.02];
     let x = random(SHAPE, 7);
     let mut y = Tensor::zeros(x.shape);
-    let saved = poly_act::forward(&x, &powers, &mut y);
+    let saved = poly_act::forward(&x, &powers.repeat(3), &mut y);
     for c in 0..3 {
         let values: Vec<f64> = x.data.iter().skip(c).step_by(3).map(|v| f64::from(*v)).collect();
         let max = values.iter().fold(0.0f64, |m, v| m.max(v.abs()));
@@ -160,16 +161,16 @@ fn polynomial_activations_by_the_definition() {
 
 #[test]
 fn coefficients_have_gradients() {
-    let powers = vec![0.2f32, 0.5, 0.3, 0.1, -0.02];
+    let powers = [0.2f32, 0.5, 0.3, 0.1, -0.02].repeat(3);
     let (x, dy) = (random(SHAPE, 8), random(SHAPE, 9));
     let value = |powers: &[f32]| {
         let mut y = Tensor::zeros(x.shape);
         let saved = poly_act::forward(&x, powers, &mut y);
         (dot(&y.data, &dy.data), saved)
     };
-    let mut grad = vec![0.0; 5];
+    let mut grad = vec![0.0; powers.len()];
     poly_act::powers_grad(&x, &value(&powers).1, &dy, &mut grad);
-    for k in 0..5 {
+    for k in 0..powers.len() {
         let moved = |step: f32| {
             let mut powers = powers.clone();
             powers[k] += step;

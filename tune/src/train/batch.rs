@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::{TrainError, mix};
 use crate::data::augment::Augment;
 use crate::data::{Dataset, Pixels, Sample};
-use crate::tensor::{Shape, Tensor};
+use crate::tensor::{Pool, Shape, Tensor};
 
 /// What happens to a sample before the network.
 #[derive(Clone, Debug)]
@@ -37,9 +37,13 @@ impl Inputs<'_> {
     ///
     /// # Errors
     /// A picture cannot be decoded, or the head fails.
-    pub fn batch(&self, indices: &[usize], augment: Option<(Augment, u64)>) -> Result<Tensor, TrainError> {
-        let shape = Shape { n: indices.len(), ..self.preprocessing.input };
-        let mut batch = Tensor::zeros(shape);
+    pub fn batch(
+        &self,
+        indices: &[usize],
+        augment: Option<(Augment, u64)>,
+        pool: &mut Pool,
+    ) -> Result<Tensor, TrainError> {
+        let mut batch = pool.take(Shape { n: indices.len(), ..self.preprocessing.input });
         batch.images_mut().zip(indices).enumerate().try_for_each(|(i, (out, &index))| {
             let mut sample = self.data.sample(index)?;
             if let (Sample::Pixels(bytes), Some((augment, seed)), Some(pixels)) =
@@ -60,7 +64,7 @@ impl Inputs<'_> {
         let count = self.data.len();
         (0..count).step_by(size).map(move |start| {
             let indices: Vec<usize> = (start..(start + size).min(count)).collect();
-            let batch = self.batch(&indices, None)?;
+            let batch = self.batch(&indices, None, &mut Pool::default())?;
             Ok((indices, batch))
         })
     }
@@ -93,7 +97,7 @@ impl Preprocessing {
             }
             (Sample::Input(values), Some(head), _) => planes(&self.through(head, values.clone())?, out),
             (Sample::Input(values), None, _) => planes(values, out),
-            (Sample::Pixels(_), _, None) => {}
+            (Sample::Pixels(_), _, None) => out.fill(0.0),
         }
         Ok(())
     }

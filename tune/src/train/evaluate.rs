@@ -11,6 +11,8 @@ use crate::tensor::Tensor;
 const BATCH: usize = 200;
 /// Overshoot past which a tuned model is refused.
 pub const MAX_OVERSHOOT: f64 = 1.5;
+/// The final ranges are the largest operands on the training data times this.
+const RANGE_MARGIN: f32 = 1.2;
 
 /// Results on the test data.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -31,7 +33,7 @@ pub struct Evaluation {
     pub overshoot: Overshoot,
 }
 
-/// Largest |x| of polynomial activations' operands relative to the range that they are normalised by.
+/// Largest |x| of polynomial activations' operands relative to the range to be expected ([`crate::net::PolyAct::range`]).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Overshoot {
     /// Per activation: name and largest ratio of all images.
@@ -69,8 +71,8 @@ impl Trainer<'_> {
         let operands: Vec<NodeId> = self.net.poly_acts().map(|(id, _)| self.net.nodes[id].args[0]).collect();
         let outputs: Vec<NodeId> = self.net.outputs.iter().map(|(_, id)| *id).collect();
         let mut tally = Tally::new(&self.net);
-        for batch in self.test.batches(BATCH) {
-            let (indices, batch) = batch?;
+        for indices in batches(self.test.data.len()) {
+            let batch = self.test.batch(&indices, None, &mut self.pool)?;
             let copy = self.pool.copy(&batch);
             let taught = self.teacher.forward(copy, Mode::EVALUATE, Keep::Only(&[]), &mut self.pool);
             let tape = self.net.forward(batch, Mode::EVALUATE, Keep::Only(&operands), &mut self.pool);
@@ -79,6 +81,7 @@ impl Trainer<'_> {
             for &id in &outputs {
                 tally.output(tape.value(id), taught.value(id), labels.as_deref());
             }
+            tally.images += indices.len();
             tally.broken(outputs.iter().map(|&id| tape.value(id)));
             tally.ranges(&self.net, operands.iter().map(|&id| tape.value(id)));
             taught.recycle(&mut self.pool);
@@ -90,20 +93,21 @@ impl Trainer<'_> {
 
 /// Sums over batches.
 struct Tally {
+    images: usize,
     right: usize,
     original: usize,
     same: usize,
     squares: [f64; 2],
     broken: usize,
     layers: Vec<(String, f64)>,
-    images: Vec<f64>,
+    ratios: Vec<f64>,
 }
 
 impl Tally {
     fn new(net: &Net) -> Self {
         let layers = net.poly_acts().map(|(id, _)| (net.nodes[id].name.clone(), 0.0)).collect();
-        let images = Vec::new();
-        Self { right: 0, original: 0, same: 0, squares: [0.0; 2], broken: 0, layers, images }
+        let ratios = Vec::new();
+        Self { images: 0, right: 0, original: 0, same: 0, squares: [0.0; 2], broken: 0, layers, ratios }
     }
 
     fn output(&mut self, value: &Tensor, taught: &Tensor, labels: Option<&[usize]>) {
@@ -138,17 +142,17 @@ impl Tally {
         let mut worst: Vec<f64> = Vec::new();
         for ((x, (id, _)), layer) in operands.zip(net.poly_acts()).zip(&mut self.layers) {
             let Op::PolyAct(act) = &net.nodes[id].op else { continue };
-            let ratios = image_ratios(x, &act.max);
+            let ratios = image_ratios(x, act.range());
             layer.1 = ratios.iter().copied().fold(layer.1, f64::max);
             worst.resize(ratios.len(), 0.0);
             worst.iter_mut().zip(ratios).for_each(|(w, r)| *w = w.max(r));
         }
-        self.images.extend(worst);
+        self.ratios.extend(worst);
     }
 
     fn finish(mut self, classes: bool, labels: bool) -> Evaluation {
-        self.images.sort_by(f64::total_cmp);
-        let images = self.images.len();
+        self.ratios.sort_by(f64::total_cmp);
+        let images = self.images;
         let share = |count: usize| count as f64 / images.max(1) as f64;
         Evaluation {
             images,
@@ -157,7 +161,7 @@ impl Tally {
             agreement: classes.then(|| share(self.same)),
             difference: self.squares[0] / self.squares[1].max(f64::MIN_POSITIVE),
             broken: self.broken,
-            overshoot: Overshoot { layers: self.layers, images: self.images },
+            overshoot: Overshoot { layers: self.layers, images: self.ratios },
         }
     }
 }
@@ -179,7 +183,39 @@ fn image_ratios(x: &Tensor, max: &[f32]) -> Vec<f64> {
     x.images().map(of_image).collect()
 }
 
+/// Indices of samples, batch by batch.
+fn batches(count: usize) -> impl Iterator<Item = Vec<usize>> {
+    (0..count).step_by(BATCH).map(move |start| (start..(start + BATCH).min(count)).collect())
+}
+
 impl Trainer<'_> {
+    /// Measures what enters the polynomial activations in inference on all training data: the ranges to be expected.
+    ///
+    /// Running maxima are averages over batches, which single images exceed by far.
+    ///
+    /// # Errors
+    /// A picture cannot be decoded.
+    pub(super) fn measure_ranges(&mut self) -> Result<(), TrainError> {
+        let acts: Vec<NodeId> = self.net.poly_acts().map(|(id, _)| id).collect();
+        let operands: Vec<NodeId> = acts.iter().map(|&id| self.net.nodes[id].args[0]).collect();
+        let mut reach: Vec<Vec<f32>> = acts.iter().map(|&id| vec![0.0; self.net.nodes[id].shape.c]).collect();
+        for indices in batches(if acts.is_empty() { 0 } else { self.train.data.len() }) {
+            let batch = self.train.batch(&indices, None, &mut self.pool)?;
+            let tape = self.net.forward(batch, Mode::EVALUATE, Keep::Only(&operands), &mut self.pool);
+            for (reach, &operand) in reach.iter_mut().zip(&operands) {
+                let peaks = crate::ops::poly_act::peaks(tape.value(operand));
+                reach.iter_mut().zip(peaks).for_each(|(r, peak)| *r = r.max(peak.max));
+            }
+            tape.recycle(&mut self.pool);
+        }
+        for (&id, reach) in acts.iter().zip(reach) {
+            if let Op::PolyAct(act) = &mut self.net.nodes[id].op {
+                act.reach = Some(reach.into_iter().map(|r| r * RANGE_MARGIN).collect());
+            }
+        }
+        Ok(())
+    }
+
     /// Smallest and largest number of each channel of each output on the test data.
     ///
     /// # Errors
@@ -191,8 +227,8 @@ impl Trainer<'_> {
             let (low, high) = (vec![f32::INFINITY; c], vec![f32::NEG_INFINITY; c]);
             records.push(RangeRecord { layer: name.clone(), low, high });
         }
-        for batch in self.test.batches(BATCH) {
-            let (_, batch) = batch?;
+        for indices in batches(self.test.data.len()) {
+            let batch = self.test.batch(&indices, None, &mut self.pool)?;
             let tape = self.net.forward(batch, Mode::EVALUATE, Keep::Only(&[]), &mut self.pool);
             for ((_, id), record) in self.net.outputs.iter().zip(&mut records) {
                 let value = tape.value(*id);

@@ -193,6 +193,9 @@ impl<'a> Trainer<'a> {
                 }
             }
             self.progress.epoch += 1;
+            if self.progress.epoch == self.options.epochs || self.out_of_time() {
+                self.measure_ranges()?;
+            }
             let evaluation = self.evaluate()?;
             self.log.epochs.push((self.progress.step, self.seconds(), evaluation.clone()));
             watch.epoch(self.progress.epoch, &evaluation);
@@ -203,7 +206,10 @@ impl<'a> Trainer<'a> {
         }
         match last {
             Some(evaluation) => Ok(evaluation),
-            None => self.evaluate(),
+            None => {
+                self.measure_ranges()?;
+                self.evaluate()
+            }
         }
     }
 

@@ -21,7 +21,7 @@ impl Trainer<'_> {
     /// Trains on these samples.
     pub(super) fn step(&mut self, indices: &[usize], rate: f64, mode: Mode) -> Result<Record, TrainError> {
         let seed = mix(self.options.seed, u64::MAX - self.progress.step as u64);
-        let batch = self.train.batch(indices, Some((self.options.augment, seed)))?;
+        let batch = self.train.batch(indices, Some((self.options.augment, seed)), &mut self.pool)?;
         let taught = match self.options.objective {
             Objective::Labels => None,
             Objective::Distil(_) | Objective::Both(_) => {

@@ -114,18 +114,18 @@ impl Gather<'_> {
         let w = S::as_simd_f32s(w).0.as_chunks::<V>().0;
         let mut initial = [simd.splat_f32s(0.0); V];
         if let Some(bias) = self.bias {
-            for (chunk, a) in bias[start..start + width].chunks(S::F32_LANES).zip(&mut initial) {
-                *a = simd.partial_load_f32s(chunk);
-            }
+            initial = load(simd, &bias[start..start + width]);
         }
         let mut first = 0;
         while first < pixels {
-            let bases: [usize; P] = std::array::from_fn(|p| self.bases[(first + p).min(pixels - 1)]);
+            let mut bases = [self.bases[pixels - 1]; P];
+            let count = P.min(pixels - first);
+            bases[..count].copy_from_slice(&self.bases[first..first + count]);
             let acc = tile::<S, P, V>(simd, self.x, &bases, self.runs, w, initial);
-            for (vectors, place) in acc.iter().zip(&self.places[first..]) {
-                let row = &mut self.out[place + start..][..width];
-                for (chunk, v) in row.chunks_mut(S::F32_LANES).zip(vectors) {
-                    simd.partial_store_f32s(chunk, *v);
+            let places = &self.places[first..first + count];
+            for p in 0..P {
+                if p < places.len() {
+                    store(simd, &mut self.out[places[p] + start..][..width], &acc[p]);
                 }
             }
             first += P;
@@ -152,8 +152,33 @@ impl Gather<'_> {
     }
 }
 
-/// Numbers of a run between two checks of bounds.
-const UNROLL: usize = 4;
+/// Up to `V` vectors from a row; what the row does not have is zero.
+#[inline(always)]
+pub(super) fn load<S: Simd, const V: usize>(simd: S, row: &[f32]) -> [S::f32s; V] {
+    let (full, tail) = S::as_simd_f32s(row);
+    let mut vectors = [simd.splat_f32s(0.0); V];
+    for v in 0..V {
+        if v < full.len() {
+            vectors[v] = full[v];
+        } else if v == full.len() && !tail.is_empty() {
+            vectors[v] = simd.partial_load_f32s(tail);
+        }
+    }
+    vectors
+}
+
+/// As much of the vectors as the row takes.
+#[inline(always)]
+pub(super) fn store<S: Simd, const V: usize>(simd: S, row: &mut [f32], vectors: &[S::f32s; V]) {
+    let (full, tail) = S::as_mut_simd_f32s(row);
+    for v in 0..V {
+        if v < full.len() {
+            full[v] = vectors[v];
+        } else if v == full.len() && !tail.is_empty() {
+            simd.partial_store_f32s(tail, vectors[v]);
+        }
+    }
+}
 
 #[inline(always)]
 fn tile<S: Simd, const P: usize, const V: usize>(
@@ -166,44 +191,31 @@ fn tile<S: Simd, const P: usize, const V: usize>(
 ) -> [[S::f32s; V]; P] {
     let mut acc = [initial; P];
     for run in runs {
-        let rows: [&[f32]; P] = std::array::from_fn(|p| &x[bases[p] + run.offset..][..run.len]);
+        let mut rows = [x; P];
+        for p in 0..P {
+            rows[p] = &x[bases[p] + run.offset..][..run.len];
+        }
         let (now, rest) = w.split_at(run.len);
         w = rest;
-        let (chunks, tail) = now.as_chunks::<UNROLL>();
-        for (j, chunk) in chunks.iter().enumerate() {
-            let xs: [&[f32; UNROLL]; P] =
-                std::array::from_fn(|p| rows[p][j * UNROLL..].first_chunk().expect("inside the run"));
-            for k in 0..UNROLL {
-                add_products(simd, std::array::from_fn(|p| xs[p][k]), &chunk[k], &mut acc);
+        for k in 0..run.len {
+            let wk = now[k];
+            for p in 0..P {
+                let b = simd.splat_f32s(rows[p][k]);
+                for v in 0..V {
+                    acc[p][v] = simd.mul_add_f32s(b, wk[v], acc[p][v]);
+                }
             }
-        }
-        for (k, wk) in tail.iter().enumerate() {
-            let k = chunks.len() * UNROLL + k;
-            add_products(simd, std::array::from_fn(|p| rows[p][k]), wk, &mut acc);
         }
     }
     detached(simd, &acc)
 }
 
-/// `acc[p] += x[p] w`
-#[inline(always)]
-fn add_products<S: Simd, const P: usize, const V: usize>(
-    simd: S,
-    x: [f32; P],
-    w: &[S::f32s; V],
-    acc: &mut [[S::f32s; V]; P],
-) {
-    for p in 0..P {
-        let b = simd.splat_f32s(x[p]);
-        for v in 0..V {
-            acc[p][v] = simd.mul_add_f32s(b, w[v], acc[p][v]);
-        }
-    }
-}
-
 /// A copy that may be indexed by variables: the accumulators themselves then stay in registers.
 #[inline(always)]
-fn detached<S: Simd, const P: usize, const V: usize>(simd: S, acc: &[[S::f32s; V]; P]) -> [[S::f32s; V]; P] {
+pub(super) fn detached<S: Simd, const P: usize, const V: usize>(
+    simd: S,
+    acc: &[[S::f32s; V]; P],
+) -> [[S::f32s; V]; P] {
     let mut copy = [[simd.splat_f32s(0.0); V]; P];
     for p in 0..P {
         for v in 0..V {
@@ -278,37 +290,52 @@ impl Scatter<'_> {
         k: usize,
     ) -> usize {
         let width = (self.columns - start).min(V * S::F32_LANES);
-        let acc = match width == V * S::F32_LANES {
-            true => self.sums::<S, I, V>(simd, at, |dy| {
-                S::as_simd_f32s(&dy[start..start + V * S::F32_LANES]).0.try_into().expect("whole vectors")
-            }),
-            false => self.sums::<S, I, V>(simd, at, |dy| {
-                let mut chunks = dy[start..start + width].chunks(S::F32_LANES);
-                std::array::from_fn(|_| simd.partial_load_f32s(chunks.next().unwrap_or_default()))
-            }),
+        let acc = if width == V * S::F32_LANES {
+            self.sums::<S, I, V, true>(simd, at, start, width)
+        } else {
+            self.sums::<S, I, V, false>(simd, at, start, width)
         };
-        for (i, vectors) in acc.iter().enumerate() {
+        for i in 0..I {
             let row = &mut self.grad[(k + i) * self.columns + start..][..width];
-            for (chunk, v) in row.chunks_mut(S::F32_LANES).zip(vectors) {
-                let sum = simd.add_f32s(simd.partial_load_f32s(chunk), *v);
-                simd.partial_store_f32s(chunk, sum);
+            let mut sum: [S::f32s; V] = load(simd, row);
+            for v in 0..V {
+                sum[v] = simd.add_f32s(sum[v], acc[i][v]);
             }
+            store(simd, row, &sum);
         }
         I
     }
 
+    /// Sums for `I` numbers of the operand and `width` columns; `WHOLE` when these are `V` whole vectors.
     #[inline(always)]
-    fn sums<S: Simd, const I: usize, const V: usize>(
+    fn sums<S: Simd, const I: usize, const V: usize, const WHOLE: bool>(
         &self,
         simd: S,
         at: usize,
-        load: impl Fn(&[f32]) -> [S::f32s; V],
+        start: usize,
+        width: usize,
     ) -> [[S::f32s; V]; I] {
         let mut acc = [[simd.splat_f32s(0.0); V]; I];
-        for (dy, base) in self.dy.chunks_exact(self.step).zip(self.bases) {
-            let x: &[f32; I] = self.x[base + at..].first_chunk().expect("the run is inside the image");
-            let d = load(&dy[self.skip..][..self.columns]);
-            add_products(simd, *x, &d, &mut acc);
+        let pixels = self.dy.len() / self.step;
+        let from = self.skip + start;
+        for (pixel, base) in self.bases[..pixels].iter().enumerate() {
+            let x = &self.x[base + at..][..I];
+            let row = &self.dy[pixel * self.step + from..];
+            let mut d = [simd.splat_f32s(0.0); V];
+            if WHOLE {
+                let full = S::as_simd_f32s(&row[..V * S::F32_LANES]).0;
+                for v in 0..V {
+                    d[v] = full[v];
+                }
+            } else {
+                d = load(simd, &row[..width]);
+            }
+            for i in 0..I {
+                let b = simd.splat_f32s(x[i]);
+                for v in 0..V {
+                    acc[i][v] = simd.mul_add_f32s(b, d[v], acc[i][v]);
+                }
+            }
         }
         detached(simd, &acc)
     }

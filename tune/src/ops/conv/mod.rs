@@ -8,6 +8,7 @@ mod geometry;
 mod kernel;
 #[cfg(test)]
 mod tests;
+mod winograd;
 
 use pulp::Arch;
 use rayon::prelude::*;
@@ -55,6 +56,9 @@ impl Convolution {
         if g.is_depthwise() {
             return depthwise::forward(self, x, weights, bias, y);
         }
+        if winograd::applies(g) {
+            return winograd::forward(g, x, weights, bias, y);
+        }
         let (ci, co) = (g.c_in / g.groups, g.c_out / g.groups);
         let depth = self.taps.len() * ci;
         let packed: Vec<Packed> =
@@ -81,6 +85,9 @@ impl Convolution {
         let g = &self.geometry;
         if g.is_depthwise() {
             return depthwise::input_grad(self, dy, weights, dx);
+        }
+        if winograd::applies(g) {
+            return winograd::input_grad(g, dy, weights, dx);
         }
         let (ci, co) = (g.c_in / g.groups, g.c_out / g.groups);
         if g.is_pointwise() && g.groups == 1 {
@@ -116,6 +123,9 @@ impl Convolution {
     /// Adds the gradient by the weights.
     pub fn weight_grad(&self, x: &Tensor, dy: &Tensor, grad: &mut [f32]) {
         let g = &self.geometry;
+        if winograd::applies(g) {
+            return winograd::weight_grad(g, x, dy, grad);
+        }
         let parts = (PARTIAL_BYTES / (4 * g.weights())).clamp(2, PARTIALS);
         let (border, input) = (g.border(), [g.input[0], g.input[1], g.c_in]);
         if g.is_pointwise() && g.groups == 1 {
