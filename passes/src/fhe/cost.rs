@@ -174,7 +174,7 @@ pub fn predict(
             Inst::Rescale { src, .. } if merged[src.index()] => 0.0,
             Inst::Linear { call, .. } => {
                 let call = &program.calls[*call];
-                let counts = calls.shape(&call.terms)?.cost(&call.split).counts;
+                let counts = calls.shape(call)?.cost(&call.split).counts;
                 pricing.call(&counts, level_read(inst, &live), &mut out) / machine.parallel
             }
             _ => pricing.besides_calls(inst, &live, &mut out) / machine.parallel,

@@ -2,15 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use peregrine_ckks::evaluator::linear::Close;
 use peregrine_ckks::units::Rotation;
 use peregrine_ir::fhe::{Fhe, FheGraph};
 use peregrine_ir::layout::{self, Layout};
 use peregrine_ir::linear::{
-    BsgsSplit, DiagonalKey, LayoutId, LinearMap, LinearMapId, Parts, ResolvedMap, SplitTable, diagonal_keys,
-    fold_rotations,
+    BsgsSplit, DiagonalKey, Diagonals, Imaginary, LayoutId, LinearMap, LinearMapId, Parts, ResolvedMap,
+    Sharing, SplitTable, diagonal_keys, shared,
 };
 use peregrine_ir::program::CallTerm;
-use peregrine_ir::{Node, PrimaryMap, Slots};
+use peregrine_ir::{GaloisElement, Node, PrimaryMap, Slots};
 
 use super::calls::terms;
 use super::cost::LinearCounts;
@@ -23,6 +24,11 @@ pub fn resolve<'a>(
     layouts: &'a PrimaryMap<LayoutId, Layout>,
 ) -> Vec<(ResolvedMap<'a>, u32)> {
     terms.iter().map(|term| (maps[term.map].resolve(layouts), term.operand)).collect()
+}
+
+/// The terms of a linear operation of an fhe graph; those that are the same value are one operand.
+pub fn terms_of<'a>(graph: &'a FheGraph, node: &Node<Fhe>) -> Vec<(ResolvedMap<'a>, u32)> {
+    resolve(&terms(node).unwrap_or_default(), &graph.tables.maps, &graph.tables.layouts)
 }
 
 /// The diagonals of one term of a call, without their weights.
@@ -63,6 +69,10 @@ pub struct CallShape {
     writes: Vec<Alike>,
     /// Rotations that fold the result.
     folds: Vec<u32>,
+    /// Rotations of operands to be joined.
+    joins: Vec<i32>,
+    /// Whether the result is a real part, which takes a conjugation.
+    close: Close,
     /// Ciphertexts of all operands.
     pub inputs: u32,
     /// Ciphertexts of the result.
@@ -79,61 +89,129 @@ pub struct SplitCost {
     pub counts: LinearCounts,
     /// Rotations, without 0.
     pub rotations: BTreeSet<Rotation>,
+    /// Whether the result is conjugated.
+    close: Close,
+}
+
+impl SplitCost {
+    /// The automorphisms that need a key in a ring of degree `n`.
+    pub fn elements(&self, n: usize) -> impl Iterator<Item = GaloisElement> {
+        let conjugation = match self.close {
+            Close::Sum => None,
+            Close::AddConjugate => Some(GaloisElement::conjugation(n)),
+        };
+        self.rotations.iter().map(move |&r| GaloisElement::from_rotation(r, n)).chain(conjugation)
+    }
+}
+
+/// A product of a term: one diagonal, or what several became.
+#[derive(Clone, Copy, Debug)]
+struct Product {
+    cipher_in: u32,
+    cipher_out: u32,
+    rotation: u32,
+}
+
+/// The products of a term and the period that they are computed at.
+struct Worked {
+    products: Vec<Product>,
+    period: u32,
+}
+
+impl Worked {
+    fn alone(map: ResolvedMap<'_>, keys: &[DiagonalKey]) -> Self {
+        let product = |key: &DiagonalKey| Product {
+            cipher_in: key.cipher_in,
+            cipher_out: key.cipher_out,
+            rotation: key.rotation,
+        };
+        let period = map.input.period.get().max(map.output.period.get());
+        Self { products: keys.iter().map(product).collect(), period }
+    }
+
+    fn shared(map: ResolvedMap<'_>, diagonals: &Diagonals, sharing: &Sharing) -> Self {
+        let products = shared(diagonals, sharing).into_iter().map(|product| Product {
+            cipher_in: product.cipher_in,
+            cipher_out: product.cipher_out,
+            rotation: product.rotation,
+        });
+        let period = map.input.period.get().max(map.output.period.get()) * sharing.copies();
+        Self { products: products.collect(), period }
+    }
 }
 
 impl CallShape {
-    /// The shape of a linear operation of an fhe graph.
-    pub fn of_node(graph: &FheGraph, node: &Node<Fhe>, slots: Slots) -> Self {
-        let terms = terms(node).unwrap_or_default();
-        Self::of(&resolve(&terms, &graph.tables.maps, &graph.tables.layouts), slots)
-    }
-
     /// The shape of a sum of maps.
     pub fn of(terms: &[(ResolvedMap<'_>, u32)], slots: Slots) -> Self {
-        let keys = |map| diagonal_keys(map, u64::MAX).unwrap_or_default();
-        let keys = terms.iter().map(|(map, _)| keys(*map)).collect();
-        Self::of_keys(terms, keys, slots)
+        let work = |map| Worked::alone(map, &diagonal_keys(map, u64::MAX).unwrap_or_default());
+        let worked = terms.iter().map(|(map, _)| work(*map)).collect();
+        Self::of_products(terms, worked, &[], slots)
     }
 
     /// The shape of one map, if no more than `most` combinations of channels, rows and columns lead to its diagonals.
     pub fn within(map: ResolvedMap<'_>, most: u64, slots: Slots) -> Option<Self> {
-        diagonal_keys(map, most).map(|keys| Self::of_keys(&[(map, 0)], vec![keys], slots))
+        let keys = diagonal_keys(map, most)?;
+        Some(Self::of_products(&[(map, 0)], vec![Worked::alone(map, &keys)], &[], slots))
     }
 
-    fn of_keys(terms: &[(ResolvedMap<'_>, u32)], keys: Vec<Vec<DiagonalKey>>, slots: Slots) -> Self {
+    /// The shape of a sum of maps with these diagonals, whose operands are joined.
+    pub fn joined(
+        terms: &[(ResolvedMap<'_>, u32)],
+        maps: &[Diagonals],
+        sharings: &[Sharing],
+        slots: Slots,
+    ) -> Self {
+        let none = Sharing::default();
+        let of = |((map, operand), diagonals): (&(ResolvedMap<'_>, u32), &Diagonals)| {
+            Worked::shared(*map, diagonals, sharings.get(*operand as usize).unwrap_or(&none))
+        };
+        Self::of_products(terms, terms.iter().zip(maps).map(of).collect(), sharings, slots)
+    }
+
+    fn of_products(
+        terms: &[(ResolvedMap<'_>, u32)],
+        worked: Vec<Worked>,
+        sharings: &[Sharing],
+        slots: Slots,
+    ) -> Self {
         let operands: BTreeMap<u32, u32> = terms.iter().map(|(map, o)| (*o, map.input.ciphertexts)).collect();
         let first = |operand: u32| -> u32 { operands.range(..operand).map(|(_, count)| count).sum() };
-        let digits = terms.iter().flat_map(|(map, _)| [map.input, map.output]).flat_map(|l| &l.digits);
-        let strides = digits.flatten().filter(|d| d.radix > 1).filter_map(|d| match d.place {
-            layout::Place::Slot(stride) => Some(stride),
-            layout::Place::Cipher(_) | layout::Place::Block(_) => None,
-        });
-        let folds =
-            terms.iter().map(|(map, _)| fold_rotations(map.input.period.get(), map.output.period.get()));
+        let widest = worked.iter().map(|work| work.period).max().unwrap_or(0);
         let (mut shapes, mut reads, mut writes) = (Vec::with_capacity(terms.len()), Vec::new(), Vec::new());
-        for (term, ((map, operand), keys)) in (0u32..).zip(terms.iter().zip(keys)) {
-            let (input, output) = (map.input.period.get(), map.output.period.get());
-            let (stage, modulus, first) = (input.max(output), input.min(output), first(*operand));
+        for (term, ((map, operand), work)) in (0u32..).zip(terms.iter().zip(worked)) {
+            let (modulus, first) = (map.input.period.min(map.output.period).get(), first(*operand));
+            let (stage, products) = (work.period, work.products);
             let mut used = Marks::below(modulus as usize);
-            keys.iter().for_each(|key| used.insert(key.rotation as usize));
+            products.iter().for_each(|product| used.insert(product.rotation as usize));
             let rotations: Vec<u32> = used.iter().map(|rotation| rotation as u32).collect();
             let mut places = vec![0; modulus as usize];
             (0u32..).zip(&rotations).for_each(|(place, &rotation)| places[rotation as usize] = place);
-            let place = |key: &DiagonalKey| Place { term, rotation: places[key.rotation as usize] };
-            reads.extend(keys.iter().map(|key| ((0, first + key.cipher_in), place(key))));
-            writes.extend(keys.iter().map(|key| ((stage, key.cipher_out), place(key))));
-            shapes.push(TermShape { stage, modulus, rotations, products: keys.len() as u64, period: stage });
+            let place = |product: &Product| Place { term, rotation: places[product.rotation as usize] };
+            reads.extend(products.iter().map(|product| ((0, first + product.cipher_in), place(product))));
+            writes.extend(products.iter().map(|product| ((stage, product.cipher_out), place(product))));
+            let products = products.len() as u64;
+            shapes.push(TermShape { stage, modulus, rotations, products, period: stage });
         }
+        let period = terms.first().map_or(1, |(map, _)| map.output.period.get());
+        let folds = std::iter::successors(Some(period), |r| r.checked_mul(2)).take_while(|&r| r < widest);
+        let complex = operands.keys().any(|&o| sharings.get(o as usize).is_some_and(Sharing::is_complex));
         Self {
             terms: shapes,
             reads: alike(reads),
             writes: alike(writes),
-            folds: folds.max_by_key(Vec::len).unwrap_or_default(),
+            folds: folds.collect(),
+            joins: joins(&operands, sharings),
+            close: if complex { Close::AddConjugate } else { Close::Sum },
             inputs: operands.values().sum(),
             outputs: terms.first().map_or(0, |(map, _)| map.output.ciphertexts),
-            strides: distinct(strides),
+            strides: strides(terms),
             slots,
         }
+    }
+
+    /// Plaintext products.
+    pub fn products(&self) -> u64 {
+        self.terms.iter().map(|term| term.products).sum()
     }
 
     fn rotation(&self, at: Place) -> u32 {
@@ -144,7 +222,12 @@ impl CallShape {
     fn fixed_counts(&self) -> LinearCounts {
         let outputs = u64::from(self.outputs);
         let mut counts = LinearCounts { outputs, ..LinearCounts::default() };
-        counts.folds = self.folds.len() as u64 * outputs;
+        let closing = match self.close {
+            Close::Sum => 0,
+            Close::AddConjugate => 1,
+        };
+        counts.folds = (self.folds.len() as u64 + closing) * outputs;
+        counts.turns = self.joins.len() as u64;
         for term in &self.terms {
             counts.products += term.products;
             counts.product_slots += term.products * u64::from(term.period);
@@ -174,8 +257,10 @@ impl CallShape {
             furthest = furthest.max(giants);
         }
         let step = (furthest > 0).then_some(modulus);
+        let slots = self.slots.get();
+        let joins = self.joins.iter().map(|&shift| i64::from(shift).rem_euclid(i64::from(slots)) as u32);
         let rotations = all.iter().map(|baby| baby as u32).chain(step).chain(self.folds.iter().copied());
-        let rotations = distinct(rotations.map(|r| r % self.slots.get()));
+        let rotations = distinct(rotations.chain(joins).map(|r| r % slots));
         (counts, rotations.iter().filter(|&&rotation| rotation > 0).count())
     }
 
@@ -214,10 +299,37 @@ impl CallShape {
                 rotations.insert(step);
             }
         }
+        rotations.extend(self.joins.iter().map(|&shift| rotation(shift.into())));
         rotations.extend(self.folds.iter().map(|&r| rotation(r.into())));
         rotations.remove(&Rotation::ZERO);
-        SplitCost { counts, rotations }
+        SplitCost { counts, rotations, close: self.close }
     }
+}
+
+/// Slot strides of the layouts' digits, ascending.
+fn strides(terms: &[(ResolvedMap<'_>, u32)]) -> Vec<u32> {
+    let digits = terms.iter().flat_map(|(map, _)| [map.input, map.output]).flat_map(|l| &l.digits);
+    let strides = digits.flatten().filter(|d| d.radix > 1).filter_map(|d| match d.place {
+        layout::Place::Slot(stride) => Some(stride),
+        layout::Place::Cipher(_) | layout::Place::Block(_) => None,
+    });
+    distinct(strides)
+}
+
+/// The rotations that join the ciphertexts of operands.
+fn joins(operands: &BTreeMap<u32, u32>, sharings: &[Sharing]) -> Vec<i32> {
+    let mut joins = Vec::new();
+    for (&operand, &ciphertexts) in operands {
+        let Some(sharing) = sharings.get(operand as usize) else { continue };
+        let own = match sharing.imaginary {
+            Imaginary::Nothing | Imaginary::Next => None,
+            Imaginary::Rotated(shift) => Some(shift),
+        };
+        for _ in (0..ciphertexts).step_by(sharing.ciphers() as usize) {
+            joins.extend(own.iter().chain(&sharing.shifts).copied().filter(|&shift| shift != 0));
+        }
+    }
+    joins
 }
 
 /// Ciphertexts, each with its rotations, gathered by those: ascending, each rotation once.
@@ -263,7 +375,8 @@ mod tests {
                 assert_eq!(CallShape::within(map, 8, shape.slots), None);
                 let reach = shape.terms[0].modulus;
                 for modulus in (0..=reach.ilog2()).map(|log| 1 << log) {
-                    let SplitCost { counts, rotations } = shape.cost(&BsgsSplit::by_modulus(modulus, reach));
+                    let SplitCost { counts, rotations, .. } =
+                        shape.cost(&BsgsSplit::by_modulus(modulus, reach));
                     assert_eq!(shape.modulus_cost(modulus), (counts, rotations.len()), "{family} {modulus}");
                     compared += 1;
                 }
