@@ -141,9 +141,9 @@ fn transform(max: Slots) -> LinearPlan {
     LinearPlan {
         inputs: 1,
         outputs: 1,
-        turned: Vec::new(),
         babies: vec![(0..STEPS).map(turn).collect()],
         stages: vec![Stage { giants: (0..STEPS).map(giant).collect(), ..Stage::default() }],
+        ..LinearPlan::default()
     }
 }
 

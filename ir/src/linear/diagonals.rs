@@ -145,6 +145,11 @@ impl Diagonals {
         self.period_in.max(self.period_out)
     }
 
+    /// The smaller of the two layouts' periods: rotations are below it.
+    pub fn modulus(&self) -> u32 {
+        self.period_in.min(self.period_out)
+    }
+
     /// Period of the result.
     pub fn period_out(&self) -> u32 {
         self.period_out
@@ -167,10 +172,26 @@ impl Diagonals {
 
     /// Adds what [`Self::expand`] gives to `slots`, which has as many entries as the period; whether the key is known.
     pub fn expand_into(&self, key: DiagonalKey, weights: &[f32], giant: u32, slots: &mut [f64]) -> bool {
-        let Ok(index) = self.keys.binary_search(&key) else { return false };
         // If the operand has the larger period its own slots say where a weight goes, r before them.
-        let by_output = self.period_in <= self.period_out;
-        let shift = if by_output { giant } else { giant.wrapping_sub(key.rotation) };
+        let shift = if self.places_by_output() { giant } else { giant.wrapping_sub(key.rotation) };
+        self.expand_shifted(key, weights, shift, slots)
+    }
+
+    /// Whether weights are placed by the slots of the result; else by those of the operand.
+    pub(super) fn places_by_output(&self) -> bool {
+        self.period_in <= self.period_out
+    }
+
+    /// Adds the weights of a diagonal, each `shift` after the slot of its element of the result, or of the operand if that has
+    /// the larger period; whether the key is known.
+    pub(super) fn expand_shifted(
+        &self,
+        key: DiagonalKey,
+        weights: &[f32],
+        shift: u32,
+        slots: &mut [f64],
+    ) -> bool {
+        let Ok(index) = self.keys.binary_search(&key) else { return false };
         let mask = slots.len() - 1;
         let [kh, kw] = self.kernel;
         let members = &self.members[self.first[index] as usize..self.first[index + 1] as usize];

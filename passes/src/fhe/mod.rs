@@ -9,7 +9,7 @@
 //! | [`params`] | prime chain | the smallest secure ring that fits |
 //! | `poly_eval`, [`emit`] | fhe graph leveled + parameters | program |
 //! | [`schedule`] | program | instructions in an order that keeps few ciphertexts alive |
-//! | [`calls`], [`split`], [`candidates`], [`plan_keys`], [`key_front`] | program | splits of its linear calls, all at once |
+//! | [`calls`], [`share`], [`split`], [`candidates`], [`plan_keys`], [`key_front`] | program | joins and splits of its linear calls, all at once |
 //! | [`cost`], [`refresh_cost`] | program | predicted seconds and bytes |
 
 pub mod assign;
@@ -30,6 +30,7 @@ pub mod plan_keys;
 mod poly_eval;
 pub mod refresh_cost;
 pub mod schedule;
+pub mod share;
 pub mod split;
 pub mod views;
 

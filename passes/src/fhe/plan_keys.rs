@@ -5,10 +5,11 @@
 //! splits of least time and from those of a dearer price of keys, and keeps the better end.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use peregrine_ckks::params::Params;
 use peregrine_ir::fhe::FheGraph;
-use peregrine_ir::linear::BsgsSplit;
+use peregrine_ir::linear::{BsgsSplit, Sharing};
 use peregrine_ir::program::{CallId, LinearCall, Program};
 use peregrine_ir::{EntityId, GaloisElement, Level, Slots};
 use rayon::prelude::*;
@@ -18,6 +19,7 @@ use super::calls::Calls;
 use super::candidates::candidates;
 use super::cost::{LinearCounts, Machine};
 use super::emit::{call_levels, keys_besides_calls};
+use super::share::Variant;
 use super::split::CallShape;
 
 /// Prices of keys that a plan is made for, in seconds per byte: from keys for free to keys at any price of time.
@@ -29,9 +31,10 @@ const KEPT: usize = 400;
 /// Rounds of the descent, which ends long before.
 const ROUNDS: usize = 20;
 
-/// One split of a shape, with what it costs.
+/// One way to join and split a shape, with what it costs.
 #[derive(Clone, Debug)]
 struct Choice {
+    shared: Arc<Vec<Sharing>>,
     split: BsgsSplit,
     counts: LinearCounts,
     elements: Vec<GaloisElement>,
@@ -55,8 +58,8 @@ struct Candidates {
 /// A plan of the splits of all calls.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KeyPlan {
-    /// Splits by call.
-    pub splits: Vec<BsgsSplit>,
+    /// Joins and splits by call.
+    pub recipes: Vec<(Vec<Sharing>, BsgsSplit)>,
     /// Predicted seconds of the linear calls on one core.
     pub seconds: f64,
     /// Bytes of all keys of the manifest, expanded.
@@ -77,7 +80,7 @@ impl KeySearch {
     pub fn of(graph: &FheGraph, slots: Slots) -> Self {
         let calls = Calls::of(graph, slots);
         let n = 2 * slots.get() as usize;
-        let candidates = calls.shapes().par_iter().map(|shape| considered(shape, n)).collect();
+        let candidates = calls.variants().par_iter().map(|variants| considered(variants, n)).collect();
         Self { calls, candidates }
     }
 
@@ -157,24 +160,25 @@ impl KeySearch {
         fixed: &BTreeMap<GaloisElement, Level>,
         chosen: &[usize],
     ) -> KeyPlan {
-        let mut splits: Vec<BsgsSplit> = program.calls.values().map(|call| call.split.clone()).collect();
+        let own = |call: &LinearCall| (call.shared.clone(), call.split.clone());
+        let mut recipes: Vec<(Vec<Sharing>, BsgsSplit)> = program.calls.values().map(own).collect();
         let mut keys = fixed.clone();
         let mut seconds = 0.0;
         for (site, &c) in sites.iter().zip(chosen) {
             let choice = &self.choices(site.shape)[c];
-            splits[site.call] = choice.split.clone();
+            recipes[site.call] = (choice.shared.to_vec(), choice.split.clone());
             seconds += site.seconds[c];
             raise(&mut keys, &choice.elements, site.level);
         }
         let key_bytes = keys.values().map(|&level| params.key_bytes(level)).sum();
-        KeyPlan { splits, seconds, key_bytes }
+        KeyPlan { recipes, seconds, key_bytes }
     }
 }
 
 /// Puts a plan into its program; the manifest is not changed.
 pub fn apply(program: &mut Program, plan: &KeyPlan) {
-    for (call, split) in program.calls.values_mut().zip(&plan.splits) {
-        call.split = split.clone();
+    for (call, (shared, split)) in program.calls.values_mut().zip(&plan.recipes) {
+        (call.shared, call.split) = (shared.clone(), split.clone());
     }
 }
 
@@ -273,32 +277,47 @@ fn raise(keys: &mut BTreeMap<GaloisElement, Level>, elements: &[GaloisElement], 
 }
 
 /// The candidates of a shape that may be worth their keys, and those that may be the fastest.
-fn considered(shape: &CallShape, n: usize) -> Candidates {
-    let all: Vec<Choice> = candidates(shape)
-        .into_iter()
-        .map(|split| {
+fn considered(variants: &[Variant], n: usize) -> Candidates {
+    let mut all: Vec<Choice> = Vec::new();
+    for Variant { shared, shape } in variants {
+        let shared = Arc::new(shared.clone());
+        all.extend(candidates(shape).into_iter().map(|split| {
             let cost = shape.cost(&split);
-            let elements = cost.rotations.iter().map(|&r| GaloisElement::from_rotation(r, n)).collect();
-            Choice { split, counts: cost.counts, elements }
-        })
-        .collect();
+            let elements = cost.elements(n).collect();
+            Choice { shared: shared.clone(), split, counts: cost.counts, elements }
+        }));
+    }
     let fast = fastest(all.iter().map(|choice| choice.counts).collect());
-    let least = all.iter().map(|c| rough(&c.counts)).fold(f64::INFINITY, f64::min);
-    let mut kept: Vec<Choice> = all.into_iter().filter(|c| rough(&c.counts) <= SLOWEST * least).collect();
-    let rank = |c: &Choice| rough(&c.counts) * (1 + c.elements.len()) as f64;
+    let slots = n as f64 / 2.0;
+    let least = all.iter().map(|c| rough(&c.counts, slots)).fold(f64::INFINITY, f64::min);
+    let mut kept: Vec<Choice> =
+        all.into_iter().filter(|c| rough(&c.counts, slots) <= SLOWEST * least).collect();
+    let rank = |c: &Choice| rough(&c.counts, slots) * (1 + c.elements.len()) as f64;
     kept.sort_by(|a, b| rank(a).total_cmp(&rank(b)));
     kept.truncate(KEPT);
     Candidates { choices: kept, fast }
 }
 
-/// A time that suits any level, in baby steps: a giant step is about two of them, a turn four.
-fn rough(counts: &LinearCounts) -> f64 {
-    counts.babies as f64 + 2.0 * counts.giants as f64 + 4.0 * counts.turns as f64 + 1.0
+/// A time that suits any level, in baby steps: a giant step is about two of them, a turn four, a product with a diagonal of all
+/// slots a fifth.
+fn rough(counts: &LinearCounts, slots: f64) -> f64 {
+    let products = 0.05 * counts.products as f64 + 0.15 * counts.product_words as f64 / slots;
+    let switches = counts.babies as f64 + 2.0 * (counts.giants + counts.folds) as f64;
+    switches + 4.0 * counts.turns as f64 + products + 1.0
+}
+
+/// What the ways to join and split a linear operation count that may be the fastest at some level.
+pub fn fast_counts(variants: &[Variant]) -> Vec<LinearCounts> {
+    let of =
+        |shape: &CallShape| fastest(candidates(shape).iter().map(|split| shape.cost(split).counts).collect());
+    fastest(variants.iter().flat_map(|variant| of(&variant.shape)).collect())
 }
 
 /// The counts that no others beat in everything.
 fn fastest(mut all: Vec<LinearCounts>) -> Vec<LinearCounts> {
-    let key = |c: &LinearCounts| [c.turns, c.inputs, c.babies, c.giants, c.sums];
+    let key = |c: &LinearCounts| {
+        [c.turns, c.inputs, c.babies, c.giants + c.folds, c.sums, c.products, c.product_words]
+    };
     all.sort_by_key(key);
     all.dedup_by_key(|counts| key(counts));
     let beaten = |c: &LinearCounts| {

@@ -2,12 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use peregrine_ckks::evaluator::linear::Close;
 use peregrine_ckks::units::Rotation;
 use peregrine_ir::fhe::{Fhe, FheGraph};
 use peregrine_ir::layout::{Layout, Place};
-use peregrine_ir::linear::{BsgsSplit, Diagonals, LayoutId, LinearMap, LinearMapId, ResolvedMap};
+use peregrine_ir::linear::{
+    BsgsSplit, Diagonals, Imaginary, LayoutId, LinearMap, LinearMapId, ResolvedMap, Sharing, shared,
+};
 use peregrine_ir::program::CallTerm;
-use peregrine_ir::{Node, PrimaryMap, Slots};
+use peregrine_ir::{GaloisElement, Node, PrimaryMap, Slots};
 
 use super::calls::terms;
 use super::cost::LinearCounts;
@@ -21,6 +24,11 @@ pub fn resolve<'a>(
     terms.iter().map(|term| (maps[term.map].resolve(layouts), term.operand)).collect()
 }
 
+/// The terms of a linear operation of an fhe graph; those that are the same value are one operand.
+pub fn terms_of<'a>(graph: &'a FheGraph, node: &Node<Fhe>) -> Vec<(ResolvedMap<'a>, u32)> {
+    resolve(&terms(node).unwrap_or_default(), &graph.tables.maps, &graph.tables.layouts)
+}
+
 /// The diagonals of one term of a call, without their weights.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TermShape {
@@ -30,7 +38,7 @@ pub struct TermShape {
     pub modulus: u32,
     /// The distinct rotations, ascending.
     pub rotations: Vec<u32>,
-    /// Ciphertext of the call's operands and rotation, each pair once.
+    /// Joined ciphertext of the call's operands and rotation, each pair once.
     inputs: Vec<(u32, u32)>,
     /// Ciphertext of the result and rotation, each pair once.
     outputs: Vec<(u32, u32)>,
@@ -45,6 +53,10 @@ pub struct CallShape {
     pub terms: Vec<TermShape>,
     /// Rotations that fold the result.
     folds: Vec<u32>,
+    /// Rotations of operands to be joined.
+    joins: Vec<i32>,
+    /// Whether the result is a real part, which takes a conjugation.
+    close: Close,
     /// Ciphertexts of all operands.
     pub inputs: u32,
     /// Ciphertexts of the result.
@@ -61,52 +73,83 @@ pub struct SplitCost {
     pub counts: LinearCounts,
     /// Rotations, without 0.
     pub rotations: BTreeSet<Rotation>,
+    /// Whether the result is conjugated.
+    close: Close,
+}
+
+impl SplitCost {
+    /// The automorphisms that need a key in a ring of degree `n`.
+    pub fn elements(&self, n: usize) -> impl Iterator<Item = GaloisElement> {
+        let conjugation = match self.close {
+            Close::Sum => None,
+            Close::AddConjugate => Some(GaloisElement::conjugation(n)),
+        };
+        self.rotations.iter().map(move |&r| GaloisElement::from_rotation(r, n)).chain(conjugation)
+    }
 }
 
 impl CallShape {
-    /// The shape of a linear operation of an fhe graph.
-    pub fn of_node(graph: &FheGraph, node: &Node<Fhe>, slots: Slots) -> Self {
-        let terms = terms(node).unwrap_or_default();
-        Self::of(&resolve(&terms, &graph.tables.maps, &graph.tables.layouts), slots)
-    }
-
     /// The shape of a sum of maps.
     pub fn of(terms: &[(ResolvedMap<'_>, u32)], slots: Slots) -> Self {
+        let maps: Vec<Diagonals> = terms.iter().map(|(map, _)| Diagonals::of(*map)).collect();
+        Self::joined(terms, &maps, &[], slots)
+    }
+
+    /// The shape of a sum of maps with these diagonals, whose operands are joined.
+    pub fn joined(
+        terms: &[(ResolvedMap<'_>, u32)],
+        maps: &[Diagonals],
+        sharings: &[Sharing],
+        slots: Slots,
+    ) -> Self {
+        let none = Sharing::default();
         let operands: BTreeMap<u32, u32> = terms.iter().map(|(map, o)| (*o, map.input.ciphertexts)).collect();
         let first = |operand: u32| operands.range(..operand).map(|(_, count)| count).sum();
         let mut strides = BTreeSet::new();
-        let mut widest = Vec::new();
-        let shapes = terms.iter().map(|(map, operand)| {
+        let mut widest = 0;
+        let shapes = terms.iter().zip(maps).map(|((map, operand), diagonals)| {
             let (input, output) = (map.input.period.get(), map.output.period.get());
             let digits = [map.input, map.output].into_iter().flat_map(|l| l.digits.iter().flatten());
             strides.extend(digits.filter(|d| d.radix > 1).filter_map(|d| match d.place {
                 Place::Slot(stride) => Some(stride),
                 Place::Cipher(_) | Place::Block(_) => None,
             }));
-            let diagonals = Diagonals::of(*map);
-            if diagonals.fold().len() > widest.len() {
-                widest = diagonals.fold();
-            }
+            let sharing = sharings.get(*operand as usize).unwrap_or(&none);
+            let products = shared(diagonals, sharing);
+            let work = input.max(output) * sharing.copies();
+            widest = widest.max(work);
             let first: u32 = first(*operand);
             TermShape {
-                stage: input.max(output),
+                stage: work,
                 modulus: input.min(output),
-                rotations: distinct(diagonals.keys().map(|key| key.rotation)),
-                inputs: distinct(diagonals.keys().map(|key| (first + key.cipher_in, key.rotation))),
-                outputs: distinct(diagonals.keys().map(|key| (key.cipher_out, key.rotation))),
-                products: diagonals.len() as u64,
-                period: diagonals.period(),
+                rotations: distinct(products.iter().map(|product| product.rotation)),
+                inputs: distinct(
+                    products.iter().map(|product| (first + product.cipher_in, product.rotation)),
+                ),
+                outputs: distinct(products.iter().map(|product| (product.cipher_out, product.rotation))),
+                products: products.len() as u64,
+                period: work,
             }
         });
         let terms_shape = shapes.collect();
+        let period = terms.first().map_or(1, |(map, _)| map.output.period.get());
+        let complex = operands.keys().any(|&o| sharings.get(o as usize).is_some_and(Sharing::is_complex));
+        let folds = std::iter::successors(Some(period), |r| r.checked_mul(2)).take_while(|&r| r < widest);
         Self {
             terms: terms_shape,
-            folds: widest,
+            folds: folds.collect(),
+            joins: joins(&operands, sharings),
+            close: if complex { Close::AddConjugate } else { Close::Sum },
             inputs: operands.values().sum(),
             outputs: terms.first().map_or(0, |(map, _)| map.output.ciphertexts),
             strides: strides.into_iter().collect(),
             slots,
         }
+    }
+
+    /// Plaintext products.
+    pub fn products(&self) -> u64 {
+        self.terms.iter().map(|term| term.products).sum()
     }
 
     /// Counts what `split` costs.
@@ -126,11 +169,16 @@ impl CallShape {
                 giants.entry((term.stage, output)).or_default().push(table.parts(r).giant);
             }
             counts.products += term.products;
-            counts.product_slots += term.products * u64::from(term.period);
+            let stored = match self.close {
+                Close::Sum => 1,
+                Close::AddConjugate => 2,
+            };
+            counts.product_words += stored * term.products * u64::from(term.period);
         }
         let babies = distinct(babies);
         let turns = distinct(babies.iter().map(|&(input, turn, _)| (input, turn)));
-        counts.turns = turns.iter().filter(|(_, turn)| *turn != 0).count() as u64;
+        counts.turns = (turns.iter().filter(|(_, turn)| *turn != 0).count() + self.joins.len()) as u64;
+        rotations.extend(self.joins.iter().map(|&shift| rotation(shift.into())));
         rotations.extend(turns.iter().map(|&(_, turn)| rotation(turn.into())));
         let hoisted = babies.iter().filter(|(.., baby)| !baby.is_zero());
         counts.babies = hoisted.clone().count() as u64;
@@ -144,11 +192,31 @@ impl CallShape {
                 rotations.insert(step);
             }
         }
-        counts.folds = self.folds.len() as u64 * counts.outputs;
+        let closing = match self.close {
+            Close::Sum => 0,
+            Close::AddConjugate => 1,
+        };
+        counts.folds = (self.folds.len() as u64 + closing) * counts.outputs;
         rotations.extend(self.folds.iter().map(|&r| rotation(r.into())));
         rotations.remove(&Rotation::ZERO);
-        SplitCost { counts, rotations }
+        SplitCost { counts, rotations, close: self.close }
     }
+}
+
+/// The rotations that join the ciphertexts of operands.
+fn joins(operands: &BTreeMap<u32, u32>, sharings: &[Sharing]) -> Vec<i32> {
+    let mut joins = Vec::new();
+    for (&operand, &ciphertexts) in operands {
+        let Some(sharing) = sharings.get(operand as usize) else { continue };
+        let own = match sharing.imaginary {
+            Imaginary::Nothing | Imaginary::Next => None,
+            Imaginary::Rotated(shift) => Some(shift),
+        };
+        for _ in (0..ciphertexts).step_by(sharing.ciphers() as usize) {
+            joins.extend(own.iter().chain(&sharing.shifts).copied().filter(|&shift| shift != 0));
+        }
+    }
+    joins
 }
 
 fn distinct<T: Ord>(items: impl IntoIterator<Item = T>) -> Vec<T> {

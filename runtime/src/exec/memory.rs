@@ -289,8 +289,8 @@ fn extended_poly(level: Level, params: &Params) -> u64 {
 fn linear_scratch(plan: &LinearPlan, batching: &Batching, level: Level, params: &Params) -> u64 {
     let extended = extended_poly(level, params);
     let digits = params.digits_at(level) as u64;
-    let turned = 2 * plan.turned.len() as u64 * extended;
-    turned + batching.bytes() + (2 * u64::from(plan.outputs) + digits + 4) * extended
+    let made = 2 * (plan.joined.len() + plan.turned.len()) as u64 * extended;
+    made + batching.bytes() + (2 * u64::from(plan.outputs) + digits + 4) * extended
 }
 
 fn fixed_bytes(program: &Program, params: &Params) -> u64 {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::batching::{Batching, is_rotated};
-use super::plan::{GiantOrder, GiantStep, LinearPlan, PlanError, Stage, Turn};
+use super::plan::{Close, GiantOrder, GiantStep, LinearPlan, PlanError, Stage};
 use super::{DiagonalSource, Term};
 use crate::ciphertext::Ciphertext;
 use crate::context::Context;
@@ -81,9 +81,21 @@ fn transformed(
     diagonals: &dyn DiagonalSource,
     keys: &EvalKeys,
 ) -> Result<(Vec<QpPair>, Scale), Error> {
-    let turn = |turn: &Turn| ev.rotate(inputs[turn.input as usize], turn.rotation, keys);
-    let turned: Vec<Ciphertext> = plan.turned.iter().map(turn).collect::<Result<_, _>>()?;
-    let inputs: Vec<&Ciphertext> = inputs.iter().copied().chain(&turned).collect();
+    let mut made: Vec<Ciphertext> = Vec::with_capacity(plan.joined.len() + plan.turned.len());
+    let operand = |made: &[Ciphertext], index: u32| -> Ciphertext {
+        let index = index as usize;
+        inputs.get(index).map_or_else(|| made[index - inputs.len()].clone(), |input| (*input).clone())
+    };
+    for join in &plan.joined {
+        let (first, second) = (operand(&made, join.first), operand(&made, join.second));
+        Evaluator::check_scales(OP, &first.scale, &second.scale)?;
+        let rotated = if join.rotation.is_zero() { second } else { ev.rotate(&second, join.rotation, keys)? };
+        made.push(ev.add(&first, &ev.mul_monomial(&rotated, join.power)?)?);
+    }
+    for turn in &plan.turned {
+        made.push(ev.rotate(&operand(&made, turn.input), turn.rotation, keys)?);
+    }
+    let inputs: Vec<&Ciphertext> = inputs.iter().copied().chain(&made).collect();
     let batching = Batching::of(plan, ev.context().params(), inputs[0].level);
     Transform::new(ev.context(), &inputs, plan, keys, inputs[0].level)?.run(diagonals, &batching)
 }
@@ -121,6 +133,7 @@ pub(super) struct Transform<'a> {
     pub(super) plan: &'a LinearPlan,
     inputs: Vec<&'a Ciphertext>,
     steps: BTreeMap<Rotation, Step<'a>>,
+    conjugation: Option<Step<'a>>,
     pub(super) q_limbs: usize,
 }
 
@@ -160,24 +173,31 @@ impl<'a> Transform<'a> {
         let q_limbs = level.limbs();
         let later = plan.stages.iter().flat_map(|s| s.giants.iter().map(|g| &g.rotation).chain(&s.fold));
         let babies = plan.terms().filter_map(|term| plan.baby(term));
-        let mut steps = BTreeMap::new();
-        for rotation in later.copied().chain(babies).filter(|r| !r.is_zero()) {
-            let element = GaloisElement::from_rotation(rotation, ctx.n());
+        let step = |element: GaloisElement| -> Result<Step<'a>, Error> {
             let key = keys.galois(element, level)?;
             let permutation = rotation_key(ctx, key, element, q_limbs)?;
-            steps.insert(rotation, Step { key, permutation });
+            Ok(Step { key, permutation })
+        };
+        let mut steps = BTreeMap::new();
+        for rotation in later.copied().chain(babies).filter(|r| !r.is_zero()) {
+            steps.insert(rotation, step(GaloisElement::from_rotation(rotation, ctx.n()))?);
         }
-        Ok(Self { ctx, plan, inputs: inputs.to_vec(), steps, q_limbs })
+        let conjugation = match plan.close {
+            Close::Sum => None,
+            Close::AddConjugate => Some(step(GaloisElement::conjugation(ctx.n()))?),
+        };
+        Ok(Self { ctx, plan, inputs: inputs.to_vec(), steps, conjugation, q_limbs })
     }
 
-    /// Decomposes and lifts some inputs.
+    /// Decomposes and lifts those of some inputs that terms use.
     fn operands(&self, inputs: impl IntoIterator<Item = u32>) -> Operands<'a> {
         let operand = |input: u32| {
             let ct = self.inputs[input as usize];
             let hoisted = is_rotated(self.plan, input).then(|| Hoisted::new(self.ctx, &ct.c1));
             (input, Operand { hoisted, lifted: [times_p(self.ctx, &ct.c0), times_p(self.ctx, &ct.c1)] })
         };
-        inputs.into_iter().map(operand).collect()
+        let used = inputs.into_iter().filter(|&input| !self.plan.babies[input as usize].is_empty());
+        used.map(operand).collect()
     }
 
     /// The outputs times `P`, modulo `QP`, and their scale.
@@ -213,14 +233,20 @@ impl<'a> Transform<'a> {
             }
             for (sum, running) in sums.iter_mut().zip(running) {
                 if let Some((x, rotation)) = running {
-                    self.add_rotated(sum, x, rotation);
+                    self.add_switched(sum, x, self.steps.get(&rotation));
                 }
             }
             for (sum, _) in sums.iter_mut().zip(&touched).filter(|(_, touched)| **touched) {
                 for rotation in &stage.fold {
                     let copy = sum.clone();
-                    self.add_rotated(sum, copy, *rotation);
+                    self.add_switched(sum, copy, self.steps.get(rotation));
                 }
+            }
+        }
+        if let Some(conjugation) = &self.conjugation {
+            for sum in &mut sums {
+                let copy = sum.clone();
+                self.add_switched(sum, copy, Some(conjugation));
             }
         }
         match scale {
@@ -332,10 +358,12 @@ impl<'a> Transform<'a> {
         for (giant, mut partial) in rotated.zip(giants.partial) {
             let output = giant.output as usize;
             match giants.order {
-                GiantOrder::Separate => self.add_rotated(&mut sums[output], partial, giant.rotation),
+                GiantOrder::Separate => {
+                    self.add_switched(&mut sums[output], partial, self.steps.get(&giant.rotation));
+                }
                 GiantOrder::Chained => {
                     if let Some((x, rotation)) = running[output].take() {
-                        self.add_rotated(&mut partial, x, rotation);
+                        self.add_switched(&mut partial, x, self.steps.get(&rotation));
                     }
                     running[output] = Some((partial, giant.rotation));
                 }
@@ -355,11 +383,11 @@ impl<'a> Transform<'a> {
         }
     }
 
-    /// `sum += rotate(x, rotation)` modulo `QP`: the second part of `x` is divided by `P` and switched, the first part
-    /// stays as it is.
-    fn add_rotated(&self, sum: &mut QpPair, x: QpPair, rotation: Rotation) {
+    /// Adds the image of `x` under the automorphism of a step modulo `QP`, `x` itself without one: the second part of `x` is
+    /// divided by `P` and switched, the first part stays as it is.
+    fn add_switched(&self, sum: &mut QpPair, x: QpPair, step: Option<&Step<'_>>) {
         let (ctx, q_limbs, kernels) = (self.ctx, self.q_limbs, self.ctx.kernels());
-        let Some(step) = self.steps.get(&rotation) else {
+        let Some(step) = step else {
             let limbs: Vec<_> = sum.limb_pairs();
             limbs.into_par_iter().for_each(|(m, [c0, c1])| {
                 kernels.add_assign(modulus(ctx, q_limbs, m), c0, x.c0.limb(m));
