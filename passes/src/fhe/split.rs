@@ -222,15 +222,15 @@ impl CallShape {
     fn fixed_counts(&self) -> LinearCounts {
         let outputs = u64::from(self.outputs);
         let mut counts = LinearCounts { outputs, ..LinearCounts::default() };
-        let closing = match self.close {
-            Close::Sum => 0,
-            Close::AddConjugate => 1,
+        let (closing, stored) = match self.close {
+            Close::Sum => (0, 1),
+            Close::AddConjugate => (1, 2),
         };
         counts.folds = (self.folds.len() as u64 + closing) * outputs;
         counts.turns = self.joins.len() as u64;
         for term in &self.terms {
             counts.products += term.products;
-            counts.product_slots += term.products * u64::from(term.period);
+            counts.product_words += stored * term.products * u64::from(term.period);
         }
         counts
     }
@@ -251,10 +251,11 @@ impl CallShape {
         }
         let mut furthest = 0;
         for write in &self.writes {
-            let giants = write.rotations.iter().map(|&at| self.rotation(at) / modulus).max().unwrap_or(0);
-            counts.giants += write.count * u64::from(giants);
-            counts.sums += write.count * (u64::from(giants) + 1);
-            furthest = furthest.max(giants);
+            let giants = || write.rotations.iter().map(|&at| self.rotation(at) / modulus);
+            let last = giants().max().unwrap_or(0);
+            counts.giants += write.count * u64::from(last);
+            counts.sums += write.count * (u64::from(last) + u64::from(giants().any(|giant| giant == 0)));
+            furthest = furthest.max(last);
         }
         let step = (furthest > 0).then_some(modulus);
         let slots = self.slots.get();

@@ -280,7 +280,8 @@ impl VectorSite {
     }
 }
 
-/// Size of a coefficient of an integer plaintext: 4 bytes where all fit, else 8.
+/// Size of a coefficient of an integer plaintext: 4 bytes where all fit, else 8. A real one has one for each slot of its period,
+/// a complex one two.
 fn coefficient_bytes(largest: f64, log_scale: f64) -> u64 {
     if largest.log2() + log_scale < 30.0 { 4 } else { 8 }
 }
