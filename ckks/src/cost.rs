@@ -308,19 +308,19 @@ pub struct Measured {
 }
 
 impl Default for Machine {
-    /// Two cores with AVX-512 IFMA, as `calibrate` measured them (BENCHMARKS.md).
+    /// Two cores with AVX-512 IFMA: time of each kernel over its counted work, by sampling whole runs (BENCHMARKS.md).
     fn default() -> Machine {
         Machine {
             name: "2-core AVX-512 IFMA machine".to_owned(),
             kernels: "avx512ifma".to_owned(),
             threads: 2,
-            butterfly: 0.32e-9,
-            conversion: 0.098e-9,
-            key_word: 0.495e-9,
-            plain_product: 0.226e-9,
-            word: 0.308e-9,
-            efficiency: 0.9,
-            parallel: 1.75,
+            butterfly: 0.29e-9,
+            conversion: 0.16e-9,
+            key_word: 0.75e-9,
+            plain_product: 0.3e-9,
+            word: 0.55e-9,
+            efficiency: 0.85,
+            parallel: 2.0,
             operations: Vec::new(),
         }
     }

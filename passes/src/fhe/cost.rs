@@ -47,8 +47,8 @@ pub struct LinearCounts {
     pub folds: u64,
     /// Plaintext products.
     pub products: u64,
-    /// Sum of the periods of the plaintexts.
-    pub product_slots: u64,
+    /// Coefficients of the plaintexts: as many as slots of the period for a real one, twice as many for a complex one.
+    pub product_words: u64,
 }
 
 impl Machine {
@@ -79,8 +79,8 @@ impl Machine {
             products: counts.products as f64,
             ..LinearWork::default()
         };
-        let mean_period = counts.product_slots.checked_div(counts.products).unwrap_or(1).max(1);
-        work.add_diagonals((mean_period as u32, Form::Real), counts.products as f64);
+        let mean = counts.product_words.checked_div(counts.products).unwrap_or(1).max(1);
+        work.add_diagonals((mean as u32, Form::Real), counts.products as f64);
         self.seconds(&operands.linear(&work, Ending::ModDown))
     }
 }
@@ -216,7 +216,7 @@ impl<'a> Pricing<'a> {
         let shape = Shape::of(self.params, level);
         out.rotations += counts.turns + counts.babies + counts.giants + counts.folds;
         out.products += counts.products;
-        out.constant_bytes += 4 * counts.product_slots;
+        out.constant_bytes += 4 * counts.product_words;
         let word_rows = (shape.limbs * shape.n * 8.0) as u64;
         let waiting = (2 * counts.sums * word_rows).min(WAITING_BYTES as u64);
         let rows = counts.inputs * (shape.beta as u64 + 2) + shape.beta as u64 + 6;

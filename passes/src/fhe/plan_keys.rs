@@ -214,7 +214,7 @@ fn considered(variants: &[Variant], n: usize) -> Candidates {
 /// A time that suits any level, in baby steps: a giant step is about two of them, a turn four, a product with a diagonal of all
 /// slots a fifth.
 fn rough(counts: &LinearCounts, slots: f64) -> f64 {
-    let products = 0.05 * counts.products as f64 + 0.15 * counts.product_slots as f64 / slots;
+    let products = 0.05 * counts.products as f64 + 0.15 * counts.product_words as f64 / slots;
     let switches = counts.babies as f64 + 2.0 * (counts.giants + counts.folds) as f64;
     switches + 4.0 * counts.turns as f64 + products + 1.0
 }
@@ -229,7 +229,7 @@ pub fn fast_counts(variants: &[Variant]) -> Vec<LinearCounts> {
 /// The counts that no others beat in everything.
 fn fastest(mut all: Vec<LinearCounts>) -> Vec<LinearCounts> {
     let key = |c: &LinearCounts| {
-        [c.turns, c.inputs, c.babies, c.giants + c.folds, c.sums, c.products, c.product_slots]
+        [c.turns, c.inputs, c.babies, c.giants + c.folds, c.sums, c.products, c.product_words]
     };
     all.sort_by_key(key);
     all.dedup_by_key(|counts| key(counts));
