@@ -228,6 +228,11 @@ impl CallShape {
         };
         counts.folds = (self.folds.len() as u64 + closing) * outputs;
         counts.turns = self.joins.len() as u64;
+        // Complex diagonals have two coefficients for each slot.
+        let stored = match self.close {
+            Close::Sum => 1,
+            Close::AddConjugate => 2,
+        };
         for term in &self.terms {
             counts.products += term.products;
             counts.product_words += stored * term.products * u64::from(term.period);
