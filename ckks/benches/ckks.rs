@@ -165,9 +165,9 @@ fn double_hoisting(setting: &mut Setting) -> Result<(), Error> {
     let plan = LinearPlan {
         inputs: 1,
         outputs: 1,
-        turned: Vec::new(),
         babies: vec![(0..babies).map(turn).collect()],
         stages: vec![Stage { giants: (0..giants).map(giant).collect(), ..Stage::default() }],
+        ..LinearPlan::default()
     };
     let wanted: Vec<_> = plan.galois_elements(setting.ctx.n()).into_iter().map(|g| (g, level)).collect();
     let keys: EvalKeys = setting.generator.galois_set(&setting.secret, &wanted)?.into_iter().collect();

@@ -125,7 +125,7 @@ fn transform(babies: Vec<Rotation>, giants: Vec<Rotation>) -> LinearPlan {
     };
     let giants = (0..).zip(giants).map(|(g, rotation)| GiantStep { output: 0, rotation, terms: terms(g) });
     let stage = Stage { giants: giants.collect(), ..Stage::default() };
-    LinearPlan { inputs: 1, outputs: 1, turned: Vec::new(), babies: vec![babies], stages: vec![stage] }
+    LinearPlan { inputs: 1, outputs: 1, babies: vec![babies], stages: vec![stage], ..LinearPlan::default() }
 }
 
 fn measure(options: &Options) -> Result<Vec<Timing>, Failure> {

@@ -75,6 +75,7 @@ pub(crate) fn program() -> Program {
     let call = |m, modulus| LinearCall {
         terms: vec![CallTerm { map: crate::linear::LinearMapId(m), operand: 0 }],
         split: BsgsSplit::by_modulus(modulus, 32),
+        shared: Vec::new(),
     };
     let unit = crate::ConstId;
     let mut program = Program {
@@ -143,7 +144,7 @@ pub(crate) fn manifest(program: &Program, levels: &[Level], relin: Option<Level>
         let terms: Vec<(ResolvedMap<'_>, u32)> = (call.terms.iter())
             .map(|term| (program.maps[term.map].resolve(&program.layouts), term.operand))
             .collect();
-        for element in plan_call(&terms, &call.split, slots(n as u32 / 2)).plan.galois_elements(n) {
+        for element in plan_call(&terms, call.recipe(), slots(n as u32 / 2)).plan.galois_elements(n) {
             let highest = galois.entry(element).or_insert(level);
             *highest = level.max(*highest);
         }

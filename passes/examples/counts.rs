@@ -21,7 +21,9 @@ use peregrine_ir::{EntityId, ValueId};
 use peregrine_passes::fhe::assign::{LayoutSearch, typical_parameters};
 use peregrine_passes::fhe::cost::{LinearCounts, Machine};
 use peregrine_passes::fhe::pack::pack;
-use peregrine_passes::fhe::split::CallShape;
+use peregrine_passes::fhe::plan_keys::fast_counts;
+use peregrine_passes::fhe::share::variants;
+use peregrine_passes::fhe::split::terms_of;
 use peregrine_passes::tensor::interp::{self, Batch};
 use peregrine_passes::tensor::ranges;
 
@@ -60,7 +62,7 @@ fn report(name: &str, graph: &TensorGraph, search: &LayoutSearch, machine: &Mach
     }
     let start = Instant::now();
     let total = counts(&packed.graph, machine);
-    let rotations = total.babies + total.giants + total.folds;
+    let rotations = rotations_of(&total);
     println!("  counted in {:.2} s", start.elapsed().as_secs_f64());
     occupancy(&packed.graph);
     let theirs = reference::counts(graph);
@@ -102,33 +104,42 @@ fn terms<'a>(graph: &'a FheGraph, node: ValueId) -> Option<Vec<(ResolvedMap<'a>,
 fn counts(graph: &FheGraph, machine: &Machine) -> LinearCounts {
     let (params, level) = typical_parameters(SLOTS).expect("parameters");
     let mut total = LinearCounts::default();
+    let mut total_seconds = 0.0;
     for id in graph.nodes.ids() {
         let node = &graph.nodes[id];
         if !matches!(node.op, FheOp::Linear { .. }) {
             continue;
         }
-        let shape = CallShape::of_node(graph, node, params.max_slots());
-        let moduli = std::iter::successors(Some(1u32), |m| Some(m * 2)).take_while(|&m| m <= SLOTS);
-        let costs = moduli.map(|modulus| shape.cost(&BsgsSplit::by_modulus(modulus, SLOTS)).counts);
+        let ways = variants(&terms_of(graph, node), params.max_slots());
+        let costs = fast_counts(&ways).into_iter();
         let seconds = |counts: &LinearCounts| machine.linear_seconds(counts, &params, level);
         let best = costs.min_by(|a, b| seconds(a).total_cmp(&seconds(b)));
         let counts = best.expect("at least one split");
+        total_seconds += seconds(&counts);
         if std::env::var_os("COUNTS_VERBOSE").is_some() {
             let layout = &graph.tables.layouts[node.ty.layout];
-            let (rotations, products) = (counts.babies + counts.giants + counts.folds, counts.products);
+            let (rotations, products) = (rotations_of(&counts), counts.products);
             let cts = layout.ciphertexts;
+            let before = ways[0].shape.products();
             println!(
-                "    {} {}: {cts} cts, {rotations} rotations, {products} products",
+                "    {} {}: {cts} cts, {rotations} rotations, {products} products of {before} diagonals, {:.2} s",
                 node.origin.as_str(),
-                layout.shape
+                layout.shape,
+                seconds(&counts),
             );
         }
+        total.turns += counts.turns;
         total.babies += counts.babies;
         total.giants += counts.giants;
         total.folds += counts.folds;
         total.products += counts.products;
     }
+    println!("  linear calls: {total_seconds:.1} s predicted on one core at level {}", level.0);
     total
+}
+
+fn rotations_of(counts: &LinearCounts) -> u64 {
+    counts.turns + counts.babies + counts.giants + counts.folds
 }
 
 fn occupancy(graph: &FheGraph) {

@@ -7,7 +7,7 @@ use peregrine_ckks::params::{ParamsLiteral, PrimeSpec};
 use peregrine_ckks::units::{Level, Scale, Slots};
 use peregrine_ir::client::{ClientPart, ClientTensor, ImageOrder, ImageSpec, PixelFormat, RangeRecord};
 use peregrine_ir::layout::{Blocks, Chw, Digit, Layout, Place};
-use peregrine_ir::linear::{BsgsSplit, ConvGeometry, LayoutId, LinearMap, plan_call};
+use peregrine_ir::linear::{BsgsSplit, ConvGeometry, Imaginary, LayoutId, LinearMap, Sharing, plan_call};
 use peregrine_ir::program::{
     CallId, CallTerm, Inst, KeyManifest, LinearCall, Probe, Program, ProgramInput, ProgramOutput, Reg,
     VectorId, VectorRecipe,
@@ -94,7 +94,10 @@ pub fn program() -> Program {
     let call = |map: u32, modulus: u32| LinearCall {
         terms: vec![CallTerm { map: peregrine_ir::linear::LinearMapId(map), operand: 0 }],
         split: BsgsSplit::by_modulus(modulus, 256),
+        shared: Vec::new(),
     };
+    // Taps one row and one column apart share products.
+    let rows_and_columns = Sharing { imaginary: Imaginary::Rotated(8), shifts: vec![1] };
     let ((in_level, in_scale), (out_level, out_scale)) =
         ((Level(2), Scale::pow2(DATA_BITS)), (Level(0), Scale::pow2(OUTPUT_BITS)));
     let mut program = Program {
@@ -116,7 +119,9 @@ pub fn program() -> Program {
         ]
         .into_iter()
         .collect(),
-        calls: [call(0, 8), call(1, 4)].into_iter().collect(),
+        calls: [LinearCall { shared: vec![rows_and_columns], ..call(0, 8) }, call(1, 4)]
+            .into_iter()
+            .collect(),
         vectors: [
             VectorRecipe { values: ConstId(2), layout: hidden, cipher: 0 },
             VectorRecipe { values: ConstId(4), layout: LayoutId(2), cipher: 0 },
@@ -165,7 +170,8 @@ fn manifest(program: &Program) -> KeyManifest {
     let params = program.params.clone().check().expect("a secure literal");
     for (call, level) in program.calls.values().zip([Level(2), Level(1)]) {
         let resolved = program.maps[call.terms[0].map].resolve(&program.layouts);
-        let plan = plan_call(&[(resolved, 0)], &call.split, params.max_slots());
+        let terms = [(resolved, 0)];
+        let plan = plan_call(&terms, call.recipe(), params.max_slots());
         for element in plan.plan.galois_elements(params.n()) {
             let highest = galois.entry(element).or_insert(level);
             *highest = (*highest).max(level);

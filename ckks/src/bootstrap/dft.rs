@@ -193,5 +193,5 @@ fn split(places: &[usize], group: Group, slots: Slots, max: Slots) -> (LinearPla
     }
     let stage = Stage { giants: giants.into_values().collect(), ..Stage::default() };
     let table = vec![(0..babies).map(|baby| rotation(baby * unit)).collect()];
-    (LinearPlan { inputs: 1, outputs: 1, babies: table, stages: vec![stage], turned: Vec::new() }, turns)
+    (LinearPlan { inputs: 1, outputs: 1, babies: table, stages: vec![stage], ..LinearPlan::default() }, turns)
 }

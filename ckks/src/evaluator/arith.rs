@@ -3,8 +3,10 @@
 use rayon::prelude::*;
 
 use super::Evaluator;
+use super::scratch::with_scratch;
 use crate::arith::Modulus;
 use crate::ciphertext::{Ciphertext, Product};
+use crate::cost::Work;
 use crate::encoder::{expand, scale_value, word_shift};
 use crate::error::Error;
 use crate::plaintext::IntPlaintext;
@@ -209,6 +211,41 @@ impl Evaluator {
                 self.ctx.kernels().mul_scalar_assign(modulus, high, modulus.factor(modulus.neg(unit)));
             });
         }
+        Ok(product)
+    }
+
+    /// Multiplies by `X^power`, without a level or a change of scale: by a number of magnitude 1 in every slot, `zeta^(5^j power)`
+    /// in slot j, `zeta = exp(i pi / N)`. Powers are modulo `2N`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for a foreign ciphertext.
+    pub fn mul_monomial(&self, a: &Ciphertext, power: u32) -> Result<Ciphertext, Error> {
+        self.check("mul_monomial", a)?;
+        let n = self.ctx.n();
+        let power = power as usize % (2 * n);
+        if power == n / 2 {
+            return self.mul_i(a);
+        }
+        let mut product = a.clone();
+        if power == 0 {
+            return Ok(product);
+        }
+        let limbs = a.level.limbs();
+        self.ctx.count(self.ctx.shape(limbs).passes(2.0) + Work::transforms(n, limbs as f64));
+        let Ciphertext { c0, c1, .. } = &mut product;
+        c0.par_limbs_mut().zip(c1.par_limbs_mut()).enumerate().for_each(|(i, (c0, c1))| {
+            let table = &self.ctx.q_tables()[i];
+            let modulus = table.modulus();
+            with_scratch(n, 1, |buffers| {
+                let [monomial] = &mut buffers[..] else { unreachable!("one limb") };
+                monomial.fill(0);
+                monomial[power % n] = if power < n { 1 } else { modulus.neg(1) };
+                table.forward(monomial);
+                for part in [c0, c1] {
+                    self.ctx.kernels().mul_assign(modulus, part, monomial);
+                }
+            });
+        });
         Ok(product)
     }
 

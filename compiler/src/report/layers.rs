@@ -50,6 +50,7 @@ fn empty(name: &str, seconds: f64) -> LayerReport {
         key_bytes: 0,
         seconds,
         error: None,
+        foreseen: None,
     }
 }
 
@@ -82,9 +83,9 @@ fn count(
         Inst::Linear { call, .. } => {
             let call = &program.calls[*call];
             let terms = resolve(&call.terms, &program.maps, &program.layouts);
-            let plan = plan_call(&terms, &call.split, params.max_slots()).plan;
+            let plan = plan_call(&terms, call.recipe(), params.max_slots()).plan;
             let counts = plan.counts();
-            let rotations = counts.baby_rotations + counts.giant_rotations + counts.fold_rotations;
+            let rotations = counts.rotations();
             report.rotations += rotations as u64;
             report.products += counts.products as u64;
             plan.galois_elements(params.n()).into_iter().for_each(|element| uses(element, None));

@@ -10,7 +10,7 @@ use super::proto;
 use crate::axis::{AxisError, AxisMap, AxisRun, Separable};
 use crate::consts::{ConstData, ConstId, ConstPool, ConstTensor};
 use crate::layout::{Blocks, Chw, Digit, Layout, Place};
-use crate::linear::{BsgsSplit, ConvGeometry, LayoutId, LinearMap, LinearMapId};
+use crate::linear::{BsgsSplit, ConvGeometry, Imaginary, LayoutId, LinearMap, LinearMapId, Sharing};
 use crate::program::{
     CallId, CallTerm, Inst, KeyManifest, LinearCall, Probe, Program, ProgramInput, ProgramOutput, Refresh,
     RefreshId, Reg, VectorId, VectorRecipe,
@@ -123,7 +123,7 @@ pub(super) fn program(bytes: &[u8], constants: &[u8]) -> Result<Program, DecodeE
         consts: consts(program.consts, constants)?,
         layouts: each("layout", program.layouts, layout)?,
         maps: each("linear map", program.maps, map)?,
-        calls: each("linear call", program.calls, |_, call| Ok(self::call(call)))?,
+        calls: each("linear call", program.calls, call)?,
         vectors: each("plaintext vector", program.vectors, |_, v| {
             Ok(VectorRecipe { values: ConstId(v.values), layout: LayoutId(v.layout), cipher: v.cipher })
         })?,
@@ -313,10 +313,21 @@ fn map(at: At, map: proto::LinearMap) -> Result<LinearMap, DecodeError> {
     Ok(LinearMap { input, output, geometry, weights: ConstId(map.weights), before: before?, after: after? })
 }
 
-fn call(call: proto::LinearCall) -> LinearCall {
+fn call(at: At, call: proto::LinearCall) -> Result<LinearCall, DecodeError> {
     let term = |t: proto::CallTerm| CallTerm { map: LinearMapId(t.map), operand: t.operand };
     let split = BsgsSplit { turns: call.turns, babies: call.babies, giants: call.giants };
-    LinearCall { terms: call.terms.into_iter().map(term).collect(), split }
+    let shared = call.shared.into_iter().map(|s| sharing(at, s)).collect::<Result<_, _>>()?;
+    Ok(LinearCall { terms: call.terms.into_iter().map(term).collect(), split, shared })
+}
+
+fn sharing(at: At, sharing: proto::Sharing) -> Result<Sharing, DecodeError> {
+    let imaginary = match sharing.imaginary() {
+        proto::Imaginary::Unspecified => return Err(at.missing("imaginary part")),
+        proto::Imaginary::Nothing => Imaginary::Nothing,
+        proto::Imaginary::Next => Imaginary::Next,
+        proto::Imaginary::Rotated => Imaginary::Rotated(sharing.rotation),
+    };
+    Ok(Sharing { imaginary, shifts: sharing.shifts })
 }
 
 fn input(at: At, port: proto::Port) -> Result<ProgramInput, DecodeError> {

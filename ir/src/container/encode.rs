@@ -6,7 +6,7 @@ use crate::axis::{AxisMap, AxisRun, Separable};
 use crate::consts::{ConstData, ConstPool, ConstTensor};
 use crate::entity::EntityId;
 use crate::layout::{Axis, Digit, Layout, Place};
-use crate::linear::{BsgsSplit, LinearMap};
+use crate::linear::{BsgsSplit, Imaginary, LinearMap, Sharing};
 use crate::program::{
     Inst, KeyManifest, LinearCall, Probe, Program, ProgramInput, ProgramOutput, Refresh, Reg,
 };
@@ -175,7 +175,17 @@ fn map(map: &LinearMap) -> proto::LinearMap {
 fn call(call: &LinearCall) -> proto::LinearCall {
     let terms = call.terms.iter().map(|t| proto::CallTerm { map: id(t.map), operand: t.operand });
     let BsgsSplit { turns, babies, giants } = call.split.clone();
-    proto::LinearCall { terms: terms.collect(), turns, babies, giants }
+    let shared = call.shared.iter().map(sharing).collect();
+    proto::LinearCall { terms: terms.collect(), turns, babies, giants, shared }
+}
+
+fn sharing(sharing: &Sharing) -> proto::Sharing {
+    let (imaginary, rotation) = match sharing.imaginary {
+        Imaginary::Nothing => (proto::Imaginary::Nothing, 0),
+        Imaginary::Next => (proto::Imaginary::Next, 0),
+        Imaginary::Rotated(rotation) => (proto::Imaginary::Rotated, rotation),
+    };
+    proto::Sharing { imaginary: imaginary.into(), rotation, shifts: sharing.shifts.clone() }
 }
 
 fn input(input: &ProgramInput) -> proto::Port {

@@ -1,9 +1,10 @@
 //! A planned linear call on slots in the clear: what the evaluator does, in `f64`.
 
-use peregrine_ckks::evaluator::linear::{GiantOrder, GiantStep, Stage};
+use peregrine_ckks::encoder::Complex;
+use peregrine_ckks::evaluator::linear::{Close, GiantOrder, GiantStep, Stage};
 use rayon::prelude::*;
 
-use super::CallPlan;
+use super::{CallPlan, DiagonalSlots};
 
 /// `(index of the giant step, variances, sums)`: adds an error of these variances to the sums.
 pub type AddErrors<'a> = dyn Fn(usize, &[f64], &mut [f64]) + Sync + 'a;
@@ -21,6 +22,93 @@ pub struct CallNoise<'a> {
 /// Giant steps that are computed before they are added up: bounds the memory, not the result.
 const GIANTS_AT_ONCE: usize = 16;
 
+/// The number in a slot: real, or complex where a call joins operands.
+trait Slot: Copy + Send + Sync + 'static {
+    const ZERO: Self;
+    fn real(value: f64) -> Self;
+    fn plus(self, other: Self) -> Self;
+    fn times(self, other: Self) -> Self;
+    fn conj(self) -> Self;
+    fn squared_magnitude(self) -> f64;
+    fn real_part(self) -> f64;
+    fn root(call: &CallPlan, power: u32, slot: usize) -> Self;
+    fn diagonal(slots: DiagonalSlots) -> Vec<Self>;
+    fn disturb(add: &AddErrors<'_>, index: usize, variances: &[f64], sums: &mut [Self]);
+}
+
+impl Slot for f64 {
+    const ZERO: Self = 0.0;
+    fn real(value: f64) -> Self {
+        value
+    }
+    fn plus(self, other: Self) -> Self {
+        self + other
+    }
+    fn times(self, other: Self) -> Self {
+        self * other
+    }
+    fn conj(self) -> Self {
+        self
+    }
+    fn squared_magnitude(self) -> f64 {
+        self * self
+    }
+    fn real_part(self) -> f64 {
+        self
+    }
+    fn root(_: &CallPlan, _: u32, _: usize) -> Self {
+        1.0
+    }
+    fn diagonal(slots: DiagonalSlots) -> Vec<Self> {
+        match slots {
+            DiagonalSlots::Real(slots) => slots,
+            DiagonalSlots::Complex(slots) => slots.into_iter().map(|slot| slot.re).collect(),
+        }
+    }
+    fn disturb(add: &AddErrors<'_>, index: usize, variances: &[f64], sums: &mut [Self]) {
+        add(index, variances, sums);
+    }
+}
+
+impl Slot for Complex {
+    const ZERO: Self = Complex { re: 0.0, im: 0.0 };
+    fn real(re: f64) -> Self {
+        Complex { re, im: 0.0 }
+    }
+    fn plus(self, other: Self) -> Self {
+        Complex { re: self.re + other.re, im: self.im + other.im }
+    }
+    fn times(self, other: Self) -> Self {
+        Complex { re: self.re * other.re - self.im * other.im, im: self.re * other.im + self.im * other.re }
+    }
+    fn conj(self) -> Self {
+        Complex { re: self.re, im: -self.im }
+    }
+    fn squared_magnitude(self) -> f64 {
+        self.re * self.re + self.im * self.im
+    }
+    fn real_part(self) -> f64 {
+        self.re
+    }
+    fn root(call: &CallPlan, power: u32, slot: usize) -> Self {
+        call.root(power, slot)
+    }
+    fn diagonal(slots: DiagonalSlots) -> Vec<Self> {
+        match slots {
+            DiagonalSlots::Real(slots) => slots.into_iter().map(Self::real).collect(),
+            DiagonalSlots::Complex(slots) => slots,
+        }
+    }
+    fn disturb(add: &AddErrors<'_>, index: usize, variances: &[f64], sums: &mut [Self]) {
+        let mut parts = vec![0.0; sums.len()];
+        add(2 * index, variances, &mut parts);
+        sums.iter_mut().zip(&parts).for_each(|(sum, re)| sum.re += re);
+        parts.fill(0.0);
+        add(2 * index + 1, variances, &mut parts);
+        sums.iter_mut().zip(&parts).for_each(|(sum, im)| sum.im += im);
+    }
+}
+
 /// Runs a planned call on slot vectors, rotation by rotation as the evaluator does on ciphertexts.
 ///
 /// `weights[t]` are the weights of term t, `inputs[i]` the slots of input i of the plan, repeating with their length (a
@@ -31,26 +119,28 @@ pub fn apply_clear(
     inputs: &[&[f64]],
     noise: Option<&CallNoise<'_>>,
 ) -> Vec<Vec<f64>> {
-    let length = call.maps.iter().map(|m| m.period() as usize).max().unwrap_or(1);
-    let turned: Vec<Vec<f64>> = call
-        .plan
-        .turned
-        .iter()
-        .map(|turn| {
-            let mut slots = inputs[turn.input as usize].to_vec();
-            let by = turn.rotation.get() as usize % slots.len();
-            slots.rotate_left(by);
-            slots
-        })
-        .collect();
-    let inputs: Vec<&[f64]> = inputs.iter().copied().chain(turned.iter().map(Vec::as_slice)).collect();
-    let step = Step { call, length, weights, inputs: &inputs, noise };
-    let mut outputs = vec![vec![0.0; length]; call.plan.outputs as usize];
+    if call.is_real() {
+        run::<f64>(call, weights, inputs, noise)
+    } else {
+        run::<Complex>(call, weights, inputs, noise)
+    }
+}
+
+fn run<S: Slot>(
+    call: &CallPlan,
+    weights: &[&[f32]],
+    inputs: &[&[f64]],
+    noise: Option<&CallNoise<'_>>,
+) -> Vec<Vec<f64>> {
+    let length = call.largest_period() as usize;
+    let operands = operands::<S>(call, inputs, length);
+    let step = Step { call, length, weights, operands: &operands, noise };
+    let mut outputs = vec![vec![S::ZERO; length]; call.plan.outputs as usize];
     let mut index = 0;
     for stage in &call.plan.stages {
-        let mut running = vec![vec![0.0; length]; outputs.len()];
+        let mut running = vec![vec![S::ZERO; length]; outputs.len()];
         for giants in stage.giants.chunks(GIANTS_AT_ONCE) {
-            let sums: Vec<Vec<f64>> =
+            let sums: Vec<Vec<S>> =
                 giants.par_iter().enumerate().map(|(i, giant)| step.inner_sum(index + i, giant)).collect();
             for (giant, sum) in giants.iter().zip(sums) {
                 let (output, by) = (giant.output as usize, giant.rotation.get() as usize);
@@ -67,53 +157,75 @@ pub fn apply_clear(
         outputs.iter_mut().zip(&running).for_each(|(output, running)| add_rotated(output, running, 0));
         fold(stage, &mut outputs);
     }
-    outputs
+    let closed = |slot: &S| match call.plan.close {
+        Close::Sum => slot.real_part(),
+        Close::AddConjugate => slot.plus(slot.conj()).real_part(),
+    };
+    outputs.iter().map(|output| output.iter().map(closed).collect()).collect()
 }
 
-struct Step<'a> {
+/// The inputs, then the joined operands, then the turned ones. Joined ones are as long as the call.
+fn operands<S: Slot>(call: &CallPlan, inputs: &[&[f64]], length: usize) -> Vec<Vec<S>> {
+    let mut operands: Vec<Vec<S>> =
+        inputs.iter().map(|input| input.iter().map(|&slot| S::real(slot)).collect()).collect();
+    for join in &call.plan.joined {
+        let (first, second) = (&operands[join.first as usize], &operands[join.second as usize]);
+        let by = join.rotation.get() as usize;
+        let slot = |i: usize| {
+            let rotated = second[(i + by) % second.len()];
+            first[i % first.len()].plus(S::root(call, join.power, i).times(rotated))
+        };
+        let joined = (0..length).map(slot).collect();
+        operands.push(joined);
+    }
+    for turn in &call.plan.turned {
+        let mut slots = operands[turn.input as usize].clone();
+        let by = turn.rotation.get() as usize % slots.len();
+        slots.rotate_left(by);
+        operands.push(slots);
+    }
+    operands
+}
+
+struct Step<'a, S> {
     call: &'a CallPlan,
     length: usize,
     weights: &'a [&'a [f32]],
-    inputs: &'a [&'a [f64]],
+    operands: &'a [Vec<S>],
     noise: Option<&'a CallNoise<'a>>,
 }
 
-impl Step<'_> {
+impl<S: Slot> Step<'_, S> {
     /// The sum of the products of a giant step, not yet rotated.
-    fn inner_sum(&self, index: usize, giant: &GiantStep) -> Vec<f64> {
+    fn inner_sum(&self, index: usize, giant: &GiantStep) -> Vec<S> {
         let call = self.call;
-        let mut sum = vec![0.0; self.length];
-        let mut diagonal = Vec::new();
+        let mut sum = vec![S::ZERO; self.length];
         let mut variance = vec![0.0; if self.noise.is_some() { self.length } else { 0 }];
         for term in &giant.terms {
-            let planned = call.diagonals[term.diagonal.0 as usize];
-            let (map, weights) = (&call.maps[planned.term as usize], self.weights[planned.term as usize]);
-            diagonal.clear();
-            diagonal.resize(map.period() as usize, 0.0);
-            map.expand_into(planned.key, weights, planned.giant, &mut diagonal);
-            let input = self.inputs[term.input as usize];
+            let id = term.diagonal.0 as usize;
+            let diagonal = S::diagonal(call.expand(id, self.weights));
+            let input = &self.operands[term.input as usize];
             let baby = call.plan.babies[term.input as usize][term.baby as usize].get() as usize;
             for run in runs(self.length, diagonal.len(), input.len(), baby) {
                 let products = diagonal[run.diagonal..].iter().zip(&input[run.input..]);
                 let sums = &mut sum[run.at..run.at + run.len];
-                sums.iter_mut().zip(products).for_each(|(sum, (d, x))| *sum += d * x);
+                sums.iter_mut().zip(products).for_each(|(sum, (d, x))| *sum = sum.plus(d.times(*x)));
             }
             let Some(noise) = self.noise else { continue };
-            let of_weights = noise.weights[planned.term as usize];
-            let (source, turns) = call.plan.source(term.input);
-            let switches = turns + usize::from(baby != 0);
+            let of_weights = noise.weights[call.diagonals[id].term as usize];
+            let (source, switches) = call.plan.source(term.input);
+            let switches = switches + usize::from(baby != 0);
             let of_input = switches as f64 * noise.rotated[source as usize];
             for run in runs(self.length, diagonal.len(), input.len(), baby) {
                 let factors = diagonal[run.diagonal..].iter().zip(&input[run.input..]);
                 let variances = &mut variance[run.at..run.at + run.len];
-                variances
-                    .iter_mut()
-                    .zip(factors)
-                    .for_each(|(v, (d, x))| *v += of_weights * x * x + of_input * d * d);
+                variances.iter_mut().zip(factors).for_each(|(v, (d, x))| {
+                    *v += of_weights * x.squared_magnitude() + of_input * d.squared_magnitude();
+                });
             }
         }
         if let Some(noise) = self.noise {
-            (noise.add)(index, &variance, &mut sum);
+            S::disturb(noise.add, index, &variance, &mut sum);
         }
         sum
     }
@@ -137,7 +249,7 @@ fn runs(length: usize, diagonal: usize, input: usize, baby: usize) -> impl Itera
     std::iter::successors(run(0), move |last| run(last.at + last.len))
 }
 
-fn fold(stage: &Stage, outputs: &mut [Vec<f64>]) {
+fn fold<S: Slot>(stage: &Stage, outputs: &mut [Vec<S>]) {
     for rotation in &stage.fold {
         for output in &mut *outputs {
             let copy = output.clone();
@@ -147,8 +259,8 @@ fn fold(stage: &Stage, outputs: &mut [Vec<f64>]) {
 }
 
 /// `output[i] += slots[i + rotation]`, cyclic in the power-of-two length.
-fn add_rotated(output: &mut [f64], slots: &[f64], rotation: usize) {
+fn add_rotated<S: Slot>(output: &mut [S], slots: &[S], rotation: usize) {
     let (wrapped, first) = slots.split_at(rotation & (slots.len() - 1));
     let rotated = first.iter().chain(wrapped);
-    output.iter_mut().zip(rotated).for_each(|(out, slot)| *out += slot);
+    output.iter_mut().zip(rotated).for_each(|(out, slot)| *out = out.plus(*slot));
 }

@@ -14,7 +14,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::ResolvedMap;
-use super::pairs::{Pair, pairs};
+use super::pairs::{Pair, axis_pairs};
 use crate::layout::{Axis, Contribution, Layout};
 
 /// Pairs of one axis that share an offset and what they add to ciphertext and block indices.
@@ -145,6 +145,11 @@ impl Diagonals {
         self.period_in.max(self.period_out)
     }
 
+    /// The smaller of the two layouts' periods: rotations are below it.
+    pub fn modulus(&self) -> u32 {
+        self.period_in.min(self.period_out)
+    }
+
     /// Period of the result.
     pub fn period_out(&self) -> u32 {
         self.period_out
@@ -167,10 +172,26 @@ impl Diagonals {
 
     /// Adds what [`Self::expand`] gives to `slots`, which has as many entries as the period; whether the key is known.
     pub fn expand_into(&self, key: DiagonalKey, weights: &[f32], giant: u32, slots: &mut [f64]) -> bool {
-        let Ok(index) = self.keys.binary_search(&key) else { return false };
         // If the operand has the larger period its own slots say where a weight goes, r before them.
-        let by_output = self.period_in <= self.period_out;
-        let shift = if by_output { giant } else { giant.wrapping_sub(key.rotation) };
+        let shift = if self.places_by_output() { giant } else { giant.wrapping_sub(key.rotation) };
+        self.expand_shifted(key, weights, shift, slots)
+    }
+
+    /// Whether weights are placed by the slots of the result; else by those of the operand.
+    pub(super) fn places_by_output(&self) -> bool {
+        self.period_in <= self.period_out
+    }
+
+    /// Adds the weights of a diagonal, each `shift` after the slot of its element of the result, or of the operand if that has
+    /// the larger period; whether the key is known.
+    pub(super) fn expand_shifted(
+        &self,
+        key: DiagonalKey,
+        weights: &[f32],
+        shift: u32,
+        slots: &mut [f64],
+    ) -> bool {
+        let Ok(index) = self.keys.binary_search(&key) else { return false };
         let mask = slots.len() - 1;
         let [kh, kw] = self.kernel;
         let members = &self.members[self.first[index] as usize..self.first[index + 1] as usize];
@@ -195,12 +216,12 @@ impl Diagonals {
 }
 
 /// Ciphertexts that contributions of row and column add up to, apart from the blocks that a start keeps.
-fn whole(layout: &Layout, sum: Contribution) -> u32 {
+pub(super) fn whole(layout: &Layout, sum: Contribution) -> u32 {
     sum.cipher + sum.block / layout.blocks.per_cipher
 }
 
 /// Rotations that sum the copies when a result of period `to` is computed at period `from`; empty if `from <= to`.
-pub(super) fn fold_rotations(from: u32, to: u32) -> Vec<u32> {
+pub fn fold_rotations(from: u32, to: u32) -> Vec<u32> {
     std::iter::successors(Some(to), |r| Some(r * 2)).take_while(|&r| r < from).collect()
 }
 
@@ -215,7 +236,7 @@ struct Grouping<'a> {
 impl Grouping<'_> {
     fn spatial(&self, axis: Axis) -> Vec<Group> {
         let (ins, outs) = (self.map.input.contributions(axis), self.map.output.contributions(axis));
-        let placed = pairs(&self.map, axis).into_iter().map(|pair| {
+        let placed = axis_pairs(&self.map, axis).into_iter().map(|pair| {
             let (input, output) = (ins[pair.input as usize], outs[pair.out as usize]);
             (pair, input, output)
         });
@@ -255,7 +276,7 @@ impl<'a> Channels<'a> {
         let map = grouping.map;
         let (ins, outs) = (map.input.contributions(Axis::C), map.output.contributions(Axis::C));
         let place = |pair: Pair| (pair, ins[pair.input as usize], outs[pair.out as usize]);
-        let pairs = pairs(&map, Axis::C).into_iter().map(place).collect();
+        let pairs = axis_pairs(&map, Axis::C).into_iter().map(place).collect();
         Self { grouping: *grouping, pairs, starts: BTreeMap::new(), groups: Vec::new() }
     }
 

@@ -8,15 +8,20 @@
 
 mod apply;
 mod diagonals;
+mod keys;
 mod pairs;
 mod plan;
+mod share;
 mod split;
 #[cfg(test)]
 mod tests;
 
 pub use apply::{AddErrors, CallNoise, apply_clear};
 pub use diagonals::{DiagonalKey, Diagonals};
-pub use plan::{CallPlan, PlannedDiagonal, plan_call};
+pub use keys::diagonal_keys;
+pub use pairs::{Pair, axis_pairs};
+pub use plan::{CallPlan, DiagonalSlots, PlannedDiagonal, Recipe, plan_call};
+pub use share::{Imaginary, MAX_SHIFTS, SharedDiagonal, Sharing, pairs_count, pairs_of, shared};
 pub use split::{BsgsSplit, MAX_SPLIT, Parts, SplitTable};
 
 use std::sync::Arc;

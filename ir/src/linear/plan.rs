@@ -4,21 +4,58 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use peregrine_ckks::evaluator::linear::{DiagonalId, GiantOrder, GiantStep, LinearPlan, Stage, Term, Turn};
+use peregrine_ckks::encoder::Complex;
+use peregrine_ckks::evaluator::linear::{
+    Close, DiagonalId, GiantOrder, GiantStep, Join, LinearPlan, Stage, Term, Turn,
+};
 use peregrine_ckks::units::{Rotation, Slots};
 
 use super::diagonals::fold_rotations;
+use super::share::{Imaginary, Sharing, Spreading, shared};
 use super::{BsgsSplit, DiagonalKey, Diagonals, ResolvedMap, SplitTable};
+
+/// What a call is planned by, besides its maps.
+#[derive(Clone, Copy, Debug)]
+pub struct Recipe<'a> {
+    /// Rotations.
+    pub split: &'a BsgsSplit,
+    /// How each operand is joined; none where the list ends.
+    pub shared: &'a [Sharing],
+}
+
+impl<'a> From<&'a BsgsSplit> for Recipe<'a> {
+    fn from(split: &'a BsgsSplit) -> Self {
+        Self { split, shared: &[] }
+    }
+}
+
+impl Recipe<'_> {
+    /// How an operand is joined.
+    pub fn sharing(&self, operand: u32) -> Sharing {
+        self.shared.get(operand as usize).cloned().unwrap_or_default()
+    }
+}
 
 /// A diagonal of a planned call: what a [`DiagonalId`] of the plan stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlannedDiagonal {
     /// Index of the term.
     pub term: u32,
-    /// Diagonal of the term's map.
-    pub key: DiagonalKey,
-    /// How far the diagonal is rotated right: by its giant step, modulo its period.
-    pub giant: u32,
+    /// How far the sum of its products is rotated afterwards, modulo the period.
+    giant: u32,
+    /// How far the operand is rotated before.
+    reads: i64,
+    /// Its members: from here, so many.
+    members: (u32, u32),
+}
+
+/// The slots of a diagonal.
+#[derive(Clone, Debug, PartialEq)]
+pub enum DiagonalSlots {
+    /// Weights.
+    Real(Vec<f64>),
+    /// Weights of several parts.
+    Complex(Vec<Complex>),
 }
 
 /// A linear call, planned: `sum over terms of map(operand)`.
@@ -30,50 +67,144 @@ pub struct CallPlan {
     pub diagonals: Vec<PlannedDiagonal>,
     /// Enumerated maps, one per term.
     pub maps: Vec<Diagonals>,
+    /// Part of a joined operand and diagonal of the term's map.
+    members: Vec<(u32, DiagonalKey)>,
+    spreadings: Vec<Spreading>,
+    max_slots: Slots,
+}
+
+impl CallPlan {
+    /// Period of a diagonal.
+    pub fn period(&self, index: usize) -> u32 {
+        self.spreadings[self.diagonals[index].term as usize].work
+    }
+
+    /// Integer coefficients that a diagonal is encoded to: one per slot of its period, two where slots are complex.
+    pub fn coefficients(&self, index: usize) -> u64 {
+        let parts = if self.spreadings[self.diagonals[index].term as usize].is_real() { 1 } else { 2 };
+        parts * u64::from(self.period(index))
+    }
+
+    /// The largest period of a diagonal.
+    pub fn largest_period(&self) -> u32 {
+        self.spreadings.iter().map(|s| s.work).max().unwrap_or(1)
+    }
+
+    /// Whether all slots of the call are real.
+    pub fn is_real(&self) -> bool {
+        self.spreadings.iter().all(Spreading::is_real)
+    }
+
+    /// Largest magnitude of a slot of a diagonal of a term, for the largest weight.
+    pub fn largest_slot(&self, term: usize, weight: f64) -> f64 {
+        let spreading = &self.spreadings[term];
+        self.factor() * weight * spreading.parts.len() as f64 / f64::from(spreading.work)
+            * f64::from(self.maps[term].period())
+    }
+
+    /// The real part of a sum is half of what closes it.
+    fn factor(&self) -> f64 {
+        match self.plan.close {
+            Close::Sum => 1.0,
+            Close::AddConjugate => 0.5,
+        }
+    }
+
+    /// What `X^power` is in a slot of the ring that the call runs in.
+    pub(super) fn root(&self, power: u32, slot: usize) -> Complex {
+        // The imaginary unit is the same in every slot and ring.
+        if power == self.max_slots.get() {
+            return Complex { re: 0.0, im: 1.0 };
+        }
+        let widest = self.spreadings.iter().filter(|s| !s.is_real()).max_by_key(|s| s.work);
+        widest.map_or(Complex { re: 1.0, im: 0.0 }, |s| s.root(power / (self.max_slots.get() / s.work), slot))
+    }
+
+    /// The slots of a diagonal, for the weights of each term.
+    pub fn expand(&self, index: usize, weights: &[impl AsRef<[f32]>]) -> DiagonalSlots {
+        let PlannedDiagonal { term, giant, reads, members: (first, count) } = self.diagonals[index];
+        let (map, spreading) = (&self.maps[term as usize], &self.spreadings[term as usize]);
+        let weights = weights[term as usize].as_ref();
+        let mut own = vec![0.0; map.period() as usize];
+        let shift = |part: u32| match map.places_by_output() {
+            true => giant,
+            false => (-(spreading.parts[part as usize].shift + reads)).rem_euclid(1 << 32) as u32,
+        };
+        let members = &self.members[first as usize..(first + count) as usize];
+        if spreading.is_real() {
+            for &(part, key) in members {
+                map.expand_shifted(key, weights, shift(part), &mut own);
+            }
+            own.iter_mut().for_each(|slot| *slot *= self.factor());
+            return DiagonalSlots::Real(own);
+        }
+        let mut slots = vec![Complex { re: 0.0, im: 0.0 }; spreading.work as usize];
+        for &(part, key) in members {
+            own.fill(0.0);
+            map.expand_shifted(key, weights, shift(part), &mut own);
+            spreading.spread(part as usize, &own, (reads, self.factor()), &mut slots);
+        }
+        DiagonalSlots::Complex(slots)
+    }
 }
 
 /// Plans `sum over terms of map(operand)`. A term is a map and the index of its operand; terms may share an operand.
 /// All maps share one output layout; `max_slots` is N/2.
 ///
-/// Terms whose operand has a larger period than the result are folded down, largest first, and smaller ones join on
+/// Terms whose diagonals have a larger period than the result are folded down, largest first, and smaller ones join on
 /// the way, so that every fold is shared.
-pub fn plan_call(terms: &[(ResolvedMap<'_>, u32)], split: &BsgsSplit, max_slots: Slots) -> CallPlan {
+pub fn plan_call<'a>(
+    terms: &'a [(ResolvedMap<'a>, u32)],
+    recipe: impl Into<Recipe<'a>>,
+    max_slots: Slots,
+) -> CallPlan {
+    let recipe = recipe.into();
     let maps: Vec<Diagonals> = terms.iter().map(|(map, _)| Diagonals::of(*map)).collect();
-    let mut builder = Builder::new(terms, split, max_slots);
+    let spreading = |((_, operand), map): (&(_, u32), &Diagonals)| {
+        Spreading::new(&recipe.sharing(*operand), map.period())
+    };
+    let spreadings: Vec<Spreading> = terms.iter().zip(&maps).map(spreading).collect();
+    let mut builder = Builder::new(terms, recipe, max_slots);
+    builder.join(&spreadings);
     let period_out = terms.first().map_or(1, |(map, _)| map.output.period.get());
-    let mut periods: BTreeSet<u32> =
-        terms.iter().map(|(map, _)| map.input.period.get().max(period_out)).collect();
+    let mut periods: BTreeSet<u32> = spreadings.iter().map(|s| s.work).collect();
     periods.insert(period_out);
     let descending: Vec<u32> = periods.into_iter().rev().collect();
     let mut stages = Vec::new();
     for (i, &period) in descending.iter().enumerate() {
         let next = descending.get(i + 1).copied().unwrap_or(period);
         let fold = fold_rotations(period, next).into_iter().map(|r| builder.rotation(i64::from(r))).collect();
-        let members = (0..terms.len()).filter(|&t| terms[t].0.input.period.get().max(period_out) == period);
+        let members = (0..terms.len()).filter(|&t| spreadings[t].work == period);
         let giants = builder.giants(&maps, members);
         stages.push(Stage { giants, order: GiantOrder::Chained, fold });
     }
     stages.retain(|s| !s.giants.is_empty() || !s.fold.is_empty());
     let outputs = terms.first().map_or(0, |(map, _)| map.output.ciphertexts);
-    let diagonals = std::mem::take(&mut builder.diagonals);
-    CallPlan { plan: builder.finish(outputs, stages), diagonals, maps }
+    let complex = terms.iter().any(|(_, operand)| recipe.sharing(*operand).is_complex());
+    let close = if complex { Close::AddConjugate } else { Close::Sum };
+    let (diagonals, members) = (std::mem::take(&mut builder.diagonals), std::mem::take(&mut builder.members));
+    CallPlan { plan: builder.finish(outputs, stages, close), diagonals, maps, members, spreadings, max_slots }
 }
 
 struct Builder<'a> {
     terms: &'a [(ResolvedMap<'a>, u32)],
-    split: &'a BsgsSplit,
+    recipe: Recipe<'a>,
     max_slots: Slots,
     first_input: Vec<u32>,
     inputs: u32,
+    joined: Vec<Join>,
+    /// What a ciphertext of an operand, by its index among the inputs, is once joined.
+    joins: BTreeMap<u32, u32>,
     turned: Vec<Turn>,
-    /// Babies of every input, then of every turned one.
+    /// Babies of every input, then of every joined, then of every turned one.
     babies: Vec<Vec<Rotation>>,
     baby_index: Vec<BTreeMap<Rotation, u32>>,
     diagonals: Vec<PlannedDiagonal>,
+    members: Vec<(u32, DiagonalKey)>,
 }
 
 impl<'a> Builder<'a> {
-    fn new(terms: &'a [(ResolvedMap<'a>, u32)], split: &'a BsgsSplit, max_slots: Slots) -> Self {
+    fn new(terms: &'a [(ResolvedMap<'a>, u32)], recipe: Recipe<'a>, max_slots: Slots) -> Self {
         let mut ciphertexts: BTreeMap<u32, u32> = BTreeMap::new();
         for (map, operand) in terms {
             ciphertexts.insert(*operand, map.input.ciphertexts);
@@ -86,46 +217,85 @@ impl<'a> Builder<'a> {
         }
         Self {
             terms,
-            split,
+            recipe,
             max_slots,
             first_input,
             inputs: total,
+            joined: Vec::new(),
+            joins: BTreeMap::new(),
             turned: Vec::new(),
             babies: vec![Vec::new(); total as usize],
             baby_index: vec![BTreeMap::new(); total as usize],
             diagonals: Vec::new(),
+            members: Vec::new(),
         }
     }
 
-    fn finish(self, outputs: u32, stages: Vec<Stage>) -> LinearPlan {
-        LinearPlan { inputs: self.inputs, outputs, turned: self.turned, babies: self.babies, stages }
+    fn finish(self, outputs: u32, stages: Vec<Stage>, close: Close) -> LinearPlan {
+        let Self { inputs, joined, turned, babies, .. } = self;
+        LinearPlan { inputs, outputs, joined, turned, babies, stages, close }
     }
 
     fn rotation(&self, r: i64) -> Rotation {
         Rotation::new(r, self.max_slots)
     }
 
+    /// Joins the ciphertexts of operands that are to be.
+    fn join(&mut self, spreadings: &[Spreading]) {
+        let mut seen = BTreeSet::new();
+        for ((map, operand), spreading) in self.terms.iter().zip(spreadings) {
+            let sharing = self.recipe.sharing(*operand);
+            if sharing.is_none() || !seen.insert(*operand) {
+                continue;
+            }
+            let (first, count) = (self.first_input[*operand as usize], map.input.ciphertexts);
+            for cipher in (0..count).step_by(sharing.ciphers() as usize) {
+                let own = first + cipher;
+                let half = self.max_slots.get();
+                let mut at = own;
+                at = match sharing.imaginary {
+                    Imaginary::Next if cipher + 1 < count => self.joined(at, own + 1, 0, half),
+                    Imaginary::Nothing | Imaginary::Next => at,
+                    Imaginary::Rotated(shift) => self.joined(at, own, shift, half),
+                };
+                let unit = half / spreading.work.min(half);
+                for (&shift, power) in sharing.shifts.iter().zip(sharing.powers()) {
+                    at = self.joined(at, at, shift, power * unit);
+                }
+                self.joins.insert(own, at);
+            }
+        }
+        self.babies.resize(self.inputs as usize + self.joined.len(), Vec::new());
+        self.baby_index.resize(self.babies.len(), BTreeMap::new());
+    }
+
+    fn joined(&mut self, first: u32, second: u32, shift: i32, power: u32) -> u32 {
+        let rotation = self.rotation(shift.into());
+        self.joined.push(Join { first, second, rotation, power });
+        self.inputs + self.joined.len() as u32 - 1
+    }
+
     fn giants(&mut self, maps: &[Diagonals], members: impl Iterator<Item = usize>) -> Vec<GiantStep> {
         let mut steps: BTreeMap<u32, BTreeMap<usize, Vec<Term>>> = BTreeMap::new();
         for t in members {
-            let (map, operand) = &self.terms[t];
-            let first = self.first_input[*operand as usize];
-            let (period_in, period_out) = (map.input.period.get(), map.output.period.get());
-            let table: SplitTable = self.split.table(period_in.min(period_out));
-            for key in maps[t].keys() {
-                let parts = table.parts(key.rotation);
-                // A folded diagonal is placed by its operand, any other by its result: see `Diagonals`.
-                let shift = if period_in <= period_out {
-                    i64::from(self.split.path()[parts.giant])
-                } else {
-                    i64::from(key.rotation) - i64::from(parts.turn) - i64::from(parts.baby)
-                };
-                let giant = shift.rem_euclid(i64::from(maps[t].period())) as u32;
+            let operand = self.terms[t].1;
+            let first = self.first_input[operand as usize];
+            let table: SplitTable = self.recipe.split.table(maps[t].modulus());
+            for product in shared(&maps[t], &self.recipe.sharing(operand)) {
+                let parts = table.parts(product.rotation);
+                let giant = i64::from(self.recipe.split.path()[parts.giant]);
                 let diagonal = DiagonalId(self.diagonals.len() as u32);
-                self.diagonals.push(PlannedDiagonal { term: t as u32, key, giant });
-                let input = self.input(first + key.cipher_in, parts.turn);
+                self.diagonals.push(PlannedDiagonal {
+                    term: t as u32,
+                    giant: giant.rem_euclid(i64::from(maps[t].period())) as u32,
+                    reads: i64::from(parts.turn) + i64::from(parts.baby),
+                    members: (self.members.len() as u32, product.members.len() as u32),
+                });
+                self.members.extend(product.members);
+                let own = first + product.cipher_in;
+                let input = self.input(self.joins.get(&own).copied().unwrap_or(own), parts.turn);
                 let baby = self.baby(input, parts.baby);
-                let terms = steps.entry(key.cipher_out).or_default().entry(parts.giant).or_default();
+                let terms = steps.entry(product.cipher_out).or_default().entry(parts.giant).or_default();
                 terms.push(Term { input, baby, diagonal });
             }
         }
@@ -139,10 +309,10 @@ impl<'a> Builder<'a> {
             rotation: self.rotation(distance),
             terms: sums.remove(&at).unwrap_or_default(),
         };
-        self.split.chain(used).into_iter().map(step).collect()
+        self.recipe.split.chain(used).into_iter().map(step).collect()
     }
 
-    /// Index of an input, or of what it is after a turn.
+    /// Index of an operand, or of what it is after a turn.
     fn input(&mut self, input: u32, turn: i32) -> u32 {
         if turn == 0 {
             return input;
@@ -155,7 +325,7 @@ impl<'a> Builder<'a> {
             self.baby_index.push(BTreeMap::new());
             self.turned.len() - 1
         });
-        self.inputs + place as u32
+        self.inputs + self.joined.len() as u32 + place as u32
     }
 
     fn baby(&mut self, input: u32, rotation: i32) -> u32 {

@@ -1,5 +1,6 @@
 //! Planned calls on clear slots against direct convolution.
 
+use peregrine_ckks::evaluator::linear::PlanError;
 use peregrine_ckks::units::Slots;
 use proptest::prelude::*;
 
@@ -128,6 +129,7 @@ struct Case {
     input: Layout,
     output: Layout,
     split: BsgsSplit,
+    shared: Vec<Sharing>,
     seed: u32,
 }
 
@@ -206,19 +208,31 @@ fn split() -> impl Strategy<Value = BsgsSplit> {
     prop_oneof![by_modulus, any]
 }
 
+/// How two operands are joined; with nothing in one case of three.
+fn sharings() -> impl Strategy<Value = Vec<Sharing>> {
+    let imaginary = prop_oneof![
+        Just(Imaginary::Nothing),
+        Just(Imaginary::Next),
+        (-70i32..70).prop_map(Imaginary::Rotated),
+    ];
+    let shifts = prop::collection::vec(-70i32..70, 0..4);
+    let sharing = (imaginary, shifts).prop_map(|(imaginary, shifts)| Sharing { imaginary, shifts });
+    prop_oneof![1 => Just(Vec::new()), 2 => prop::collection::vec(sharing, 0..3)]
+}
+
 fn case() -> impl Strategy<Value = Case> {
     let shape = (1u32..5, 1u32..7, 1u32..7).prop_map(|(c, h, w)| Chw { c, h, w });
     let drawn = shape.prop_flat_map(|shape| (Just(shape), geometry(shape), 0u32..3));
     let around_seed = || (prop::bool::weighted(0.3), [0u8..4, 0u8..4, 0u8..4], any::<u32>());
     let ends = (around_seed(), around_seed());
-    (drawn, layout_seed(), layout_seed(), split(), any::<u32>(), ends).prop_map(
-        |((shape, (geometry, channels), extra), input, output, split, seed, ends)| {
+    (drawn, layout_seed(), layout_seed(), (split(), sharings()), any::<u32>(), ends).prop_map(
+        |((shape, (geometry, channels), extra), input, output, (split, shared), seed, ends)| {
             let extra = if geometry.kernel == [shape.h, shape.w] { 0 } else { extra };
             let result = output_shape(&geometry, shape, channels, extra);
             let (shape, before) = around(shape, true, ends.0);
             let (result, after) = around(result, false, ends.1);
             let (input, output) = (build_layout(shape, &input), build_layout(result, &output));
-            Case { geometry, before, after, input, output, split, seed }
+            Case { geometry, before, after, input, output, split, shared, seed }
         },
     )
 }
@@ -256,7 +270,7 @@ fn assert_close(found: &[f64], expected: &[f64]) -> Result<(), TestCaseError> {
 }
 
 /// Plans and applies a call of several terms and compares with the sum of direct convolutions.
-fn check_call(terms: &[(ResolvedMap<'_>, u32)], split: &BsgsSplit, seed: u32) -> Result<(), TestCaseError> {
+fn check_call(terms: &[(ResolvedMap<'_>, u32)], recipe: Recipe<'_>, seed: u32) -> Result<(), TestCaseError> {
     let operands = terms.iter().map(|t| t.1 as usize + 1).max().unwrap();
     let output = terms[0].0.output;
     let mut slots: Vec<Vec<f64>> = Vec::new();
@@ -277,7 +291,7 @@ fn check_call(terms: &[(ResolvedMap<'_>, u32)], split: &BsgsSplit, seed: u32) ->
         let y = separate(map.after, y);
         expected.iter_mut().zip(y).for_each(|(sum, y)| *sum += y);
     }
-    let call = plan_call(terms, split, Slots::new(MAX_SLOTS).unwrap());
+    let call = plan_call(terms, recipe, Slots::new(MAX_SLOTS).unwrap());
     if call.diagonals.is_empty() {
         return assert_close(&expected, &vec![0.0; expected.len()]);
     }
@@ -297,11 +311,20 @@ fn check_call(terms: &[(ResolvedMap<'_>, u32)], split: &BsgsSplit, seed: u32) ->
 }
 
 fn check_counts(call: &CallPlan, terms: &[(ResolvedMap<'_>, u32)]) -> Result<(), TestCaseError> {
-    let products: usize = call.maps.iter().map(Diagonals::len).sum();
-    prop_assert_eq!(call.diagonals.len(), products);
-    prop_assert_eq!(call.plan.terms().count(), products);
+    let diagonals: usize = call.maps.iter().map(Diagonals::len).sum();
+    prop_assert_eq!(call.plan.terms().count(), call.diagonals.len());
+    if call.plan.joined.is_empty() {
+        prop_assert_eq!(call.diagonals.len(), diagonals);
+    }
+    prop_assert!(call.diagonals.len() <= diagonals);
+    // A map may leave a ciphertext of its result empty.
+    let checked = call.plan.check();
+    prop_assert!(matches!(checked, Ok(()) | Err(PlanError::UnusedOutput { .. })), "{:?}", checked);
     for ((map, _), diagonals) in terms.iter().zip(&call.maps) {
         prop_assert!(diagonals.len() as u64 <= Diagonals::groups(*map));
+        prop_assert_eq!(diagonal_keys(*map, u64::MAX), Some(diagonals.keys().collect()));
+        let most = diagonals.len() as u64 / 2;
+        prop_assert!(diagonals.is_empty() || diagonal_keys(*map, most).is_none());
         let modulus = map.input.period.get().min(map.output.period.get());
         prop_assert!(diagonals.keys().all(|key| key.rotation < modulus));
     }
@@ -315,7 +338,7 @@ proptest! {
     fn one_map_is_the_convolution(case in case()) {
         prop_assert_eq!(case.input.check(), Ok(()));
         prop_assert_eq!(case.output.check(), Ok(()));
-        check_call(&[(case.map(), 0)], &case.split, case.seed)?;
+        check_call(&[(case.map(), 0)], Recipe { split: &case.split, shared: &case.shared }, case.seed)?;
     }
 }
 
@@ -332,7 +355,7 @@ proptest! {
         let second = ResolvedMap::convolution(&other, &case.output, scaling);
         let shared = (first, 0);
         let terms = if share { vec![(first, 0), (second, 1), shared] } else { vec![(first, 0), (second, 1)] };
-        check_call(&terms, &case.split, case.seed)?;
+        check_call(&terms, Recipe { split: &case.split, shared: &case.shared }, case.seed)?;
     }
 }
 
@@ -346,7 +369,7 @@ fn a_call_of_all_period_relations_folds_each_stage_once() {
     let map = |input| ResolvedMap::convolution(input, &equal, scaling);
     let terms = [(map(&less), 0), (map(&most), 1), (map(&equal), 2), (map(&more), 3)];
     let split = BsgsSplit::by_modulus(4, 256);
-    check_call(&terms, &split, 9).unwrap();
+    check_call(&terms, (&split).into(), 9).unwrap();
     let call = plan_call(&terms, &split, period(MAX_SLOTS));
     let folds: Vec<Vec<u32>> =
         call.plan.stages.iter().map(|s| s.fold.iter().map(|r| r.get()).collect()).collect();
@@ -415,4 +438,20 @@ fn separable_maps_are_checked_against_layouts() {
 #[test]
 fn axes_keep_their_order() {
     assert_eq!(Axis::ALL.map(|a| a as usize), [0, 1, 2]);
+}
+
+/// 16 channels of 8x8 in a ring of 4096 slots: four copies and the imaginary part do eight diagonals' work at once.
+#[test]
+fn copies_share_the_diagonals_of_a_convolution() {
+    let map = crate::samples::raster(16, 8, 8);
+    let geometry = ConvGeometry { kernel: [3, 3], stride: [1, 1], pad: [1, 1], dilation: [1, 1], groups: 1 };
+    let terms = [(ResolvedMap::convolution(&map, &map, geometry), 0)];
+    let sharing = Sharing { imaginary: Imaginary::Rotated(512), shifts: vec![256, 128] };
+    let recipe = Recipe { split: &BsgsSplit::by_modulus(128, 1024), shared: &[sharing] };
+    check_call(&terms, recipe, 5).unwrap();
+    let call = plan_call(&terms, recipe, Slots::new(4096).unwrap());
+    let counts = call.plan.counts();
+    assert_eq!((Diagonals::of(terms[0].0).len(), counts.products), (144, 18));
+    // Three joins, two folds and the conjugation.
+    assert_eq!((counts.turns, counts.fold_rotations), (3, 3));
 }

@@ -28,7 +28,7 @@ use peregrine_ckks::units::{GaloisElement, Level, Scale, Slots};
 use crate::consts::{ConstId, ConstPool};
 use crate::entity::PrimaryMap;
 use crate::layout::Layout;
-use crate::linear::{BsgsSplit, LayoutId, LinearMap, LinearMapId};
+use crate::linear::{BsgsSplit, LayoutId, LinearMap, LinearMapId, Recipe, Sharing};
 use crate::refresh::RefreshForm;
 
 /// One term of a linear call: `map(operand)`.
@@ -47,6 +47,15 @@ pub struct LinearCall {
     pub terms: Vec<CallTerm>,
     /// Baby-step giant-step split.
     pub split: BsgsSplit,
+    /// How each operand is joined before it meets diagonals; none where the list ends.
+    pub shared: Vec<Sharing>,
+}
+
+impl LinearCall {
+    /// What the call is planned by, besides its maps.
+    pub fn recipe(&self) -> Recipe<'_> {
+        Recipe { split: &self.split, shared: &self.shared }
+    }
 }
 
 /// A plaintext vector: `values[c]` (or `values[0]`) at each element of channel c of ciphertext `cipher` of `layout`, 0 elsewhere.

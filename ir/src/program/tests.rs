@@ -5,6 +5,7 @@ use peregrine_ckks::units::{GaloisElement, Level, Rotation, Scale};
 
 use super::*;
 use crate::consts::ConstTensor;
+use crate::linear::{Imaginary, Sharing};
 use crate::samples::{numbers, params, program, slots};
 use crate::verify::{Contents, Counted, Entity, Key, Liveness, Problem, Site};
 
@@ -102,6 +103,21 @@ fn rule_3_linear_calls() {
     // A second ciphertext of the result that no weight reaches.
     let (_, problem) = broken(|p| p.layouts[LayoutId(2)].ciphertexts = 2);
     assert!(matches!(problem, Problem::Plan(_)), "{problem}");
+    // More copies than the ring has room for, and a sharing of no operand.
+    let shifts = |count| Sharing { imaginary: Imaginary::Nothing, shifts: vec![1; count] };
+    for count in [8, 60] {
+        let (site, problem) = broken(|p| p.calls[CallId(1)].shared = vec![shifts(count)]);
+        assert_eq!(site, Site::Entry(Entity::Call(CallId(1))));
+        let (operand, doublings) = (0, count);
+        assert_eq!(problem, Problem::Copies { operand, doublings, period: 32, slots: 4096 });
+    }
+    let (_, problem) = broken(|p| p.calls[CallId(0)].shared = vec![Sharing::default(); 2]);
+    assert_eq!(problem, Problem::TooMany { what: Counted::Operands, found: 2, limit: 1 });
+    // A conjugation without its key.
+    let (_, problem) = broken(|p| {
+        p.calls[CallId(0)].shared = vec![Sharing { imaginary: Imaginary::Rotated(1), shifts: vec![] }];
+    });
+    assert!(matches!(problem, Problem::MissingKey { .. }), "{problem}");
 }
 
 #[test]

@@ -32,7 +32,7 @@ use peregrine_ckks::units::{GaloisElement, Level, Scale};
 use super::simulate::Simulation;
 use super::{CallId, LinearCall, Program, Refresh, RefreshId};
 use crate::consts::ConstId;
-use crate::linear::{Diagonals, LayoutId, MAX_SPLIT, ResolvedMap, plan_call};
+use crate::linear::{Diagonals, LayoutId, MAX_SHIFTS, MAX_SPLIT, ResolvedMap, plan_call};
 use crate::verify::{
     Collector, Counted, Entity, IrLevel, Key, Problem, Site, VerifyError, check_consts, check_layout,
     check_map, check_unit,
@@ -296,10 +296,30 @@ fn check_call(
         return Err(Problem::Unknown(Entity::Operand(gap)));
     }
     work.add_split(call)?;
-    let plan = plan_call(&terms, &call.split, params.max_slots()).plan;
+    check_shared(&terms, call, params)?;
+    let plan = plan_call(&terms, call.recipe(), params.max_slots()).plan;
     plan.check()?;
     let galois = plan.galois_elements(params.n());
     Ok(CallFacts { operands: operands.into_values().collect(), output, galois })
+}
+
+/// Joined operands have as many copies as take part, and a ring has room for them.
+fn check_shared(terms: &[(ResolvedMap<'_>, u32)], call: &LinearCall, params: &Params) -> Result<(), Problem> {
+    let operands = terms.iter().map(|term| term.1 + 1).max().unwrap_or(0);
+    let (what, found, limit) = (Counted::Operands, call.shared.len() as u64, u64::from(operands));
+    if found > limit {
+        return Err(Problem::TooMany { what, found, limit });
+    }
+    for (map, operand) in terms {
+        let Some(sharing) = call.shared.get(*operand as usize) else { continue };
+        let period = map.input.period.max(map.output.period).get();
+        let slots = params.max_slots().get();
+        if sharing.shifts.len() > MAX_SHIFTS || u64::from(period) << sharing.shifts.len() > u64::from(slots) {
+            let copies = sharing.shifts.len();
+            return Err(Problem::Copies { operand: *operand, doublings: copies, period, slots });
+        }
+    }
+    Ok(())
 }
 
 fn check_refreshes(

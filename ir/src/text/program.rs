@@ -34,7 +34,7 @@ use super::tables::{
     parse_const, parse_layout, parse_map, print_consts, print_layouts, print_maps, print_shape, shape,
 };
 use crate::consts::ConstPool;
-use crate::linear::{BsgsSplit, MAX_SPLIT};
+use crate::linear::{BsgsSplit, Imaginary, MAX_SPLIT, Sharing};
 use crate::program::{
     CallTerm, Inst, LinearCall, Probe, Program, ProgramInput, ProgramOutput, Refresh, Reg, VectorRecipe,
 };
@@ -58,7 +58,8 @@ pub fn print_program(program: &Program) -> String {
         let BsgsSplit { turns, babies, giants } = &call.split;
         let [turns, babies, giants] = [turns, babies, giants].map(|list| rotations_text(list));
         let terms = terms.join(" + ");
-        let _ = writeln!(out, "  {id} = call {terms} turns={turns} babies={babies} giants={giants}");
+        let joins: String = call.shared.iter().map(sharing_text).collect();
+        let _ = writeln!(out, "  {id} = call {terms} turns={turns} babies={babies} giants={giants}{joins}");
     }
     for (id, vector) in program.vectors.iter() {
         let _ = writeln!(out, "  {id} = vector {} {} ct={}", vector.values, vector.layout, vector.cipher);
@@ -212,8 +213,34 @@ fn parse_call(line: &mut Cursor<'_>, program: &mut Program) -> Result<()> {
     let turns = parse_rotations(line, "turns")?;
     let babies = parse_rotations(line, "babies")?;
     let giants = parse_rotations(line, "giants")?;
-    program.calls.push(LinearCall { terms, split: BsgsSplit { turns, babies, giants } });
+    let mut shared = Vec::new();
+    while line.eat("join") {
+        let imaginary = if line.eat("nothing") {
+            Imaginary::Nothing
+        } else if line.eat("next") {
+            Imaginary::Next
+        } else {
+            line.key("rotated")?;
+            Imaginary::Rotated(line.signed()?)
+        };
+        line.key("shifts")?;
+        let shifts = if line.eat_none() { Vec::new() } else { line.list(Cursor::signed)? };
+        shared.push(Sharing { imaginary, shifts });
+    }
+    program.calls.push(LinearCall { terms, split: BsgsSplit { turns, babies, giants }, shared });
     Ok(())
+}
+
+/// ` join rotated=8192 shifts=4096,2048`
+fn sharing_text(sharing: &Sharing) -> String {
+    let imaginary = match sharing.imaginary {
+        Imaginary::Nothing => "nothing".to_owned(),
+        Imaginary::Next => "next".to_owned(),
+        Imaginary::Rotated(rotation) => format!("rotated={rotation}"),
+    };
+    let shifts =
+        if sharing.shifts.is_empty() { "-".to_owned() } else { Join(&sharing.shifts, ",").to_string() };
+    format!(" join {imaginary} shifts={shifts}")
 }
 
 /// Signed rotations; `-` for none, `a..b` for three and more in a row.

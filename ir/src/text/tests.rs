@@ -11,7 +11,7 @@ use crate::consts::{ConstId, ConstPool, ConstTensor};
 use crate::fhe::{CipherTy, FheGraph, FheOp, FheTables, MonicPoly, PackedTy, Stage as FheStage};
 use crate::graph::{Origin, OutputPort, ValueId};
 use crate::layout::{Blocks, Chw, Digit, Layout, Place};
-use crate::linear::{BsgsSplit, ConvGeometry, LayoutId, LinearMap, LinearMapId};
+use crate::linear::{BsgsSplit, ConvGeometry, Imaginary, LayoutId, LinearMap, LinearMapId, Sharing};
 use crate::program::{
     CallId, CallTerm, Inst, KeyManifest, LinearCall, Probe, Program, ProgramInput, ProgramOutput, Refresh,
     RefreshId, Reg, VectorId, VectorRecipe, verify, verify_at,
@@ -387,8 +387,16 @@ fn calls() -> impl Strategy<Value = Vec<LinearCall>> {
         babies,
         giants,
     });
-    let call =
-        (prop::collection::vec(term, 1..4), split).prop_map(|(terms, split)| LinearCall { terms, split });
+    let imaginary = prop_oneof![
+        Just(Imaginary::Nothing),
+        Just(Imaginary::Next),
+        (-5000i32..5000).prop_map(Imaginary::Rotated),
+    ];
+    let sharing = (imaginary, prop::collection::vec(-5000i32..5000, 0..3))
+        .prop_map(|(imaginary, shifts)| Sharing { imaginary, shifts });
+    let shared = prop::collection::vec(sharing, 0..3);
+    let call = (prop::collection::vec(term, 1..4), split, shared)
+        .prop_map(|(terms, split, shared)| LinearCall { terms, split, shared });
     prop::collection::vec(call, 0..3)
 }
 

@@ -152,6 +152,20 @@ pub enum Problem {
         /// The limit.
         limit: u64,
     },
+    /// A joined operand has more copies than the ring has room for.
+    #[error(
+        "operand {operand} shares its work among 2^{doublings} copies of {period} slots, the ring has {slots}"
+    )]
+    Copies {
+        /// The operand.
+        operand: u32,
+        /// log2 of the copies.
+        doublings: usize,
+        /// Slots of a copy.
+        period: u32,
+        /// Slots of a ciphertext.
+        slots: u32,
+    },
     /// No outputs, no operands, ...
     #[error("has no {0}")]
     None(Counted),

@@ -4,17 +4,19 @@
 use std::collections::HashMap;
 
 use peregrine_ir::fhe::{Fhe, FheGraph, FheOp};
-use peregrine_ir::program::CallTerm;
+use peregrine_ir::program::{CallTerm, LinearCall};
 use peregrine_ir::{Node, Slots, ValueId};
 use rayon::prelude::*;
 
 use super::LowerError;
+use super::share::{Variant, variants};
 use super::split::{CallShape, resolve};
 
 /// The distinct shapes of a packed graph's linear operations.
 #[derive(Clone, Debug, Default)]
 pub struct Calls {
-    shapes: Vec<CallShape>,
+    /// The ways to join the operands of each shape; the first is the shape itself, without any.
+    variants: Vec<Vec<Variant>>,
     /// Shape of the sum of these terms. Programs keep the maps and layouts of their graph, so the terms name it there too.
     known: HashMap<Vec<CallTerm>, usize>,
 }
@@ -39,13 +41,14 @@ impl Calls {
             firsts.push(known.unwrap_or(distinct.len()));
             distinct.extend(known.is_none().then_some(&terms[..]));
         }
-        let shape = |terms: &&[CallTerm]| CallShape::of(&resolve(terms, maps, layouts), slots);
-        let enumerated: Vec<CallShape> = distinct.par_iter().map(shape).collect();
+        let ways = |terms: &&[CallTerm]| variants(&resolve(terms, maps, layouts), slots);
+        let enumerated: Vec<Vec<Variant>> = distinct.par_iter().map(ways).collect();
         let (mut places, mut calls) = (HashMap::new(), Self::default());
-        let place = |shape: CallShape| {
-            *places.entry(shape).or_insert_with_key(|shape| {
-                calls.shapes.push(shape.clone());
-                calls.shapes.len() - 1
+        let place = |ways: Vec<Variant>| {
+            let shapes: Vec<CallShape> = ways.iter().map(|variant| variant.shape.clone()).collect();
+            *places.entry(shapes).or_insert_with(|| {
+                calls.variants.push(ways);
+                calls.variants.len() - 1
             })
         };
         let places: Vec<usize> = enumerated.into_iter().map(place).collect();
@@ -53,9 +56,9 @@ impl Calls {
         calls
     }
 
-    /// The shapes.
-    pub fn shapes(&self) -> &[CallShape] {
-        &self.shapes
+    /// The ways to join the operands of each distinct shape.
+    pub fn variants(&self) -> &[Vec<Variant>] {
+        &self.variants
     }
 
     /// Place of the shape of a sum of terms.
@@ -67,12 +70,14 @@ impl Calls {
         place.ok_or_else(|| LowerError::bug("a linear call that the packed graph does not have"))
     }
 
-    /// The shape of a sum of terms.
+    /// The shape of a call.
     ///
     /// # Errors
-    /// Those of [`Self::place`].
-    pub fn shape(&self, terms: &[CallTerm]) -> Result<&CallShape, LowerError> {
-        self.place(terms).map(|place| &self.shapes[place])
+    /// Those of [`Self::place`], and a way to join its operands that is none of those considered.
+    pub fn shape(&self, call: &LinearCall) -> Result<&CallShape, LowerError> {
+        let mut ways = self.variants[self.place(&call.terms)?].iter();
+        let way = ways.find(|variant| variant.shared == call.shared).map(|variant| &variant.shape);
+        way.ok_or_else(|| LowerError::bug("a linear call whose operands are joined in an unknown way"))
     }
 }
 

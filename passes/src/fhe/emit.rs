@@ -141,7 +141,8 @@ impl<'a> Emitter<'a> {
     /// The recipe of a linear node and its argument registers; operands that are the same value are given once.
     fn call(&mut self, node: &Node<Fhe>) -> Result<(CallId, Vec<Reg>), LowerError> {
         let terms = terms(node).ok_or_else(|| LowerError::bug("not a linear node"))?;
-        let call = self.program.calls.push(LinearCall { terms, split: BsgsSplit::default() });
+        let (split, shared) = (BsgsSplit::default(), Vec::new());
+        let call = self.program.calls.push(LinearCall { terms, split, shared });
         let args = operands(node).iter().flat_map(|o| self.regs[o.index()].iter().copied()).collect();
         Ok((call, args))
     }
@@ -307,9 +308,8 @@ pub fn manifest(program: &Program, params: &Params, calls: &Calls) -> Result<Key
     let mut manifest = keys_besides_calls(program, params);
     for (call, level) in call_levels(program) {
         let call = &program.calls[call];
-        for rotation in calls.shape(&call.terms)?.cost(&call.split).rotations {
-            let known = manifest.galois.entry(GaloisElement::from_rotation(rotation, params.n()));
-            let known = known.or_insert(level);
+        for element in calls.shape(call)?.cost(&call.split).elements(params.n()) {
+            let known = manifest.galois.entry(element).or_insert(level);
             *known = level.max(*known);
         }
     }

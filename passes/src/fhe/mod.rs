@@ -9,19 +9,23 @@
 //! | [`params`] | prime chain | the smallest secure ring that fits |
 //! | `poly_eval`, [`emit`] | fhe graph leveled + parameters | program |
 //! | [`schedule`] | program | instructions in an order that keeps few ciphertexts alive |
-//! | [`calls`], [`split`], [`candidates`], [`plan_keys`], [`key_front`] | program | splits of its linear calls, all at once |
+//! | [`calls`], [`share`], [`split`], [`candidates`], [`plan_keys`], [`key_front`] | program | joins and splits of its linear calls, all at once |
 //! | [`cost`], [`refresh_cost`] | program | predicted seconds and bytes |
+//! | [`budget`] | fhe graph leveled + moments of the data | predicted errors |
 
 pub mod assign;
+pub mod budget;
 pub mod calls;
 pub mod candidates;
 pub mod cost;
 mod eliminate;
 pub mod emit;
 pub mod error;
+mod key_descent;
 pub mod key_front;
 pub mod layouts;
 pub mod level;
+mod marks;
 pub mod monic;
 pub mod pack;
 pub mod params;
@@ -30,6 +34,7 @@ pub mod plan_keys;
 mod poly_eval;
 pub mod refresh_cost;
 pub mod schedule;
+pub mod share;
 pub mod split;
 pub mod views;
 

@@ -5,10 +5,11 @@
 //! splits of least time and from those of a dearer price of keys, and keeps the better end.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use peregrine_ckks::params::Params;
 use peregrine_ir::fhe::FheGraph;
-use peregrine_ir::linear::BsgsSplit;
+use peregrine_ir::linear::{BsgsSplit, Sharing};
 use peregrine_ir::program::{CallId, LinearCall, Program};
 use peregrine_ir::{EntityId, GaloisElement, Level, Slots};
 use rayon::prelude::*;
@@ -18,6 +19,8 @@ use super::calls::Calls;
 use super::candidates::candidates;
 use super::cost::{LinearCounts, Machine};
 use super::emit::{call_levels, keys_besides_calls};
+use super::key_descent::{Site, Subject};
+use super::share::Variant;
 use super::split::CallShape;
 
 /// Prices of keys that a plan is made for, in seconds per byte: from keys for free to keys at any price of time.
@@ -26,12 +29,11 @@ pub const PRICES: [f64; 8] = [0.02e-9, 0.1e-9, 0.25e-9, 0.6e-9, 1.5e-9, 4e-9, 10
 const SLOWEST: f64 = 4.0;
 /// Candidates kept for each shape.
 const KEPT: usize = 400;
-/// Rounds of the descent, which ends long before.
-const ROUNDS: usize = 20;
 
-/// One split of a shape, with what it costs.
+/// One way to join and split a shape, with what it costs.
 #[derive(Clone, Debug)]
 struct Choice {
+    shared: Arc<Vec<Sharing>>,
     split: BsgsSplit,
     counts: LinearCounts,
     elements: Vec<GaloisElement>,
@@ -42,6 +44,10 @@ struct Choice {
 pub struct KeySearch {
     calls: Calls,
     candidates: Vec<Candidates>,
+    /// All Galois elements of the candidates, ascending.
+    elements: Vec<GaloisElement>,
+    /// By shape and choice: places of its elements among them.
+    places: Vec<Vec<Vec<u32>>>,
 }
 
 /// The splits of one shape.
@@ -55,21 +61,12 @@ struct Candidates {
 /// A plan of the splits of all calls.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KeyPlan {
-    /// Splits by call.
-    pub splits: Vec<BsgsSplit>,
+    /// Joins and splits by call.
+    pub recipes: Vec<(Vec<Sharing>, BsgsSplit)>,
     /// Predicted seconds of the linear calls on one core.
     pub seconds: f64,
     /// Bytes of all keys of the manifest, expanded.
     pub key_bytes: u64,
-}
-
-/// A call to be planned.
-struct Site {
-    call: usize,
-    shape: usize,
-    level: Level,
-    /// Seconds of each choice of the shape.
-    seconds: Vec<f64>,
 }
 
 impl KeySearch {
@@ -77,8 +74,16 @@ impl KeySearch {
     pub fn of(graph: &FheGraph, slots: Slots) -> Self {
         let calls = Calls::of(graph, slots);
         let n = 2 * slots.get() as usize;
-        let candidates = calls.shapes().par_iter().map(|shape| considered(shape, n)).collect();
-        Self { calls, candidates }
+        let candidates: Vec<Candidates> =
+            calls.variants().par_iter().map(|variants| considered(variants, n)).collect();
+        let all = candidates.iter().flat_map(|candidates| &candidates.choices);
+        let distinct: BTreeSet<GaloisElement> = all.flat_map(|c| c.elements.iter().copied()).collect();
+        let elements: Vec<GaloisElement> = distinct.into_iter().collect();
+        let place = |element: &GaloisElement| elements.binary_search(element).unwrap_or_default() as u32;
+        let of_choice = |choice: &Choice| choice.elements.iter().map(place).collect();
+        let of_shape = |candidates: &Candidates| candidates.choices.iter().map(of_choice).collect();
+        let places = candidates.iter().map(of_shape).collect();
+        Self { calls, candidates, elements, places }
     }
 
     /// The shapes of the calls.
@@ -112,13 +117,10 @@ impl KeySearch {
         let relin = manifest.relin.map_or(0, |level| params.key_bytes(level));
         let starts: Vec<Vec<usize>> =
             [price, 30.0 * price].iter().map(|&p| self.alone(&sites, params, p)).collect();
-        let ends = starts.into_iter().map(|start| {
-            let mut search =
-                Descent { search: self, sites: &sites, fixed: &fixed, params, price, chosen: start };
-            search.run();
-            let score = search.score();
-            (score, search.chosen)
-        });
+        let known: Vec<Option<Level>> = self.elements.iter().map(|e| fixed.get(e).copied()).collect();
+        let (elements, fixed_levels) = (&self.places[..], &known[..]);
+        let subject = Subject { sites: &sites, elements, fixed: fixed_levels, params, price };
+        let ends = starts.into_iter().map(|start| subject.descend(start));
         let (_, chosen) = ends.min_by(|a, b| a.0.total_cmp(&b.0)).unwrap_or_default();
         let mut plan = self.finish(program, params, &sites, &fixed, &chosen);
         plan.key_bytes += relin;
@@ -157,110 +159,25 @@ impl KeySearch {
         fixed: &BTreeMap<GaloisElement, Level>,
         chosen: &[usize],
     ) -> KeyPlan {
-        let mut splits: Vec<BsgsSplit> = program.calls.values().map(|call| call.split.clone()).collect();
+        let own = |call: &LinearCall| (call.shared.clone(), call.split.clone());
+        let mut recipes: Vec<(Vec<Sharing>, BsgsSplit)> = program.calls.values().map(own).collect();
         let mut keys = fixed.clone();
         let mut seconds = 0.0;
         for (site, &c) in sites.iter().zip(chosen) {
             let choice = &self.choices(site.shape)[c];
-            splits[site.call] = choice.split.clone();
+            recipes[site.call] = (choice.shared.to_vec(), choice.split.clone());
             seconds += site.seconds[c];
             raise(&mut keys, &choice.elements, site.level);
         }
         let key_bytes = keys.values().map(|&level| params.key_bytes(level)).sum();
-        KeyPlan { splits, seconds, key_bytes }
+        KeyPlan { recipes, seconds, key_bytes }
     }
 }
 
 /// Puts a plan into its program; the manifest is not changed.
 pub fn apply(program: &mut Program, plan: &KeyPlan) {
-    for (call, split) in program.calls.values_mut().zip(&plan.splits) {
-        call.split = split.clone();
-    }
-}
-
-struct Descent<'a> {
-    search: &'a KeySearch,
-    sites: &'a [Site],
-    fixed: &'a BTreeMap<GaloisElement, Level>,
-    params: &'a Params,
-    price: f64,
-    chosen: Vec<usize>,
-}
-
-impl Descent<'_> {
-    fn run(&mut self) {
-        let shapes: BTreeSet<usize> = self.sites.iter().map(|site| site.shape).collect();
-        let groups: Vec<Vec<usize>> = shapes
-            .iter()
-            .map(|&shape| (0..self.sites.len()).filter(|&i| self.sites[i].shape == shape).collect())
-            .collect();
-        let singles: Vec<Vec<usize>> = (0..self.sites.len()).map(|i| vec![i]).collect();
-        for _ in 0..ROUNDS {
-            let mut improved = false;
-            for group in groups.iter().chain(&singles) {
-                improved |= self.improve(group);
-            }
-            if !improved {
-                return;
-            }
-        }
-    }
-
-    /// Gives all sites of a group, which are of one shape, the choice that is best with the others as they are.
-    fn improve(&mut self, group: &[usize]) -> bool {
-        let others = self.keys_without(group);
-        let shape = self.sites[group[0]].shape;
-        let choices = self.search.choices(shape);
-        let top = group.iter().map(|&i| self.sites[i].level).max().unwrap_or(Level(0));
-        let extra = |elements: &[GaloisElement], level: Level| -> f64 {
-            let bytes = elements.iter().map(|r| {
-                let known = others.get(r).map_or(0, |&l| self.params.key_bytes(l));
-                self.params.key_bytes(level).saturating_sub(known)
-            });
-            self.price * bytes.sum::<u64>() as f64
-        };
-        let together = |c: usize| -> f64 {
-            let time: f64 = group.iter().map(|&i| self.sites[i].seconds[c]).sum();
-            time + extra(&choices[c].elements, top)
-        };
-        let Some((best, score)) =
-            (0..choices.len()).map(|c| (c, together(c))).min_by(|a, b| a.1.total_cmp(&b.1))
-        else {
-            return false;
-        };
-        if score >= self.part_score(group, &others) * (1.0 - 1e-9) {
-            return false;
-        }
-        group.iter().for_each(|&i| self.chosen[i] = best);
-        true
-    }
-
-    fn keys_without(&self, group: &[usize]) -> BTreeMap<GaloisElement, Level> {
-        let mut keys = self.fixed.clone();
-        for (i, site) in self.sites.iter().enumerate().filter(|(i, _)| !group.contains(i)) {
-            raise(&mut keys, &self.search.choices(site.shape)[self.chosen[i]].elements, site.level);
-        }
-        keys
-    }
-
-    /// Time of a group, and what its keys cost beyond those of `others`.
-    fn part_score(&self, group: &[usize], others: &BTreeMap<GaloisElement, Level>) -> f64 {
-        let mut keys = others.clone();
-        let mut time = 0.0;
-        for &i in group {
-            let site = &self.sites[i];
-            time += site.seconds[self.chosen[i]];
-            raise(&mut keys, &self.search.choices(site.shape)[self.chosen[i]].elements, site.level);
-        }
-        let sum = |keys: &BTreeMap<GaloisElement, Level>| -> u64 {
-            keys.values().map(|&l| self.params.key_bytes(l)).sum()
-        };
-        time + self.price * (sum(&keys) - sum(others)) as f64
-    }
-
-    fn score(&self) -> f64 {
-        let all: Vec<usize> = (0..self.sites.len()).collect();
-        self.part_score(&all, self.fixed)
+    for (call, (shared, split)) in program.calls.values_mut().zip(&plan.recipes) {
+        (call.shared, call.split) = (shared.clone(), split.clone());
     }
 }
 
@@ -273,32 +190,47 @@ fn raise(keys: &mut BTreeMap<GaloisElement, Level>, elements: &[GaloisElement], 
 }
 
 /// The candidates of a shape that may be worth their keys, and those that may be the fastest.
-fn considered(shape: &CallShape, n: usize) -> Candidates {
-    let all: Vec<Choice> = candidates(shape)
-        .into_iter()
-        .map(|split| {
+fn considered(variants: &[Variant], n: usize) -> Candidates {
+    let mut all: Vec<Choice> = Vec::new();
+    for Variant { shared, shape } in variants {
+        let shared = Arc::new(shared.clone());
+        all.extend(candidates(shape).into_iter().map(|split| {
             let cost = shape.cost(&split);
-            let elements = cost.rotations.iter().map(|&r| GaloisElement::from_rotation(r, n)).collect();
-            Choice { split, counts: cost.counts, elements }
-        })
-        .collect();
+            let elements = cost.elements(n).collect();
+            Choice { shared: shared.clone(), split, counts: cost.counts, elements }
+        }));
+    }
     let fast = fastest(all.iter().map(|choice| choice.counts).collect());
-    let least = all.iter().map(|c| rough(&c.counts)).fold(f64::INFINITY, f64::min);
-    let mut kept: Vec<Choice> = all.into_iter().filter(|c| rough(&c.counts) <= SLOWEST * least).collect();
-    let rank = |c: &Choice| rough(&c.counts) * (1 + c.elements.len()) as f64;
+    let slots = n as f64 / 2.0;
+    let least = all.iter().map(|c| rough(&c.counts, slots)).fold(f64::INFINITY, f64::min);
+    let mut kept: Vec<Choice> =
+        all.into_iter().filter(|c| rough(&c.counts, slots) <= SLOWEST * least).collect();
+    let rank = |c: &Choice| rough(&c.counts, slots) * (1 + c.elements.len()) as f64;
     kept.sort_by(|a, b| rank(a).total_cmp(&rank(b)));
     kept.truncate(KEPT);
     Candidates { choices: kept, fast }
 }
 
-/// A time that suits any level, in baby steps: a giant step is about two of them, a turn four.
-fn rough(counts: &LinearCounts) -> f64 {
-    counts.babies as f64 + 2.0 * counts.giants as f64 + 4.0 * counts.turns as f64 + 1.0
+/// A time that suits any level, in baby steps: a giant step is about two of them, a turn four, a product with a diagonal of all
+/// slots a fifth.
+fn rough(counts: &LinearCounts, slots: f64) -> f64 {
+    let products = 0.05 * counts.products as f64 + 0.15 * counts.product_slots as f64 / slots;
+    let switches = counts.babies as f64 + 2.0 * (counts.giants + counts.folds) as f64;
+    switches + 4.0 * counts.turns as f64 + products + 1.0
+}
+
+/// What the ways to join and split a linear operation count that may be the fastest at some level.
+pub fn fast_counts(variants: &[Variant]) -> Vec<LinearCounts> {
+    let of =
+        |shape: &CallShape| fastest(candidates(shape).iter().map(|split| shape.cost(split).counts).collect());
+    fastest(variants.iter().flat_map(|variant| of(&variant.shape)).collect())
 }
 
 /// The counts that no others beat in everything.
 fn fastest(mut all: Vec<LinearCounts>) -> Vec<LinearCounts> {
-    let key = |c: &LinearCounts| [c.turns, c.inputs, c.babies, c.giants, c.sums];
+    let key = |c: &LinearCounts| {
+        [c.turns, c.inputs, c.babies, c.giants + c.folds, c.sums, c.products, c.product_slots]
+    };
     all.sort_by_key(key);
     all.dedup_by_key(|counts| key(counts));
     let beaten = |c: &LinearCounts| {

@@ -12,7 +12,7 @@ use peregrine_ckks::params::Params;
 use peregrine_ckks::plaintext::IntPlaintext;
 use peregrine_ckks::units::{Scale, Slots};
 use peregrine_ir::consts::ConstData;
-use peregrine_ir::linear::{CallPlan, ResolvedMap, plan_call};
+use peregrine_ir::linear::{CallPlan, DiagonalSlots, PlannedDiagonal, ResolvedMap, plan_call};
 use peregrine_ir::program::{CallId, Inst, Program, Reg, VectorId};
 use rayon::prelude::*;
 
@@ -157,7 +157,7 @@ impl LinearSite {
                 ConstData::F64(_) => tensor.to_f32().into(),
             });
         }
-        let plan = plan_call(&terms, &call.split, params.max_slots());
+        let plan = plan_call(&terms, call.recipe(), params.max_slots());
         let operand_scales = operand_scales(schedule, &terms, args)?;
         let scales: Vec<Scale> =
             terms.iter().map(|(_, operand)| scale.div(&operand_scales[operand])).collect();
@@ -181,18 +181,23 @@ impl LinearSite {
         let term_bytes: Vec<u64> = (0..self.scales.len())
             .map(|t| {
                 let largest = self.weights[t].iter().fold(0f32, |m, w| m.max(w.abs()));
-                plaintext_bytes(self.plan.maps[t].period(), f64::from(largest), self.scales[t].log2(params))
+                let largest = self.plan.largest_slot(t, f64::from(largest));
+                coefficient_bytes(largest, self.scales[t].log2(params))
             })
             .collect();
-        self.plan.diagonals.iter().map(|d| term_bytes[d.term as usize]).sum()
+        let bytes = |(index, diagonal): (usize, &PlannedDiagonal)| {
+            self.plan.coefficients(index) * term_bytes[diagonal.term as usize]
+        };
+        self.plan.diagonals.iter().enumerate().map(bytes).sum()
     }
 
     fn expand(&self, encoder: &Encoder, index: usize) -> Result<IntPlaintext, CkksError> {
-        let planned = &self.plan.diagonals[index];
-        let term = planned.term as usize;
-        let map = &self.plan.maps[term];
-        let slots = map.expand(planned.key, &self.weights[term], planned.giant).unwrap_or_default();
-        encoder.encode(&slots, Slots::new(map.period())?, &self.scales[term])
+        let term = self.plan.diagonals[index].term as usize;
+        let period = Slots::new(self.plan.period(index))?;
+        match self.plan.expand(index, &self.weights) {
+            DiagonalSlots::Real(slots) => encoder.encode(&slots, period, &self.scales[term]),
+            DiagonalSlots::Complex(slots) => encoder.encode_complex(&slots, period, &self.scales[term]),
+        }
     }
 
     fn cache(&self, encoder: &Encoder, index: usize) -> Result<(), CkksError> {
@@ -271,12 +276,11 @@ impl VectorSite {
     }
 
     fn bytes(&self) -> u64 {
-        24 * u64::from(self.period.get())
+        16 * u64::from(self.period.get())
     }
 }
 
-/// Size of an integer plaintext: two coefficients per slot of its period, of 4 bytes where all fit, else 8.
-fn plaintext_bytes(period: u32, largest: f64, log_scale: f64) -> u64 {
-    let coefficient = if largest.log2() + log_scale < 30.0 { 4 } else { 8 };
-    2 * u64::from(period) * coefficient
+/// Size of a coefficient of an integer plaintext: 4 bytes where all fit, else 8.
+fn coefficient_bytes(largest: f64, log_scale: f64) -> u64 {
+    if largest.log2() + log_scale < 30.0 { 4 } else { 8 }
 }

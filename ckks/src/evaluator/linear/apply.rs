@@ -5,10 +5,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use rayon::prelude::*;
-use smallvec::SmallVec;
 
 use super::batching::{Batching, is_rotated};
-use super::plan::{GiantOrder, GiantStep, LinearPlan, PlanError, Stage, Turn};
+use super::plan::{Close, GiantOrder, GiantStep, LinearPlan, PlanError, Stage};
 use super::{DiagonalSource, Term};
 use crate::ciphertext::Ciphertext;
 use crate::context::Context;
@@ -18,7 +17,6 @@ use crate::evaluator::Evaluator;
 use crate::evaluator::keyswitch::{Hoisted, QpPair, for_each_raised, key_product, modulus, rotation_key};
 use crate::evaluator::mod_down::{Divisor, mod_down};
 use crate::evaluator::scratch::with_scratch;
-use crate::kernels::PlainTerm;
 use crate::keys::{EvalKeys, SwitchingKey};
 use crate::plaintext::IntPlaintext;
 use crate::ring::automorphism::Automorphism;
@@ -26,9 +24,6 @@ use crate::ring::poly::{Ntt, RnsPoly};
 use crate::units::{GaloisElement, Level, Rotation, Scale};
 
 const OP: &str = "linear transform";
-
-/// Diagonals expanded at a time, so that their limbs stay in cache until they are used.
-const EXPANDED: usize = 8;
 
 /// Applies `plan`. The inputs are at one level; for every term, input scale times diagonal scale is the same, and is the
 /// scale of the results, which are not rescaled. The results are at the level of the inputs.
@@ -86,9 +81,21 @@ fn transformed(
     diagonals: &dyn DiagonalSource,
     keys: &EvalKeys,
 ) -> Result<(Vec<QpPair>, Scale), Error> {
-    let turn = |turn: &Turn| ev.rotate(inputs[turn.input as usize], turn.rotation, keys);
-    let turned: Vec<Ciphertext> = plan.turned.iter().map(turn).collect::<Result<_, _>>()?;
-    let inputs: Vec<&Ciphertext> = inputs.iter().copied().chain(&turned).collect();
+    let mut made: Vec<Ciphertext> = Vec::with_capacity(plan.joined.len() + plan.turned.len());
+    let operand = |made: &[Ciphertext], index: u32| -> Ciphertext {
+        let index = index as usize;
+        inputs.get(index).map_or_else(|| made[index - inputs.len()].clone(), |input| (*input).clone())
+    };
+    for join in &plan.joined {
+        let (first, second) = (operand(&made, join.first), operand(&made, join.second));
+        Evaluator::check_scales(OP, &first.scale, &second.scale)?;
+        let rotated = if join.rotation.is_zero() { second } else { ev.rotate(&second, join.rotation, keys)? };
+        made.push(ev.add(&first, &ev.mul_monomial(&rotated, join.power)?)?);
+    }
+    for turn in &plan.turned {
+        made.push(ev.rotate(&operand(&made, turn.input), turn.rotation, keys)?);
+    }
+    let inputs: Vec<&Ciphertext> = inputs.iter().copied().chain(&made).collect();
     let batching = Batching::of(plan, ev.context().params(), inputs[0].level);
     Transform::new(ev.context(), &inputs, plan, keys, inputs[0].level)?.run(diagonals, &batching)
 }
@@ -113,20 +120,21 @@ struct Step<'a> {
 }
 
 /// An input, decomposed if it is rotated, and multiplied by `P` modulo the Q primes.
-struct Operand<'a> {
-    hoisted: Option<Hoisted<'a>>,
-    lifted: [RnsPoly<Ntt>; 2],
+pub(super) struct Operand<'a> {
+    pub(super) hoisted: Option<Hoisted<'a>>,
+    pub(super) lifted: [RnsPoly<Ntt>; 2],
 }
 
 /// Operands by input.
-type Operands<'a> = BTreeMap<u32, Operand<'a>>;
+pub(super) type Operands<'a> = BTreeMap<u32, Operand<'a>>;
 
 pub(super) struct Transform<'a> {
-    ctx: &'a Context,
-    plan: &'a LinearPlan,
+    pub(super) ctx: &'a Context,
+    pub(super) plan: &'a LinearPlan,
     inputs: Vec<&'a Ciphertext>,
     steps: BTreeMap<Rotation, Step<'a>>,
-    q_limbs: usize,
+    conjugation: Option<Step<'a>>,
+    pub(super) q_limbs: usize,
 }
 
 /// A sum that waits for its rotation; one for each output.
@@ -143,16 +151,16 @@ struct Giants<'a> {
 }
 
 /// The products of one batch of inputs for some giant steps.
-struct Pass<'a> {
+pub(super) struct Pass<'a> {
     /// For each giant that has any: the pair it adds to, and its products.
-    sums: Vec<(usize, Vec<Product<'a>>)>,
+    pub(super) sums: Vec<(usize, Vec<Product<'a>>)>,
     /// `(input, baby)` of every rotated input in use, and its place among the buffers.
-    babies: BTreeMap<(u32, u32), usize>,
+    pub(super) babies: BTreeMap<(u32, u32), usize>,
     operands: BTreeSet<u32>,
 }
 
 /// A term and its diagonal.
-type Product<'a> = (&'a Term, Arc<IntPlaintext>);
+pub(super) type Product<'a> = (&'a Term, Arc<IntPlaintext>);
 
 impl<'a> Transform<'a> {
     pub(super) fn new(
@@ -165,24 +173,31 @@ impl<'a> Transform<'a> {
         let q_limbs = level.limbs();
         let later = plan.stages.iter().flat_map(|s| s.giants.iter().map(|g| &g.rotation).chain(&s.fold));
         let babies = plan.terms().filter_map(|term| plan.baby(term));
-        let mut steps = BTreeMap::new();
-        for rotation in later.copied().chain(babies).filter(|r| !r.is_zero()) {
-            let element = GaloisElement::from_rotation(rotation, ctx.n());
+        let step = |element: GaloisElement| -> Result<Step<'a>, Error> {
             let key = keys.galois(element, level)?;
             let permutation = rotation_key(ctx, key, element, q_limbs)?;
-            steps.insert(rotation, Step { key, permutation });
+            Ok(Step { key, permutation })
+        };
+        let mut steps = BTreeMap::new();
+        for rotation in later.copied().chain(babies).filter(|r| !r.is_zero()) {
+            steps.insert(rotation, step(GaloisElement::from_rotation(rotation, ctx.n()))?);
         }
-        Ok(Self { ctx, plan, inputs: inputs.to_vec(), steps, q_limbs })
+        let conjugation = match plan.close {
+            Close::Sum => None,
+            Close::AddConjugate => Some(step(GaloisElement::conjugation(ctx.n()))?),
+        };
+        Ok(Self { ctx, plan, inputs: inputs.to_vec(), steps, conjugation, q_limbs })
     }
 
-    /// Decomposes and lifts some inputs.
+    /// Decomposes and lifts those of some inputs that terms use.
     fn operands(&self, inputs: impl IntoIterator<Item = u32>) -> Operands<'a> {
         let operand = |input: u32| {
             let ct = self.inputs[input as usize];
             let hoisted = is_rotated(self.plan, input).then(|| Hoisted::new(self.ctx, &ct.c1));
             (input, Operand { hoisted, lifted: [times_p(self.ctx, &ct.c0), times_p(self.ctx, &ct.c1)] })
         };
-        inputs.into_iter().map(operand).collect()
+        let used = inputs.into_iter().filter(|&input| !self.plan.babies[input as usize].is_empty());
+        used.map(operand).collect()
     }
 
     /// The outputs times `P`, modulo `QP`, and their scale.
@@ -218,14 +233,20 @@ impl<'a> Transform<'a> {
             }
             for (sum, running) in sums.iter_mut().zip(running) {
                 if let Some((x, rotation)) = running {
-                    self.add_rotated(sum, x, rotation);
+                    self.add_switched(sum, x, self.steps.get(&rotation));
                 }
             }
             for (sum, _) in sums.iter_mut().zip(&touched).filter(|(_, touched)| **touched) {
                 for rotation in &stage.fold {
                     let copy = sum.clone();
-                    self.add_rotated(sum, copy, *rotation);
+                    self.add_switched(sum, copy, self.steps.get(rotation));
                 }
+            }
+        }
+        if let Some(conjugation) = &self.conjugation {
+            for sum in &mut sums {
+                let copy = sum.clone();
+                self.add_switched(sum, copy, Some(conjugation));
             }
         }
         match scale {
@@ -307,7 +328,7 @@ impl<'a> Transform<'a> {
                 true => work.products += 1.0,
                 false => work.plain_products += 1.0,
             }
-            work.add_diagonals(diagonal.period().get(), 1.0);
+            work.add_diagonals((diagonal.period().get(), diagonal.form()), 1.0);
         }
         self.ctx.count(shape.linear(&work, Ending::ModDown));
     }
@@ -337,10 +358,12 @@ impl<'a> Transform<'a> {
         for (giant, mut partial) in rotated.zip(giants.partial) {
             let output = giant.output as usize;
             match giants.order {
-                GiantOrder::Separate => self.add_rotated(&mut sums[output], partial, giant.rotation),
+                GiantOrder::Separate => {
+                    self.add_switched(&mut sums[output], partial, self.steps.get(&giant.rotation));
+                }
                 GiantOrder::Chained => {
                     if let Some((x, rotation)) = running[output].take() {
-                        self.add_rotated(&mut partial, x, rotation);
+                        self.add_switched(&mut partial, x, self.steps.get(&rotation));
                     }
                     running[output] = Some((partial, giant.rotation));
                 }
@@ -348,90 +371,8 @@ impl<'a> Transform<'a> {
         }
     }
 
-    /// All products of a pass on limb `m`.
-    fn products(&self, pass: &Pass<'_>, operands: &Operands<'_>, m: usize, slots: &mut [[&mut [u64]; 2]]) {
-        let n = self.ctx.n();
-        with_scratch(n, 2 * pass.babies.len(), |scratch| {
-            let mut buffers: Vec<&mut [u64]> = scratch.limbs_mut().collect();
-            let pairs = buffers.chunks_exact_mut(2).map(|pair| match pair {
-                [b, a] => [&mut **b, &mut **a],
-                _ => unreachable!("chunks of two"),
-            });
-            let mut pairs: Vec<[&mut [u64]; 2]> = pairs.collect();
-            for (&(input, baby), &place) in &pass.babies {
-                let [b, a] = &mut pairs[place];
-                self.baby(&operands[&input], self.plan.babies[input as usize][baby as usize], m, [b, a]);
-            }
-            let rotated: Vec<[&[u64]; 2]> = pairs.iter().map(|[b, a]| [&**b, &**a]).collect();
-            with_scratch(n, EXPANDED, |weights| {
-                for (slot, products) in &pass.sums {
-                    let [c0, c1] = &mut slots[*slot];
-                    for products in products.chunks(EXPANDED) {
-                        let terms = products.iter().filter_map(|(term, diagonal)| {
-                            let pair = self.operand(pass, &operands[&term.input], term, m, &rotated)?;
-                            Some((pair, &**diagonal))
-                        });
-                        self.multiply(m, terms, weights, [c0, c1]);
-                    }
-                }
-            });
-        });
-    }
-
-    /// Limb `m` of the rotated input of a term, modulo `QP`; none for special primes, modulo which an input that is
-    /// not rotated is zero.
-    fn operand<'b>(
-        &self,
-        pass: &Pass<'_>,
-        operand: &'b Operand<'_>,
-        term: &Term,
-        m: usize,
-        rotated: &[[&'b [u64]; 2]],
-    ) -> Option<[&'b [u64]; 2]> {
-        if let Some(&place) = pass.babies.get(&(term.input, term.baby)) {
-            return Some(rotated[place]);
-        }
-        let [c0, c1] = &operand.lifted;
-        (m < self.q_limbs).then(|| [c0.limb(m), c1.limb(m)])
-    }
-
-    /// `out += sum operand * diagonal` on limb `m`.
-    fn multiply<'b>(
-        &self,
-        m: usize,
-        terms: impl Iterator<Item = ([&'b [u64]; 2], &'b IntPlaintext)>,
-        weights: &mut RnsPoly<Ntt>,
-        out: [&mut [u64]; 2],
-    ) {
-        let (pairs, used): (SmallVec<[[&[u64]; 2]; EXPANDED]>, SmallVec<[&IntPlaintext; EXPANDED]>) =
-            terms.unzip();
-        let mut buffers: SmallVec<[&mut [u64]; EXPANDED]> = weights.limbs_mut().take(used.len()).collect();
-        self.expand(m, &used, &mut buffers);
-        let mut terms: SmallVec<[PlainTerm<'_>; EXPANDED]> = SmallVec::new();
-        for ((&[x0, x1], diagonal), buffer) in pairs.iter().zip(&used).zip(&buffers) {
-            terms.push(PlainTerm { x0, x1, weights: &buffer[..values_of(diagonal)] });
-        }
-        self.ctx.kernels().plain_dot_add(modulus(self.ctx, self.q_limbs, m), out, &terms);
-    }
-
-    /// NTT values of some diagonals modulo the prime of limb `m`, one per run of equal ones, in the first words of a buffer
-    /// each. Those of one size are transformed together.
-    fn expand(&self, m: usize, diagonals: &[&IntPlaintext], buffers: &mut [&mut [u64]]) {
-        let table = self.ctx.table(self.q_limbs, m);
-        for (diagonal, buffer) in diagonals.iter().zip(buffers.iter_mut()) {
-            diagonal.residues(self.ctx.kernels(), table.modulus(), &mut buffer[..values_of(diagonal)]);
-        }
-        let sizes: BTreeSet<usize> = diagonals.iter().map(|diagonal| values_of(diagonal)).collect();
-        for size in sizes {
-            let equal = diagonals.iter().zip(buffers.iter_mut()).filter(|(d, _)| values_of(d) == size);
-            let mut equal: SmallVec<[&mut [u64]; EXPANDED]> =
-                equal.map(|(_, buffer)| &mut buffer[..size]).collect();
-            table.forward_subrings(&mut equal);
-        }
-    }
-
     /// The rotated input modulo `QP`, on limb `m`.
-    fn baby(&self, operand: &Operand<'_>, rotation: Rotation, m: usize, [b, a]: [&mut [u64]; 2]) {
+    pub(super) fn baby(&self, operand: &Operand<'_>, rotation: Rotation, m: usize, [b, a]: [&mut [u64]; 2]) {
         let (Some(hoisted), Some(step)) = (&operand.hoisted, self.steps.get(&rotation)) else {
             unreachable!("inputs with a rotation are decomposed and have its key");
         };
@@ -442,11 +383,11 @@ impl<'a> Transform<'a> {
         }
     }
 
-    /// `sum += rotate(x, rotation)` modulo `QP`: the second part of `x` is divided by `P` and switched, the first part
-    /// stays as it is.
-    fn add_rotated(&self, sum: &mut QpPair, x: QpPair, rotation: Rotation) {
+    /// Adds the image of `x` under the automorphism of a step modulo `QP`, `x` itself without one: the second part of `x` is
+    /// divided by `P` and switched, the first part stays as it is.
+    fn add_switched(&self, sum: &mut QpPair, x: QpPair, step: Option<&Step<'_>>) {
         let (ctx, q_limbs, kernels) = (self.ctx, self.q_limbs, self.ctx.kernels());
-        let Some(step) = self.steps.get(&rotation) else {
+        let Some(step) = step else {
             let limbs: Vec<_> = sum.limb_pairs();
             limbs.into_par_iter().for_each(|(m, [c0, c1])| {
                 kernels.add_assign(modulus(ctx, q_limbs, m), c0, x.c0.limb(m));
@@ -458,8 +399,7 @@ impl<'a> Transform<'a> {
         let QpPair { c0: first, c1: second } = x;
         for second in mod_down(ctx, vec![second], Divisor::Special, |_, _, _| ()) {
             for_each_raised(ctx, &second, sum, |m, digits, [c0, c1]| {
-                with_scratch(ctx.n(), 2, |scratch| {
-                    let mut products: SmallVec<[&mut [u64]; 2]> = scratch.limbs_mut().collect();
+                with_scratch(ctx.n(), 2, |products| {
                     let [b, a] = &mut products[..] else { unreachable!("two limbs") };
                     key_product(ctx, (q_limbs, m), digits, step.key, &step.permutation, [&mut **b, &mut **a]);
                     let q = modulus(ctx, q_limbs, m);
@@ -470,11 +410,6 @@ impl<'a> Transform<'a> {
             });
         }
     }
-}
-
-/// How many values of a diagonal differ: two for each slot of its period.
-fn values_of(diagonal: &IntPlaintext) -> usize {
-    2 * diagonal.period().get() as usize
 }
 
 /// Whether the products of a giant step go straight to the output.

@@ -7,6 +7,7 @@
 mod apply;
 mod batching;
 mod plan;
+mod products;
 #[cfg(test)]
 mod tests;
 
@@ -14,7 +15,9 @@ use std::sync::Arc;
 
 pub use apply::{apply, apply_rescaled};
 pub use batching::Batching;
-pub use plan::{DiagonalId, GiantOrder, GiantStep, LinearCounts, LinearPlan, PlanError, Stage, Term, Turn};
+pub use plan::{
+    Close, DiagonalId, GiantOrder, GiantStep, Join, LinearCounts, LinearPlan, PlanError, Stage, Term, Turn,
+};
 
 use crate::error::Error;
 use crate::plaintext::IntPlaintext;

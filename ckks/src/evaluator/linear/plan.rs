@@ -5,16 +5,31 @@ use std::collections::BTreeSet;
 use thiserror::Error;
 
 use crate::cost::LinearWork;
+use crate::plaintext::Form;
 use crate::units::{GaloisElement, Level, Rotation, Slots};
 
 /// Names a diagonal of a plan to its [`DiagonalSource`](super::DiagonalSource).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DiagonalId(pub u32);
 
-/// An input that is rotated as a whole before anything is hoisted, so that baby steps can start from it, too.
+/// An operand made of two earlier ones: `first + X^power * rotate(second, rotation)`. Powers of `X` cost no level and no noise;
+/// they are of magnitude 1 in every slot, and tell the parts of a sum apart where diagonals are conjugate to them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Join {
+    /// An input, or a joined operand before this one.
+    pub first: u32,
+    /// Likewise.
+    pub second: u32,
+    /// Rotation of the second.
+    pub rotation: Rotation,
+    /// Exponent of `X`, below twice the ring degree.
+    pub power: u32,
+}
+
+/// An operand that is rotated as a whole before anything is hoisted, so that baby steps can start from it, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Turn {
-    /// The input ciphertext.
+    /// An input, or a joined operand.
     pub input: u32,
     /// Its rotation.
     pub rotation: Rotation,
@@ -23,7 +38,7 @@ pub struct Turn {
 /// One product: a rotated input times a diagonal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Term {
-    /// The input ciphertext; from `inputs` of the plan on, the turned inputs.
+    /// The input ciphertext; from `inputs` of the plan on, the joined operands, then the turned ones.
     pub input: u32,
     /// Index into `babies[input]` of the plan.
     pub baby: u32,
@@ -64,6 +79,16 @@ pub struct Stage {
     pub fold: Vec<Rotation>,
 }
 
+/// How a transform ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Close {
+    /// The outputs are the sums.
+    #[default]
+    Sum,
+    /// Each output is the sum plus its conjugate: twice the real part.
+    AddConjugate,
+}
+
 /// A linear transform from `inputs` to `outputs` ciphertexts.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct LinearPlan {
@@ -71,12 +96,16 @@ pub struct LinearPlan {
     pub inputs: u32,
     /// Number of output ciphertexts.
     pub outputs: u32,
-    /// Inputs that are rotated first; they count as further inputs in `babies` and in terms.
+    /// Operands made of inputs; they count as further inputs in `turned`, in `babies` and in terms.
+    pub joined: Vec<Join>,
+    /// Inputs that are rotated first; they count as further inputs in `babies` and in terms, after the joined ones.
     pub turned: Vec<Turn>,
-    /// Baby rotations of each input, then of each turned one.
+    /// Baby rotations of each input, then of each joined, then of each turned one.
     pub babies: Vec<Vec<Rotation>>,
     /// The stages, in order, all adding to the same outputs.
     pub stages: Vec<Stage>,
+    /// What becomes of the sums.
+    pub close: Close,
 }
 
 /// Why a plan makes no sense.
@@ -120,6 +149,16 @@ pub enum PlanError {
         input: u32,
         /// Number of inputs.
         inputs: u32,
+    },
+    /// A joined operand names one that is not there yet.
+    #[error("joined operand {join}: operand {operand} of {operands} does not exist")]
+    NoSuchJoin {
+        /// Index of the joined operand.
+        join: usize,
+        /// The operand named.
+        operand: u32,
+        /// Number of operands before it.
+        operands: u32,
     },
     /// A term names a baby rotation that is not there.
     #[error(
@@ -178,13 +217,13 @@ pub enum PlanError {
 pub struct LinearCounts {
     /// Inputs that are decomposed because they have a baby rotation other than 0 in use.
     pub decompositions: usize,
-    /// Inputs turned as a whole: one plain rotation each.
+    /// Operands rotated as a whole, to be joined or turned: one plain rotation each.
     pub turns: usize,
     /// Baby rotations other than 0: one key inner product each.
     pub baby_rotations: usize,
     /// Giant steps with a rotation other than 0: one division by `P` of one part and one key product each.
     pub giant_rotations: usize,
-    /// Rotations of folds, counted per output; each costs as much as a giant step.
+    /// Rotations of folds, and conjugations at the end, counted per output; each costs as much as a giant step.
     pub fold_rotations: usize,
     /// Products with diagonals.
     pub products: usize,
@@ -224,14 +263,21 @@ impl LinearPlan {
         if inputs == 0 || outputs == 0 {
             return Err(PlanError::Empty { inputs, outputs });
         }
-        let sources = inputs as usize + self.turned.len();
+        for (join, made) in self.joined.iter().enumerate() {
+            let operands = inputs + join as u32;
+            if let Some(operand) = [made.first, made.second].into_iter().find(|&o| o >= operands) {
+                return Err(PlanError::NoSuchJoin { join, operand, operands });
+            }
+        }
+        let operands = self.operands();
+        let sources = operands as usize + self.turned.len();
         if self.babies.len() != sources {
             return Err(PlanError::BabyTable { listed: self.babies.len(), inputs: sources as u32 });
         }
         if let Some((turn, &Turn { input, .. })) =
-            self.turned.iter().enumerate().find(|(_, turn)| turn.input >= inputs)
+            self.turned.iter().enumerate().find(|(_, turn)| turn.input >= operands)
         {
-            return Err(PlanError::NoSuchTurn { turn, input, inputs });
+            return Err(PlanError::NoSuchTurn { turn, input, inputs: operands });
         }
         let mut used = BTreeSet::new();
         for (stage, content) in self.stages.iter().enumerate() {
@@ -276,8 +322,18 @@ impl LinearPlan {
             .flat_map(|s| s.giants.iter().map(|g| g.rotation).chain(s.fold.iter().copied()));
         let babies = self.terms().filter_map(|term| self.baby(term));
         let turns = self.turned.iter().map(|turn| turn.rotation);
-        let rotations = babies.chain(later).chain(turns).filter(|r| !r.is_zero());
-        rotations.map(|r| GaloisElement::from_rotation(r, n)).collect()
+        let joins = self.joined.iter().map(|join| join.rotation);
+        let rotations = babies.chain(later).chain(turns).chain(joins).filter(|r| !r.is_zero());
+        let conjugation = match self.close {
+            Close::Sum => None,
+            Close::AddConjugate => Some(GaloisElement::conjugation(n)),
+        };
+        rotations.map(|r| GaloisElement::from_rotation(r, n)).chain(conjugation).collect()
+    }
+
+    /// Number of inputs and joined operands: the turned ones follow.
+    pub fn operands(&self) -> u32 {
+        self.inputs + self.joined.len() as u32
     }
 
     /// The work of the transform.
@@ -289,9 +345,11 @@ impl LinearPlan {
             .collect();
         let giants = self.stages.iter().flat_map(|s| &s.giants);
         let folds: usize = self.stages.iter().flat_map(|s| &s.fold).filter(|r| !r.is_zero()).count();
+        let folds = folds + usize::from(self.close == Close::AddConjugate);
+        let joins = self.joined.iter().filter(|join| !join.rotation.is_zero()).count();
         LinearCounts {
             decompositions: rotated.iter().map(|(input, _)| input).collect::<BTreeSet<_>>().len(),
-            turns: self.turned.iter().filter(|turn| !turn.rotation.is_zero()).count(),
+            turns: self.turned.iter().filter(|turn| !turn.rotation.is_zero()).count() + joins,
             baby_rotations: rotated.len(),
             giant_rotations: giants.filter(|g| !g.rotation.is_zero()).count(),
             fold_rotations: folds * self.outputs as usize,
@@ -300,11 +358,11 @@ impl LinearPlan {
         }
     }
 
-    /// The work of the transform with diagonals of the given periods, for [`crate::cost`].
-    pub fn work(&self, period: impl Fn(DiagonalId) -> Slots) -> LinearWork {
+    /// The work of the transform with diagonals of the given periods and forms, for [`crate::cost`].
+    pub fn work(&self, diagonal: impl Fn(DiagonalId) -> (Slots, Form)) -> LinearWork {
         let counts = self.counts();
         let mut work = LinearWork {
-            inputs: f64::from(self.inputs) + self.turned.len() as f64,
+            inputs: f64::from(self.operands()) + self.turned.len() as f64,
             turns: counts.turns as f64,
             decompositions: counts.decompositions as f64,
             babies: counts.baby_rotations as f64,
@@ -317,7 +375,8 @@ impl LinearPlan {
                 true => work.products += 1.0,
                 false => work.plain_products += 1.0,
             }
-            work.add_diagonals(period(term.diagonal).get(), 1.0);
+            let (period, form) = diagonal(term.diagonal);
+            work.add_diagonals((period.get(), form), 1.0);
         }
         work
     }
@@ -327,10 +386,18 @@ impl LinearPlan {
         self.stages.iter().flat_map(|s| &s.giants).flat_map(|g| &g.terms)
     }
 
-    /// The input that an operand of terms is, or is turned from, and the number of its turns.
-    pub fn source(&self, input: u32) -> (u32, usize) {
-        let turn = input.checked_sub(self.inputs).and_then(|turn| self.turned.get(turn as usize));
-        turn.map_or((input, 0), |turn| (turn.input, 1))
+    /// An input that an operand of terms is made of, and the number of key switches whose errors it carries beyond those of
+    /// the inputs.
+    pub fn source(&self, operand: u32) -> (u32, usize) {
+        let turn = operand.checked_sub(self.operands()).and_then(|turn| self.turned.get(turn as usize));
+        if let Some(turn) = turn {
+            let (input, switches) = self.source(turn.input);
+            return (input, switches + usize::from(!turn.rotation.is_zero()));
+        }
+        let join = operand.checked_sub(self.inputs).and_then(|join| self.joined.get(join as usize));
+        let Some(join) = join else { return (operand, 0) };
+        let ((input, first), (_, second)) = (self.source(join.first), self.source(join.second));
+        (input, first + second + usize::from(!join.rotation.is_zero()))
     }
 
     /// The baby rotation of a term, if the plan lists it.

@@ -8,7 +8,7 @@ use super::*;
 use crate::ciphertext::Ciphertext;
 use crate::context::Context;
 use crate::cost::{Ending, LinearWork, Shape};
-use crate::encoder::Encoder;
+use crate::encoder::{Complex, Encoder};
 use crate::encrypt::{decrypt, encrypt_secret};
 use crate::evaluator::Evaluator;
 use crate::kernels::Kernels;
@@ -182,7 +182,7 @@ fn dense(matrices: &[Vec<Vec<Vec<f64>>>], babies: usize) -> (LinearPlan, Vec<Vec
         outputs: outputs as u32,
         babies: table,
         stages: vec![stage],
-        turned: vec![],
+        ..LinearPlan::default()
     };
     (plan, diagonals)
 }
@@ -190,6 +190,63 @@ fn dense(matrices: &[Vec<Vec<Vec<f64>>>], babies: usize) -> (LinearPlan, Vec<Vec
 fn matrix(source: &mut Source, period: usize) -> Vec<Vec<f64>> {
     let scale = 1.0 / (period as f64).sqrt();
     (0..period).map(|_| source.values(period).iter().map(|x| x * scale).collect()).collect()
+}
+
+/// `zeta^(5^slot power)`, what `X^power` is in a slot.
+fn phase(slot: usize, power: u32) -> Complex {
+    let order = 4 * SLOTS as u64;
+    let exponent = (0..slot).fold(1u64, |e, _| e * 5 % order) * u64::from(power) % order;
+    let angle = std::f64::consts::TAU * exponent as f64 / order as f64;
+    Complex { re: angle.cos(), im: angle.sin() }
+}
+
+#[test]
+fn joined_operands_meet_complex_diagonals() {
+    let world = world(Kernels::detect());
+    let mut source = Source(41);
+    let (first, second) = (source.values(SLOTS), source.values(SLOTS));
+    let diagonal: Vec<Complex> =
+        source.values(SLOTS).iter().zip(source.values(SLOTS)).map(|(&re, im)| Complex { re, im }).collect();
+    for power in [0, 5, SLOTS as u32, 3 * SLOTS as u32 + 7] {
+        let (by, baby, giant) = (3, 2, 7);
+        // 2: first + X^power rotate(second), 3: that plus itself times the imaginary unit.
+        let plan = LinearPlan {
+            inputs: 2,
+            outputs: 1,
+            joined: vec![
+                Join { first: 0, second: 1, rotation: rotation(by), power },
+                Join { first: 2, second: 2, rotation: Rotation::ZERO, power: SLOTS as u32 },
+            ],
+            babies: vec![vec![], vec![], vec![], vec![rotation(baby)]],
+            stages: vec![Stage {
+                giants: vec![GiantStep {
+                    output: 0,
+                    rotation: rotation(giant),
+                    terms: vec![Term { input: 3, baby: 0, diagonal: DiagonalId(0) }],
+                }],
+                ..Stage::default()
+            }],
+            close: Close::AddConjugate,
+            ..LinearPlan::default()
+        };
+        let counts = plan.counts();
+        assert_eq!((counts.turns, counts.rotations(), counts.products), (1, 4, 1));
+        assert_eq!(plan.source(3), (0, 2));
+        let encoded = world.encoder.encode_complex(&diagonal, slots(SLOTS), &Scale::pow2(30)).expect("small");
+        let diagonals = Diagonals { values: vec![], encoded: vec![Arc::new(encoded)] };
+        let level = Level(3);
+        let inputs = [world.encrypt(&first, level), world.encrypt(&second, level)];
+        let keys = world.keys(&plan, level);
+        let inputs = [&inputs[0], &inputs[1]];
+        let found = apply(&world.evaluator, &inputs, &plan, &diagonals, &keys).expect("a good plan");
+        let joined = |slot: usize| {
+            let rotated = phase(slot, power).scale(second[(slot + by) % SLOTS]);
+            Complex { re: first[slot], im: 0.0 }.add(rotated).mul(Complex { re: 1.0, im: 1.0 })
+        };
+        let product = |slot: usize| diagonal[slot].mul(joined((slot + baby) % SLOTS));
+        let expected: Vec<f64> = (0..SLOTS).map(|slot| 2.0 * product((slot + giant) % SLOTS).re).collect();
+        assert_close(&world.decrypt(&found[0]), &expected, &format!("power {power}"));
+    }
 }
 
 #[test]
@@ -248,7 +305,8 @@ fn staged(source: &mut Source) -> (LinearPlan, Vec<Vec<f64>>) {
     };
     let babies =
         vec![vec![rotation(0), rotation(1), rotation(17)], vec![rotation(4), rotation(0), rotation(63)]];
-    let plan = LinearPlan { inputs: 2, outputs: 2, turned: vec![], babies, stages: vec![first, second] };
+    let plan =
+        LinearPlan { inputs: 2, outputs: 2, babies, stages: vec![first, second], ..LinearPlan::default() };
     let diagonals =
         [SLOTS, 4, SLOTS / 4, 1].map(|period| source.values(period).iter().map(|x| x / 8.0).collect());
     (plan, diagonals.to_vec())
@@ -401,6 +459,13 @@ fn plans_that_make_no_sense_are_refused() {
         PlanError::NoSuchTurn { turn: 0, input: 2, inputs: 2 }
     ));
     assert!(matches!(
+        broken(|p| {
+            p.joined.push(Join { first: 0, second: 2, rotation: rotation(1), power: 0 });
+            p.babies.push(vec![]);
+        }),
+        PlanError::NoSuchJoin { join: 0, operand: 2, operands: 2 }
+    ));
+    assert!(matches!(
         broken(|p| p.stages[0].giants[0].terms[0].input = 2),
         PlanError::NoSuchInput { input: 2, .. }
     ));
@@ -453,7 +518,10 @@ fn the_work_counted_is_the_work_foreseen() {
         run();
         ctx.work() - before
     };
-    let work = plan.work(|id| source.encoded[id.0 as usize].period());
+    let work = plan.work(|id| {
+        let diagonal = &source.encoded[id.0 as usize];
+        (diagonal.period(), diagonal.form())
+    });
     let shape = Shape::new(ctx.params(), level);
     let inputs = [&cts[0], &cts[1]];
     let transform = counted(&|| drop(apply(ev, &inputs, &plan, &source, &keys).expect("valid")));

@@ -271,7 +271,7 @@ impl<'a> ClearMachine<'a> {
         let terms: Vec<(ResolvedMap<'_>, u32)> = (call.terms.iter())
             .map(|term| (self.program.maps[term.map].resolve(&self.program.layouts), term.operand))
             .collect();
-        plan_call(&terms, &call.split, self.params.max_slots())
+        plan_call(&terms, call.recipe(), self.params.max_slots())
     }
 
     fn weights(&self, id: ConstId) -> Cow<'a, [f32]> {
@@ -499,7 +499,7 @@ fn call_variances(
     for (term, planned) in plan.plan.terms().map(|term| (term, plan.diagonals[term.diagonal.0 as usize])) {
         let (source, _) = plan.plan.source(term.input);
         let at = scale.div(&operands[source as usize].scale).value(params);
-        let rms = noise::plaintext_rounding_rms(2 * plan.maps[planned.term as usize].period() as usize) / at;
+        let rms = noise::plaintext_rounding_rms(2 * plan.period(term.diagonal.0 as usize) as usize) / at;
         of_weights[planned.term as usize] = rms * rms;
     }
     let rotated =

@@ -1,0 +1,324 @@
+//! Sharing: products that do the work of several diagonals.
+//!
+//! A diagonal weighs one shift of an operand in every slot by one real number. But slots hold complex numbers, and a tensor that is
+//! smaller than a ciphertext is there several times over. Both are room: an operand is first joined with shifted copies of
+//! itself (or with the next ciphertext), `y = sum over parts j of X^e_j rotate(x, s_j)`, where powers of `X` cost neither a level
+//! nor noise. Let P be the larger period of operand and result, R the number of copies used (a power of two), W = R P the
+//! period of the diagonals. The powers are such that `X^e_j` in the slots t, t + P, t + 2P, ... runs through different roots of
+//! unity of order R for different j < R, and the other R parts are times `X^(N/2)`, the imaginary unit. So a diagonal that
+//! holds `1/R sum_j w_j conj(X^e_j)` leaves `sum_j w_j rotate(x, s_j)` when the copies are summed and the real part is taken: 2R
+//! diagonals in one product, for `log2(2R)` rotations before and as many afterwards, folds that also replicate the result.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use peregrine_ckks::encoder::Complex;
+use peregrine_ckks::units::{GaloisElement, Rotation, Slots};
+
+use super::{DiagonalKey, Diagonals};
+
+/// What takes the imaginary parts of an operand's slots.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Imaginary {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The next ciphertext: those of the operand are joined two by two.
+    Next,
+    /// The ciphertext itself, rotated.
+    Rotated(i32),
+}
+
+/// How the ciphertexts of an operand are joined before they meet diagonals.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Sharing {
+    /// What takes the imaginary parts.
+    pub imaginary: Imaginary,
+    /// Each joins the operand with itself rotated, and doubles the copies that share the work.
+    pub shifts: Vec<i32>,
+}
+
+/// Most shifts: copies double with each.
+pub const MAX_SHIFTS: usize = 8;
+
+/// One summand of a joined operand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Part {
+    /// Ciphertext after the first of the joined ones.
+    cipher: u32,
+    /// Rotation of it.
+    pub(super) shift: i64,
+    /// Exponent of `X^(N/2W)`, modulo 4W.
+    power: u32,
+}
+
+impl Sharing {
+    /// Whether nothing is joined.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether the results are real parts.
+    pub fn is_complex(&self) -> bool {
+        self.imaginary != Imaginary::Nothing
+    }
+
+    /// Copies that share the work.
+    pub fn copies(&self) -> u32 {
+        1 << self.shifts.len().min(MAX_SHIFTS)
+    }
+
+    /// Ciphertexts that are joined to one.
+    pub fn ciphers(&self) -> u32 {
+        match self.imaginary {
+            Imaginary::Next => 2,
+            Imaginary::Nothing | Imaginary::Rotated(_) => 1,
+        }
+    }
+
+    /// Exponents of `X^(N/2W)` that the shifts come with.
+    pub(super) fn powers(&self) -> impl Iterator<Item = u32> {
+        let copies = self.copies();
+        (1..=self.shifts.len() as u32).map(move |j| copies >> j)
+    }
+
+    /// The summands of a joined operand whose diagonals have period `work`; doubled by each join.
+    pub(super) fn parts(&self, work: u32) -> Vec<Part> {
+        let mut parts = vec![Part { cipher: 0, shift: 0, power: 0 }];
+        match self.imaginary {
+            Imaginary::Nothing => {}
+            Imaginary::Next => parts.push(Part { cipher: 1, shift: 0, power: work }),
+            Imaginary::Rotated(shift) => parts.push(Part { cipher: 0, shift: shift.into(), power: work }),
+        }
+        let ring = 2 * work as usize;
+        for (&shift, power) in self.shifts.iter().zip(self.powers()) {
+            // Rotations take X to a power of it.
+            let rotated = match Slots::new(work) {
+                Ok(slots) => GaloisElement::from_rotation(Rotation::new(shift.into(), slots), ring).get(),
+                Err(_) => 1,
+            };
+            let turned = |part: &Part| Part {
+                cipher: part.cipher,
+                shift: part.shift + i64::from(shift),
+                power: ((u64::from(part.power) * u64::from(rotated) + u64::from(power)) % (2 * ring as u64))
+                    as u32,
+            };
+            let more: Vec<Part> = parts.iter().map(turned).collect();
+            parts.extend(more);
+        }
+        parts
+    }
+}
+
+/// One product of a shared map: a joined ciphertext, its rotation, and the diagonals that the product does the work of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedDiagonal {
+    /// Ciphertext of the result.
+    pub cipher_out: u32,
+    /// First of the ciphertexts of the operand that are joined.
+    pub cipher_in: u32,
+    /// Rotation of the joined ciphertext, modulo the smaller period.
+    pub rotation: u32,
+    /// Index of the part and the diagonal it stands for.
+    pub(super) members: Vec<(u32, DiagonalKey)>,
+}
+
+/// Members by the rotation they start from.
+type Bases = BTreeMap<u32, Vec<(u32, DiagonalKey)>>;
+
+/// The products that the diagonals of a map become, by result, operand and rotation.
+pub fn shared(diagonals: &Diagonals, sharing: &Sharing) -> Vec<SharedDiagonal> {
+    let modulus = diagonals.modulus();
+    let mut groups: BTreeMap<(u32, u32), Bases> = BTreeMap::new();
+    let joined = sharing.ciphers();
+    for key in diagonals.keys() {
+        let bases = groups.entry((key.cipher_out, key.cipher_in / joined * joined)).or_default();
+        bases.entry(key.rotation).or_default().push((key.cipher_in % joined, key));
+    }
+    let mut found = Vec::with_capacity(diagonals.len());
+    for ((cipher_out, cipher_in), mut bases) in groups {
+        let mut bit = joined;
+        let own = match sharing.imaginary {
+            Imaginary::Nothing | Imaginary::Next => None,
+            Imaginary::Rotated(shift) => Some(shift),
+        };
+        for shift in own.iter().chain(&sharing.shifts) {
+            bases = paired(bases, i64::from(*shift).rem_euclid(i64::from(modulus)) as u32, modulus, bit);
+            bit *= 2;
+        }
+        let product = |(rotation, members)| SharedDiagonal { cipher_out, cipher_in, rotation, members };
+        found.extend(bases.into_iter().map(product));
+    }
+    found
+}
+
+/// Number of products of rotations `bases` once those `shift` apart are paired.
+pub fn pairs_of(bases: &BTreeSet<u32>, shift: u32, modulus: u32) -> BTreeSet<u32> {
+    let bases: Bases = bases.iter().map(|&base| (base, Vec::new())).collect();
+    paired(bases, shift, modulus, 1).into_keys().collect()
+}
+
+/// How many rotations `shift` below a modulus pairs leave of distinct ones: the size of what [`pairs_of`] gives, faster.
+pub fn pairs_count(rotations: &BTreeSet<u32>, shift: u32, modulus: u32) -> usize {
+    if shift == 0 {
+        return rotations.len();
+    }
+    let mut left = vec![false; modulus as usize];
+    rotations.iter().for_each(|&r| left[r as usize] = true);
+    let before = |r: u32| ((r + modulus - shift) % modulus) as usize;
+    let starts: Vec<u32> = rotations.iter().copied().filter(|&r| !left[before(r)]).collect();
+    let mut count = 0;
+    for start in starts.into_iter().chain(rotations.iter().copied()) {
+        let (mut at, mut length) = (start, 0usize);
+        while std::mem::take(&mut left[at as usize]) {
+            (at, length) = ((at + shift) % modulus, length + 1);
+        }
+        count += length.div_ceil(2);
+    }
+    count
+}
+
+/// Pairs rotations that are `shift` apart: chains of them two by two from their start, cycles from their least.
+fn paired(mut bases: Bases, shift: u32, modulus: u32, bit: u32) -> Bases {
+    if shift == 0 {
+        return bases;
+    }
+    let before = |r: u32| (r + modulus - shift) % modulus;
+    let starts: Vec<u32> = bases.keys().copied().filter(|&r| !bases.contains_key(&before(r))).collect();
+    let mut found = Bases::new();
+    let mut walk = |bases: &mut Bases, mut at: u32| {
+        while let Some(mut members) = bases.remove(&at) {
+            let next = (at + shift) % modulus;
+            if let Some(others) = bases.remove(&next) {
+                members.extend(others.into_iter().map(|(part, key)| (part | bit, key)));
+            }
+            found.insert(at, members);
+            at = (next + shift) % modulus;
+        }
+    };
+    starts.into_iter().for_each(|start| walk(&mut bases, start));
+    while let Some((&least, _)) = bases.first_key_value() {
+        walk(&mut bases, least);
+    }
+    found
+}
+
+/// What the diagonals of a term are spread over copies and parts with.
+#[derive(Clone, Debug)]
+pub(super) struct Spreading {
+    pub(super) parts: Vec<Part>,
+    /// Period of the diagonals.
+    pub(super) work: u32,
+    copies: u32,
+    /// `exp(2 pi i k / 4 work)`, and the powers of five modulo `4 work`, made when first needed.
+    table: std::sync::OnceLock<(Vec<Complex>, Vec<u32>)>,
+}
+
+impl Spreading {
+    pub(super) fn new(sharing: &Sharing, period: u32) -> Self {
+        let copies = sharing.copies();
+        let work = period.saturating_mul(copies);
+        Self { parts: sharing.parts(work), work, copies, table: std::sync::OnceLock::new() }
+    }
+
+    /// Whether diagonals are real.
+    pub(super) fn is_real(&self) -> bool {
+        self.parts.len() == 1
+    }
+
+    fn table(&self) -> &(Vec<Complex>, Vec<u32>) {
+        self.table.get_or_init(|| {
+            let order = 4 * self.work;
+            let root = |k: u32| {
+                let angle = std::f64::consts::TAU * f64::from(k) / f64::from(order);
+                Complex { re: angle.cos(), im: angle.sin() }
+            };
+            let power = |e: &u32| Some((u64::from(*e) * 5 % u64::from(order)) as u32);
+            let powers = std::iter::successors(Some(1u32), power).take(self.work as usize).collect();
+            ((0..order).map(root).collect(), powers)
+        })
+    }
+
+    /// What `X^(power N/2W)` is in a slot.
+    pub(super) fn root(&self, power: u32, slot: usize) -> Complex {
+        let (roots, powers) = self.table();
+        let power = u64::from(powers[slot & (self.work as usize - 1)]) * u64::from(power);
+        roots[(power % (4 * u64::from(self.work))) as usize]
+    }
+
+    /// What the power of a part is in a slot.
+    fn phase(&self, part: usize, slot: usize) -> Complex {
+        self.root(self.parts[part].power, slot)
+    }
+
+    /// Adds `factor / copies * conj(phase)` of the weights of one part, placed within a period, to every copy of it. Slot t of the
+    /// diagonal meets slot `t + reads` of the joined operand.
+    pub(super) fn spread(
+        &self,
+        part: usize,
+        weights: &[f64],
+        (reads, factor): (i64, f64),
+        slots: &mut [Complex],
+    ) {
+        let factor = factor / f64::from(self.copies);
+        let reads = reads.rem_euclid(i64::from(self.work)) as usize;
+        for (at, weight) in weights.iter().enumerate().filter(|(_, weight)| **weight != 0.0) {
+            for slot in (at..slots.len()).step_by(weights.len()) {
+                let Complex { re, im } = self.phase(part, slot + reads);
+                slots[slot].re += factor * weight * re;
+                slots[slot].im -= factor * weight * im;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chains_pair_from_their_start_and_cycles_from_their_least() {
+        let pairs = |rotations: &[u32], shift| {
+            let rotations: BTreeSet<u32> = rotations.iter().copied().collect();
+            let found = pairs_of(&rotations, shift, 64);
+            assert_eq!(pairs_count(&rotations, shift, 64), found.len());
+            found.into_iter().collect::<Vec<_>>()
+        };
+        assert_eq!(pairs(&[63, 0, 1], 1), [1, 63]);
+        assert_eq!(pairs(&[0, 16, 32, 48], 32), [0, 16]);
+        assert_eq!(pairs(&[0, 16, 32, 48], 16), [0, 32]);
+        assert_eq!(pairs(&[5], 7), [5]);
+        assert_eq!(pairs(&[5, 6], 0), [5, 6]);
+        // Row taps around 0, two of seven rows a step apart.
+        assert_eq!(pairs(&[61, 62, 63, 0, 1, 2, 3], 4), [0, 61, 62, 63]);
+    }
+
+    #[test]
+    fn copies_and_the_imaginary_part_tell_the_parts_apart() {
+        for (imaginary, shifts) in [
+            (Imaginary::Nothing, vec![3, -5, 7]),
+            (Imaginary::Rotated(9), vec![]),
+            (Imaginary::Rotated(-2), vec![1, 16, 5, 8]),
+            (Imaginary::Next, vec![4]),
+        ] {
+            let sharing = Sharing { imaginary, shifts };
+            let period = 32;
+            let spreading = Spreading::new(&sharing, period);
+            let parts = spreading.parts.len();
+            assert_eq!(parts as u32, sharing.copies() * if sharing.is_complex() { 2 } else { 1 });
+            for (slot, first, second) in (0..period as usize)
+                .flat_map(|s| (0..parts).flat_map(move |a| (0..parts).map(move |b| (s, a, b))))
+            {
+                let mut sum = Complex { re: 0.0, im: 0.0 };
+                for copy in 0..sharing.copies() as usize {
+                    let at = slot + copy * period as usize;
+                    let (a, b) = (spreading.phase(first, at), spreading.phase(second, at));
+                    sum.re += a.re * b.re + a.im * b.im;
+                    sum.im += a.re * b.im - a.im * b.re;
+                }
+                let expected = if first == second { f64::from(sharing.copies()) } else { 0.0 };
+                assert!((sum.re - expected).abs() < 1e-9, "{sharing:?}: parts {first} and {second}: {sum:?}");
+                assert!(sharing.is_complex() || sum.im.abs() < 1e-9, "{sharing:?}: {first}, {second}");
+            }
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! Ways to share the products of a linear call among the copies and the imaginary part of its operands.
+//!
+//! How operands are joined decides how many products are left; the split of the rotations and the keys decide with it what a call
+//! costs, so that all ways are offered, each with the fewest products its joins allow: first the imaginary part is
+//! used, then twice as many copies with each step.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use peregrine_ir::Slots;
+use peregrine_ir::layout::Place;
+use peregrine_ir::linear::{Diagonals, Imaginary, ResolvedMap, Sharing, pairs_count, pairs_of};
+
+use super::split::CallShape;
+
+/// Operands with fewer diagonals are left as they are.
+const FEWEST_DIAGONALS: usize = 6;
+/// Nor is a map worth it that nobody would choose.
+const MOST_DIAGONALS: usize = 1 << 14;
+/// Nor shifts, where two ciphertexts have more rotations than this.
+const MOST_ROTATIONS: usize = 1 << 11;
+/// Most multiples of a stride that are tried as shifts.
+const MOST_MULTIPLES: u32 = 8;
+/// A way that leaves more than this share of the products of the one before is not worth its joins.
+const MOST_LEFT: f64 = 0.7;
+/// Most doublings of the copies that share the work: the errors of rounded weights grow with the copies.
+const MOST_DOUBLINGS: usize = 3;
+
+/// One way to join the operands of a call.
+#[derive(Clone, Debug)]
+pub struct Variant {
+    /// By operand.
+    pub shared: Vec<Sharing>,
+    /// What the call is then.
+    pub shape: CallShape,
+}
+
+/// An operand that is worth joining.
+struct Operand {
+    index: u32,
+    /// Ciphertexts.
+    ciphertexts: u32,
+    /// Rotations of the largest group of diagonals between two ciphertexts.
+    rotations: BTreeSet<u32>,
+    /// Shifts worth trying.
+    shifts: BTreeSet<u32>,
+    modulus: u32,
+    /// Slots of a copy.
+    period: u32,
+}
+
+/// The ways to join the operands of `sum over terms of map(operand)`, none at all first.
+pub fn variants(terms: &[(ResolvedMap<'_>, u32)], slots: Slots) -> Vec<Variant> {
+    let plain = CallShape::of(terms, slots);
+    if !(FEWEST_DIAGONALS as u64..=MOST_DIAGONALS as u64).contains(&plain.products()) {
+        return vec![Variant { shared: Vec::new(), shape: plain }];
+    }
+    let maps: Vec<Diagonals> = terms.iter().map(|(map, _)| Diagonals::of(*map)).collect();
+    ways(terms, &maps, slots, 0..=MOST_DOUBLINGS)
+}
+
+/// Those of [`variants`] with the fewest products, after the first.
+pub fn deepest(terms: &[(ResolvedMap<'_>, u32)], maps: &[Diagonals], slots: Slots) -> Vec<Variant> {
+    ways(terms, maps, slots, MOST_DOUBLINGS..=MOST_DOUBLINGS)
+}
+
+fn ways(
+    terms: &[(ResolvedMap<'_>, u32)],
+    maps: &[Diagonals],
+    slots: Slots,
+    depths: std::ops::RangeInclusive<usize>,
+) -> Vec<Variant> {
+    let of = |shared: Vec<Sharing>| Variant { shape: CallShape::joined(terms, maps, &shared, slots), shared };
+    let mut found = vec![of(Vec::new())];
+    let all = found[0].shape.products();
+    let operands = operands(terms, maps);
+    let operand_count = terms.iter().map(|term| term.1 + 1).max().unwrap_or(0) as usize;
+    let together = |join: &dyn Fn(&Operand) -> Sharing| {
+        let mut shared = vec![Sharing::default(); operand_count];
+        operands.iter().for_each(|operand| shared[operand.index as usize] = join(operand));
+        shared
+    };
+    let next = |operand: &Operand| match operand.ciphertexts {
+        0 | 1 => Sharing::default(),
+        _ => Sharing { imaginary: Imaginary::Next, shifts: Vec::new() },
+    };
+    let mut add = |shared: Vec<Sharing>, least: u64| -> Option<u64> {
+        let variant = of(shared);
+        let products = variant.shape.products();
+        let fewer = (products as f64) <= MOST_LEFT * least as f64;
+        if fewer {
+            found.push(variant);
+        }
+        fewer.then_some(products)
+    };
+    if operands.iter().any(|operand| operand.ciphertexts > 1) {
+        add(together(&next), all);
+    }
+    let mut least = all;
+    for doublings in depths {
+        match add(together(&|operand| operand.sharing(doublings, slots)), least) {
+            Some(products) => least = products,
+            None => break,
+        }
+    }
+    found
+}
+
+/// The operands whose diagonals are worth it, of `terms` with these diagonals.
+fn operands(terms: &[(ResolvedMap<'_>, u32)], maps: &[Diagonals]) -> Vec<Operand> {
+    let mut by_operand: BTreeMap<u32, (Vec<&Diagonals>, Vec<ResolvedMap<'_>>)> = BTreeMap::new();
+    for ((map, operand), diagonals) in terms.iter().zip(maps) {
+        let entry = by_operand.entry(*operand).or_default();
+        entry.0.push(diagonals);
+        entry.1.push(*map);
+    }
+    let worth = |maps: &[&Diagonals]| {
+        let diagonals = maps.iter().map(|map| map.len()).sum::<usize>();
+        (FEWEST_DIAGONALS..=MOST_DIAGONALS).contains(&diagonals)
+    };
+    let operand = |(index, (maps, resolved)): (u32, (Vec<&Diagonals>, Vec<ResolvedMap<'_>>))| {
+        let mut groups: BTreeMap<(u32, u32), BTreeSet<u32>> = BTreeMap::new();
+        for key in maps.iter().flat_map(|map| map.keys()) {
+            groups.entry((key.cipher_out, key.cipher_in)).or_default().insert(key.rotation);
+        }
+        let rotations = groups.into_values().max_by_key(BTreeSet::len).unwrap_or_default();
+        let rotations = if rotations.len() > MOST_ROTATIONS { BTreeSet::new() } else { rotations };
+        let (modulus, period) = maps.first().map_or((1, 1), |map| (map.modulus(), map.period()));
+        let ciphertexts = resolved.first().map_or(0, |map| map.input.ciphertexts);
+        let shifts = shifts(&resolved, modulus);
+        Operand { index, ciphertexts, rotations, shifts, modulus, period }
+    };
+    by_operand.into_iter().filter(|(_, (maps, _))| worth(maps)).map(operand).collect()
+}
+
+/// Powers of two, and multiples of the strides of the layouts, below a modulus.
+fn shifts(maps: &[ResolvedMap<'_>], modulus: u32) -> BTreeSet<u32> {
+    let mut shifts: BTreeSet<u32> =
+        std::iter::successors(Some(modulus / 2), |s| Some(s / 2)).take_while(|&s| s > 0).collect();
+    let layouts = maps.iter().flat_map(|map| [map.input, map.output]);
+    for digit in layouts.flat_map(|layout| layout.digits.iter().flatten()).filter(|d| d.radix > 1) {
+        match digit.place {
+            Place::Slot(stride) => shifts.extend((1..=MOST_MULTIPLES).map(|k| stride.saturating_mul(k))),
+            Place::Cipher(_) | Place::Block(_) => {}
+        }
+    }
+    shifts.retain(|&shift| shift < modulus);
+    shifts
+}
+
+impl Operand {
+    /// The imaginary part and `doublings` shifts, each of those that leave the fewest products; fewer where there are no more copies
+    /// or nothing is saved.
+    fn sharing(&self, doublings: usize, slots: Slots) -> Sharing {
+        let mut sharing = Sharing::default();
+        let mut rotations = self.rotations.clone();
+        for step in 0..=doublings {
+            if self.period << step > slots.get() {
+                break;
+            }
+            let Some((shift, left)) = self.best_shift(&rotations) else { break };
+            rotations = left;
+            match step {
+                0 => sharing.imaginary = Imaginary::Rotated(shift),
+                _ => sharing.shifts.push(shift),
+            }
+        }
+        sharing
+    }
+
+    /// The shift that leaves the fewest rotations of a set; of equals the largest power of two, whose key is most likely in use.
+    fn best_shift(&self, rotations: &BTreeSet<u32>) -> Option<(i32, BTreeSet<u32>)> {
+        let mut shifts: Vec<u32> = self.shifts.iter().copied().collect();
+        // The first of equal ones is taken.
+        shifts.sort_by_key(|shift| (!shift.is_power_of_two(), u32::MAX - shift));
+        let shift = shifts.into_iter().min_by_key(|&shift| pairs_count(rotations, shift, self.modulus))?;
+        let left = pairs_of(rotations, shift, self.modulus);
+        (left.len() < rotations.len()).then_some((shift as i32, left))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use peregrine_ir::layout::{Chw, Digit, Layout};
+    use peregrine_ir::linear::ConvGeometry;
+
+    use super::*;
+
+    /// Channel blocks of `side x side` pixels, in ciphertexts of `per_cipher` channels.
+    fn blocks(channels: u32, side: u32, per_cipher: u32) -> Layout {
+        let digit = |radix, place| Digit { radix, place };
+        let (low, high) = (channels.min(per_cipher), channels.div_ceil(per_cipher));
+        let channel = vec![digit(low, Place::Slot(side * side)), digit(high, Place::Cipher(1))];
+        let [row, column] = [side, 1].map(|stride| vec![digit(side, Place::Slot(stride))]);
+        Layout {
+            shape: Chw { c: channels, h: side, w: side },
+            digits: [channel, row, column],
+            period: Slots::new(low * side * side).unwrap(),
+            ciphertexts: high,
+            blocks: Default::default(),
+        }
+    }
+
+    fn products(layout: &Layout, groups: u32) -> Vec<u64> {
+        let geometry = ConvGeometry { kernel: [3, 3], stride: [1, 1], pad: [1, 1], dilation: [1, 1], groups };
+        let terms = [(ResolvedMap::convolution(layout, layout, geometry), 0)];
+        let ways = variants(&terms, Slots::new(1 << 15).unwrap());
+        for Variant { shared, shape } in &ways {
+            let split = peregrine_ir::linear::BsgsSplit::by_modulus(64, 1 << 15);
+            let plan = peregrine_ir::linear::plan_call(
+                &terms,
+                peregrine_ir::linear::Recipe { split: &split, shared },
+                Slots::new(1 << 15).unwrap(),
+            );
+            let (planned, counted) = (plan.plan.counts(), shape.cost(&split).counts);
+            assert_eq!(planned.products as u64, counted.products, "{shared:?}");
+            assert_eq!(planned.turns as u64, counted.turns, "{shared:?}");
+            assert_eq!(planned.baby_rotations as u64, counted.babies, "{shared:?}");
+            assert_eq!(planned.giant_rotations as u64, counted.giants, "{shared:?}");
+            assert_eq!(planned.fold_rotations as u64, counted.folds, "{shared:?}");
+            let elements: BTreeSet<_> = shape.cost(&split).elements(1 << 16).collect();
+            assert_eq!(plan.plan.galois_elements(1 << 16), elements, "{shared:?}");
+        }
+        ways.iter().map(|way| way.shape.products()).collect()
+    }
+
+    #[test]
+    fn each_copy_and_the_imaginary_part_take_a_share() {
+        // Half a ciphertext: 16 channels times 9 taps, the imaginary part, two copies.
+        assert_eq!(products(&blocks(16, 32, 16), 1), [144, 72, 36]);
+        // An eighth of it.
+        assert_eq!(products(&blocks(64, 8, 64), 1), [576, 288, 144, 72, 36]);
+    }
+
+    #[test]
+    fn ciphertexts_pair_up_where_every_one_is_read_by_every_other() {
+        // Two by two, or each with itself a few channels on.
+        let dense = products(&blocks(64, 32, 32), 1);
+        assert_eq!(dense, [32 * 9 * 4, 32 * 9 * 2, 32 * 9 * 2]);
+        // Of nine taps three pairs and three single ones are left.
+        assert_eq!(products(&blocks(64, 32, 32), 64), [18, 12]);
+    }
+}
