@@ -92,8 +92,9 @@ pub struct Args {
     /// Most of an image's gradient at a polynomial, in medians over the batch
     #[arg(long, value_name = "N", default_value_t = 4.0, value_parser = positive)]
     outlier_limit: f64,
-    /// Part of the steps, at the end, that train with the ranges and norms of inference
-    #[arg(long, value_name = "P", default_value_t = 0.2, value_parser = share)]
+    /// Part of the steps, at the end, that train with the ranges and norms of inference (for --ranges batch, which differ from
+    /// those; deep networks may diverge)
+    #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = share)]
     settle: f64,
     /// What operands are normalised by before that: the largest of the batch, or a maximum that no batch leaves
     #[arg(long, value_enum, default_value_t = Normalise::Tracked)]

@@ -183,8 +183,8 @@ impl Correlate<'_> {
             }
         }
         let acc = detached(simd, &acc);
-        for k in 0..T {
-            self.add(simd, &acc[k], t + k, c, width);
+        for (k, vectors) in acc.iter().enumerate() {
+            self.add(simd, vectors, t + k, c, width);
         }
         width
     }

@@ -295,11 +295,11 @@ impl Scatter<'_> {
         } else {
             self.sums::<S, I, V, false>(simd, at, start, width)
         };
-        for i in 0..I {
+        for (i, vectors) in acc.iter().enumerate() {
             let row = &mut self.grad[(k + i) * self.columns + start..][..width];
             let mut sum: [S::f32s; V] = load(simd, row);
             for v in 0..V {
-                sum[v] = simd.add_f32s(sum[v], acc[i][v]);
+                sum[v] = simd.add_f32s(sum[v], vectors[v]);
             }
             store(simd, row, &sum);
         }
@@ -323,10 +323,7 @@ impl Scatter<'_> {
             let row = &self.dy[pixel * self.step + from..];
             let mut d = [simd.splat_f32s(0.0); V];
             if WHOLE {
-                let full = S::as_simd_f32s(&row[..V * S::F32_LANES]).0;
-                for v in 0..V {
-                    d[v] = full[v];
-                }
+                d.copy_from_slice(&S::as_simd_f32s(&row[..V * S::F32_LANES]).0[..V]);
             } else {
                 d = load(simd, &row[..width]);
             }

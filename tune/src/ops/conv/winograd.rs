@@ -255,9 +255,9 @@ impl Spread<'_> {
         let left = channels - c;
         let [y, x] = self.tiles.corner(self.range.start + i);
         let mut t = [[simd.splat_f32s(0.0); 4]; 4];
-        for row in 0..4 {
+        for (row, t) in t.iter_mut().enumerate() {
             let from = &self.x[((y + row) * self.width + x) * channels + c..][..3 * channels + left];
-            t[row] = operand(
+            *t = operand(
                 simd,
                 [
                     get::<S, WHOLE>(simd, from, left),
