@@ -18,7 +18,7 @@ use crate::evaluator::linear::{
 use crate::kernels::{KeyTerm, PlainTerm};
 use crate::keys::{EvalKeys, KeyGenerator, SecretKey};
 use crate::params::{ParamsLiteral, PrimeSpec};
-use crate::plaintext::IntPlaintext;
+use crate::plaintext::{Form, IntPlaintext};
 use crate::ring::poly::{Ntt, RnsPoly};
 use crate::units::{GaloisElement, Level, Rotation, Scale, Slots};
 
@@ -92,14 +92,6 @@ impl Bench {
         apply_rescaled(&self.evaluator, &[ct], &self.plan, source, &self.keys).map(|cts| drop(black_box(cts)))
     }
 
-    /// How much faster a transform is on all threads of the current pool than on one.
-    fn parallel(&self, single: &rayon::ThreadPool) -> Result<f64, Error> {
-        let ct = self.ciphertext(self.top)?;
-        let source = OneDiagonal(Arc::new(self.plaintext(self.ctx.params().max_slots())?));
-        let run = || median(|| self.transform(&ct, &source));
-        Ok(single.install(run)? / run()?)
-    }
-
     fn operations(&self, level: Level) -> Result<Vec<(&'static str, Work, f64)>, Error> {
         let (ev, keys, shape) = (&self.evaluator, &self.keys, Shape::new(self.ctx.params(), level));
         let max = self.ctx.params().max_slots();
@@ -109,7 +101,8 @@ impl Bench {
         let hoisted = Hoisted::new(&self.ctx, ct.c1());
         let full = OneDiagonal(Arc::new(self.plaintext(max)?));
         let small = OneDiagonal(Arc::new(self.plaintext(Slots::new(max.get() / 32)?)?));
-        let linear = |period: Slots| shape.linear(&self.plan.work(|_| period), Ending::ModDownRescale);
+        let linear =
+            |period: Slots| shape.linear(&self.plan.work(|_| (period, Form::Real)), Ending::ModDownRescale);
         let expanded = shape.expansion(max.get()) + shape.passes(2.0);
         Ok(vec![
             (
@@ -175,15 +168,30 @@ impl Kernels {
 struct Limbs<'a> {
     bench: &'a Bench,
     ctx: &'a Context,
+    thread: usize,
     parts: [RnsPoly<Ntt>; 3],
     out: [Vec<u64>; 2],
 }
 
 impl Kernels {
+    /// On all threads at once, as they run in operations: memory and the last cache are shared.
     fn measure(bench: &Bench) -> Result<Kernels, Error> {
+        let all = rayon::broadcast(|thread| Kernels::on_one_thread(bench, thread.index()));
+        let all = all.into_iter().collect::<Result<Vec<Kernels>, Error>>()?;
+        let mean = |rate: fn(&Kernels) -> f64| all.iter().map(rate).sum::<f64>() / all.len() as f64;
+        Ok(Kernels {
+            butterfly: mean(|k| k.butterfly),
+            conversion: mean(|k| k.conversion),
+            key_word: mean(|k| k.key_word),
+            plain_product: mean(|k| k.plain_product),
+            word: mean(|k| k.word),
+        })
+    }
+
+    fn on_one_thread(bench: &Bench, thread: usize) -> Result<Kernels, Error> {
         let (ctx, ct) = (&bench.ctx, bench.ciphertext(bench.top)?);
         let parts = [ct.c0().clone(), ct.c1().clone(), ct.c0().clone()];
-        let mut limbs = Limbs { bench, ctx, parts, out: [vec![0; ctx.n()], vec![0; ctx.n()]] };
+        let mut limbs = Limbs { bench, ctx, thread, parts, out: [vec![0; ctx.n()], vec![0; ctx.n()]] };
         Ok(Kernels {
             butterfly: limbs.butterfly()?,
             conversion: limbs.conversion()?,
@@ -230,10 +238,11 @@ impl Limbs<'_> {
         Ok(seconds / Work::conversion(self.ctx.n(), alpha, limbs - alpha).conversions)
     }
 
-    /// With a key that is larger than the caches.
+    /// With keys that are larger than the caches, another one on each thread.
     fn key_word(&mut self) -> Result<f64, Error> {
         let (ctx, [x, ..]) = (self.ctx, &self.parts);
-        let element = GaloisElement::from_rotation(Rotation::new(1, ctx.params().max_slots()), ctx.n());
+        let turn = Rotation::new(1 + self.thread as i64 % (i64::from(STEPS) - 1), ctx.params().max_slots());
+        let element = GaloisElement::from_rotation(turn, ctx.n());
         let permutation = ctx.automorphism(element)?;
         let key = self.bench.keys.galois(element, self.bench.top)?;
         let [b, a] = &mut self.out;
@@ -294,23 +303,21 @@ fn mean(ratios: impl Iterator<Item = f64>) -> f64 {
     (logs.iter().sum::<f64>() / logs.len() as f64).exp()
 }
 
-/// Measures on one thread, then one transform on the threads of the current pool. `tell` hears what is being measured. Takes
+/// Measures kernels and whole operations on all threads of the current pool. `tell` hears what is being measured. Takes
 /// about a minute and 2 GiB of memory; anything else that runs meanwhile falsifies the figures.
 ///
 /// # Errors
-/// [`Error::Threads`] if the system gives no thread; no other error is expected.
+/// None is expected: the rings that are measured are valid.
 pub fn calibrate(tell: &(dyn Fn(&str) + Sync)) -> Result<Machine, Error> {
-    let single = rayon::ThreadPoolBuilder::new().num_threads(1).build();
-    let single = single.map_err(|error| Error::Threads { what: error.to_string() })?;
     let threads = rayon::current_num_threads();
-    let mut machine = Machine { name: processor(), threads, ..Machine::default() };
+    let mut machine = Machine { name: processor(), threads, parallel: threads as f64, ..Machine::default() };
     let mut measured: Vec<(Measured, Work)> = Vec::new();
     for (log_n, q, special) in RINGS {
         tell(&format!("keys of N = 2^{log_n}"));
         let bench = Bench::new((log_n, q, special))?;
         for limbs in [q, 2 * q / 3, q / 3] {
             tell(&format!("N = 2^{log_n}, {limbs} limbs"));
-            let operations = single.install(|| bench.operations(Level(limbs as u32 - 1)))?;
+            let operations = bench.operations(Level(limbs as u32 - 1))?;
             measured.extend(operations.into_iter().map(|(operation, work, seconds)| {
                 let operation = operation.to_owned();
                 (Measured { operation, log_n, limbs, special, seconds, predicted: 0.0 }, work)
@@ -318,14 +325,13 @@ pub fn calibrate(tell: &(dyn Fn(&str) + Sync)) -> Result<Machine, Error> {
         }
         // The figures of the last, largest ring stay.
         tell("kernels");
-        single.install(|| Kernels::measure(&bench))?.write_to(&mut machine);
+        Kernels::measure(&bench)?.write_to(&mut machine);
         machine.kernels = bench.ctx.kernels().name().to_owned();
-        tell("all threads");
-        machine.parallel = bench.parallel(&single)?;
     }
-    machine.efficiency = mean(measured.iter().map(|(m, work)| machine.kernel_seconds(work) / m.seconds));
-    let operations = measured.into_iter();
-    machine.operations =
-        operations.map(|(m, work)| Measured { predicted: machine.seconds(&work), ..m }).collect();
+    let share = |(m, work): &(Measured, Work)| machine.kernel_seconds(work) / (m.seconds * threads as f64);
+    machine.efficiency = mean(measured.iter().map(share));
+    let predicted = |work: &Work| machine.seconds(work) / machine.parallel;
+    let operations = measured.iter().map(|(m, work)| Measured { predicted: predicted(work), ..m.clone() });
+    machine.operations = operations.collect();
     Ok(machine)
 }

@@ -9,6 +9,7 @@ use std::ops::{Add, AddAssign, Mul, Sub};
 use serde::{Deserialize, Serialize};
 
 use crate::params::Params;
+use crate::plaintext::Form;
 use crate::units::Level;
 
 /// Counted work. Numbers are whole; `f64` holds them exactly and mixes with seconds.
@@ -31,7 +32,7 @@ pub struct Work {
 impl Work {
     /// Transforms of size `n`.
     pub fn transforms(n: usize, count: f64) -> Work {
-        Work { butterflies: count * (n / 2) as f64 * n.ilog2() as f64, ..Work::default() }
+        Work { butterflies: count * (n / 2) as f64 * f64::from(n.max(1).ilog2()), ..Work::default() }
     }
 
     /// Passes over limbs of `n` words.
@@ -131,16 +132,19 @@ pub struct LinearWork {
     pub products: f64,
     /// Products with diagonals of inputs that are not rotated, modulo `Q`.
     pub plain_products: f64,
-    /// Transforms of diagonals: the sum over the products' diagonals of `m/2 * log2 m` for `m` twice the period.
+    /// Transforms of diagonals: the sum over the products' diagonals of `m/2 * log2 m` for `m` stored coefficients.
     pub diagonal_butterflies: f64,
-    /// Coefficients of diagonals: the sum over the products' diagonals of twice the period.
+    /// Stored coefficients of the products' diagonals: one for each slot of the period of a real one, else two.
     pub diagonal_words: f64,
 }
 
 impl LinearWork {
-    /// Adds the transforms of `count` diagonals.
-    pub fn add_diagonals(&mut self, period: u32, count: f64) {
-        let size = 2 * period as usize;
+    /// Adds the transforms of `count` diagonals: those of real slots take half a transform.
+    pub fn add_diagonals(&mut self, (period, form): (u32, Form), count: f64) {
+        let size = match form {
+            Form::Real => period as usize,
+            Form::Complex => 2 * period as usize,
+        };
         self.diagonal_butterflies += Work::transforms(size, count).butterflies;
         self.diagonal_words += count * size as f64;
     }
@@ -236,7 +240,7 @@ impl Shape {
         let diagonals = Work {
             butterflies: work.diagonal_butterflies * limbs,
             words: work.diagonal_words * limbs,
-            plain_bytes: work.diagonal_words * limbs * size_of::<i64>() as f64,
+            plain_bytes: work.diagonal_words * limbs * size_of::<i32>() as f64,
             plain_products: 2.0 * n * (work.products * limbs + work.plain_products * self.q as f64),
             ..Work::default()
         };
@@ -254,8 +258,8 @@ impl Shape {
     }
 }
 
-/// Speeds of the kernels on one core, in seconds, as they are inside operations: operands come from the caches or from
-/// memory as they do there.
+/// Speeds of the kernels on one core, in seconds, as they are inside operations while all cores are at work: operands come from
+/// the caches or from memory as they do there, and both are shared.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Machine {
@@ -263,7 +267,7 @@ pub struct Machine {
     pub name: String,
     /// The instruction set.
     pub kernels: String,
-    /// Threads that `parallel` was measured with.
+    /// Threads that were measured with.
     pub threads: usize,
     /// One butterfly.
     pub butterfly: f64,
@@ -275,16 +279,17 @@ pub struct Machine {
     pub plain_product: f64,
     /// One word of any other pass.
     pub word: f64,
-    /// Share of the kernels' speed that whole operations reach on one core.
+    /// Share of the kernels' speed that whole operations reach: the rest goes to what is not counted, and to threads that wait
+    /// for others.
     pub efficiency: f64,
-    /// Speed-up from all threads.
+    /// Threads that operations are spread over.
     pub parallel: f64,
     /// Whole operations, for people: what was measured and what the model says.
     #[serde(default)]
     pub operations: Vec<Measured>,
 }
 
-/// One operation as it was measured on one core.
+/// One operation as it was measured on all threads.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Measured {

@@ -25,12 +25,6 @@ pub enum Error {
         /// The ring degree.
         n: usize,
     },
-    /// The system gives no threads.
-    #[error("cannot start threads: {what}")]
-    Threads {
-        /// What the system says.
-        what: String,
-    },
     /// Two operands are at different levels.
     #[error("{op}: operands are at levels {left} and {right}; drop the higher one first")]
     LevelMismatch {

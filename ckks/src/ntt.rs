@@ -36,6 +36,7 @@ pub struct NttTable {
     n: usize,
     psi: u64,
     inverse_n: ShoupFactor,
+    imaginary_unit: ShoupFactor,
     /// By `log2` of the size; built at first use.
     subrings: Box<[OnceLock<Option<Engine>>]>,
 }
@@ -93,7 +94,8 @@ impl NttTable {
         let engine = Engine::new(n, &modulus, psi, kernels).ok_or_else(unsupported)?;
         let inverse_n = modulus.factor(modulus.inv(n as u64));
         let subrings = (0..n.trailing_zeros()).map(|_| OnceLock::new()).collect();
-        Ok(Self { modulus, kernels, engine, n, psi, inverse_n, subrings })
+        let imaginary_unit = modulus.factor(modulus.pow(psi, n as u64 / 2));
+        Ok(Self { modulus, kernels, engine, n, psi, inverse_n, imaginary_unit, subrings })
     }
 
     /// Ring degree.
@@ -171,6 +173,20 @@ impl NttTable {
         }
     }
 
+    /// The transform that multiplies with real plaintexts of `m` coefficients from half their values, where there is one.
+    pub fn real(&self, m: usize) -> Option<&VectorNtt> {
+        let engine = (m >= MIN_SIZE && m <= self.n()).then(|| self.subring(m))?;
+        match engine {
+            Engine::Vector(vector) => vector.takes_real().then_some(vector),
+            Engine::Library(_) => None,
+        }
+    }
+
+    /// The square root of -1 modulo which a transform of any size splits in halves.
+    pub fn imaginary_unit(&self) -> ShoupFactor {
+        self.imaginary_unit
+    }
+
     /// The transform of a size from `MIN_SIZE` to `n`.
     fn subring(&self, m: usize) -> &Engine {
         if m == self.n() {
@@ -198,6 +214,7 @@ fn library_root(plan: &Plan) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::{PlainTerm, RealTerm};
 
     const N: usize = 256;
     const PRIMES: [u64; 3] = [1_125_899_902_124_033, 562_949_950_537_729, 1_073_479_681];
@@ -255,6 +272,58 @@ mod tests {
                         "{kernels:?}, size {n}"
                     );
                 }
+            }
+        }
+    }
+
+    /// A polynomial that takes one value at a root of unity and at its inverse.
+    fn palindromic(m: usize, q: &Modulus, seed: u64) -> Vec<u64> {
+        let half = residues(m / 2, q, seed);
+        let mirrored = (1..m / 2).map(|k| q.neg(half[m / 2 - k]));
+        half.iter().copied().chain([0]).chain(mirrored).collect()
+    }
+
+    #[test]
+    fn products_from_half_the_values_are_those_of_the_full_transform() {
+        for (n, m, count) in
+            [(1 << 10, 1 << 10, 17), (1 << 12, 1 << 10, 3), (1 << 13, 1 << 12, 1), (1 << 16, 1 << 16, 2)]
+        {
+            let library = table_of(n, LARGE, Kernels::scalar());
+            let q = *library.modulus();
+            let polys: Vec<Vec<u64>> = (0..count).map(|seed| palindromic(m, &q, seed)).collect();
+            let operands: Vec<[Vec<u64>; 2]> =
+                (0..count).map(|seed| [1, 2].map(|part| residues(n, &q, 10 * seed + part))).collect();
+            let start = [residues(n, &q, 91), residues(n, &q, 92)];
+
+            let mut values = polys.clone();
+            values.iter_mut().for_each(|values| library.forward_subring(values));
+            assert!(values.iter().all(|v| v.iter().eq(v.iter().rev())), "values come in pairs");
+            let mut expected = start.clone();
+            let [c0, c1] = &mut expected;
+            let pairs = values.iter().zip(&operands);
+            let terms: Vec<PlainTerm<'_>> =
+                pairs.map(|(weights, [x0, x1])| PlainTerm { x0, x1, weights }).collect();
+            Kernels::scalar().plain_dot_add(&q, [c0, c1], &terms);
+
+            for kernels in Kernels::available() {
+                let table = table_of(n, LARGE, kernels);
+                let Some(transform) = table.real(m) else { continue };
+                let mut folded: Vec<Vec<u64>> = polys.iter().map(|poly| poly[..m / 2].to_vec()).collect();
+                let i = table.imaginary_unit();
+                folded.iter_mut().for_each(|half| kernels.sub_mirrored_times(&q, half, i));
+                let pairs = folded.iter_mut().zip(&operands);
+                let mut terms: Vec<RealTerm<'_>> =
+                    pairs.map(|(weights, [x0, x1])| RealTerm { target: 1, x0, x1, weights }).collect();
+                terms[0].target = 0;
+                let (mut other, mut found) = (start.clone(), start.clone());
+                let ([a0, a1], [b0, b1]) = (&mut other, &mut found);
+                transform.real_dot_add(&mut [[a0, a1], [b0, b1]], &mut terms);
+                // The sum of both targets, less what they started from.
+                for ((x, y), start) in found.iter_mut().zip(&other).zip(&start) {
+                    kernels.add_assign(&q, x, y);
+                    kernels.sub_assign(&q, x, start);
+                }
+                assert!(found == expected, "{kernels:?}, size {m} of {n}");
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Encoded plaintexts as small integers of a subring.
 
-use crate::arith::Modulus;
+use crate::arith::{Modulus, ShoupFactor};
 use crate::kernels::Kernels;
 use crate::units::{Scale, Slots};
 
@@ -55,13 +55,24 @@ impl Coefficients {
     }
 }
 
-/// An encoded vector of `period` real slots: the polynomial `2^shift * sum_k c_k X^(k*N/(2*period))`, `k < 2*period`.
+/// Which integers of a polynomial are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Form {
+    /// All `2 * period`.
+    Complex,
+    /// Those of real slots: the polynomial is the same at a root of unity and at its inverse, `c_(2*period - k) = -c_k`, so
+    /// that the first `period` say all.
+    Real,
+}
+
+/// An encoded vector of `period` slots: the polynomial `2^shift * sum_k c_k X^(k*N/(2*period))`, `k < 2*period`.
 ///
 /// It takes a fraction of the memory of its limbs and is expanded to NTT values where it is used. In the slots of the
 /// whole ring the vector repeats every `period` slots.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IntPlaintext {
     period: Slots,
+    form: Form,
     coefficients: Coefficients,
     shift: u32,
     scale: Scale,
@@ -69,10 +80,19 @@ pub struct IntPlaintext {
 
 impl IntPlaintext {
     /// # Panics
-    /// If there are not `2 * period` coefficients.
-    pub(crate) fn new(period: Slots, coefficients: Coefficients, shift: u32, scale: Scale) -> IntPlaintext {
-        assert_eq!(coefficients.len(), 2 * period.get() as usize, "two coefficients per slot");
-        IntPlaintext { period, coefficients, shift, scale }
+    /// If there are not as many coefficients as the form wants.
+    pub(crate) fn new(
+        (period, form): (Slots, Form),
+        coefficients: Coefficients,
+        shift: u32,
+        scale: Scale,
+    ) -> IntPlaintext {
+        let expected = match form {
+            Form::Complex => 2 * period.get() as usize,
+            Form::Real => period.get() as usize,
+        };
+        assert_eq!(coefficients.len(), expected, "coefficients of a {form:?} plaintext");
+        IntPlaintext { period, form, coefficients, shift, scale }
     }
 
     /// Number of slots after which the vector repeats.
@@ -80,9 +100,28 @@ impl IntPlaintext {
         self.period
     }
 
-    /// The `2 * period` integers `c_k`.
-    pub fn coefficients(&self) -> &Coefficients {
+    /// Which of its integers it stores.
+    pub fn form(&self) -> Form {
+        self.form
+    }
+
+    /// The stored integers.
+    pub fn stored(&self) -> &Coefficients {
         &self.coefficients
+    }
+
+    /// The integer `c_k`, `k < 2*period`.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn coefficient(&self, k: usize) -> i64 {
+        let period = self.period.get() as usize;
+        match self.form {
+            Form::Complex => self.coefficients.get(k),
+            Form::Real if k < period => self.coefficients.get(k),
+            Form::Real if k == period => 0,
+            Form::Real => -self.coefficients.get(2 * period - k),
+        }
     }
 
     /// The power of two that multiplies every coefficient: 0 unless they exceed 62 bits.
@@ -105,6 +144,28 @@ impl IntPlaintext {
     /// # Panics
     /// If `out` does not hold `2 * period` words.
     pub fn residues(&self, kernels: Kernels, modulus: &Modulus, out: &mut [u64]) {
+        let period = self.period.get() as usize;
+        assert_eq!(out.len(), 2 * period, "a word for each coefficient");
+        let (stored, rest) = out.split_at_mut(self.coefficients.len());
+        self.stored_residues(kernels, modulus, stored);
+        if let Some((middle, rest)) = rest.split_first_mut() {
+            *middle = 0;
+            rest.iter_mut().zip(stored.iter().rev()).for_each(|(word, &c)| *word = modulus.neg(c));
+        }
+    }
+
+    /// The polynomial modulo `X^period - i` of the subring, where `i` is a square root of -1 modulo the prime: the half of a
+    /// [real](Form::Real) plaintext's values that determines the other.
+    ///
+    /// # Panics
+    /// If the plaintext is not real, or `out` does not hold `period` words.
+    pub fn folded_residues(&self, kernels: Kernels, modulus: &Modulus, i: ShoupFactor, out: &mut [u64]) {
+        assert_eq!(self.form, Form::Real, "only real slots have values in pairs");
+        self.stored_residues(kernels, modulus, out);
+        kernels.sub_mirrored_times(modulus, out, i);
+    }
+
+    fn stored_residues(&self, kernels: Kernels, modulus: &Modulus, out: &mut [u64]) {
         match &self.coefficients {
             Coefficients::I32(values) => kernels.from_i32(modulus, out, values),
             Coefficients::I64(values) => kernels.from_i64(modulus, out, values),

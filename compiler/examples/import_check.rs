@@ -5,7 +5,8 @@
 //! ```
 //!
 //! Max pools are averaged, also in the model that tract runs. With `--program` models whose activations are polynomials are lowered
-//! to a program, which the clear machine runs without noise.
+//! to a program, which the clear machine runs without noise; with `--packed` they are packed only, for the ring of 2^16, and the packed
+//! graph is run, whatever its depth. `--leveled` plans no bootstraps.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -19,8 +20,12 @@ use peregrine_compiler::oracle::Tract;
 use peregrine_ir::client::ClientTensor;
 use peregrine_ir::program::{ClearMachine, Noise, pack_input, unpack_output};
 use peregrine_ir::tensor::{TensorGraph, TensorOp};
+use peregrine_passes::fhe::assign::LayoutSearch;
+use peregrine_passes::fhe::cost::Machine;
+use peregrine_passes::fhe::pack;
 use peregrine_passes::pipeline::{self, Calibration};
-use peregrine_passes::tensor::{self, interp};
+use peregrine_passes::plan::Plan;
+use peregrine_passes::tensor::{self, interp, ranges};
 use peregrine_passes::{PassManager, Verification};
 
 #[derive(Parser)]
@@ -33,6 +38,15 @@ struct Args {
     /// Lower polynomial models and run the clear program.
     #[arg(long)]
     program: bool,
+    /// Pack polynomial models and run the packed graph.
+    #[arg(long, conflicts_with = "program")]
+    packed: bool,
+    /// With `--program`: leveled plans only.
+    #[arg(long, requires = "program")]
+    leveled: bool,
+    /// With `--packed`: one pixel grid for all layouts.
+    #[arg(long, requires = "packed")]
+    greedy: bool,
 }
 
 type AnyError = Box<dyn std::error::Error>;
@@ -77,12 +91,14 @@ fn row(path: &Path, args: &Args) -> Result<String, AnyError> {
     let elements: Vec<usize> = canonical.outputs.iter().map(|o| canonical.nodes[o.value].ty.len()).collect();
     let sides = [("head", &imported.head), ("tail", &imported.tail)];
     let sides: Vec<&str> = sides.iter().filter(|(_, part)| part.is_some()).map(|(name, _)| *name).collect();
-    let program = match args.program
-        && !canonical.nodes.values().any(|n| matches!(n.op, TensorOp::Activation(_)))
-    {
-        true => program(&imported, &batch, &expected).unwrap_or_else(|e| e.to_string().replace('\n', " ")),
-        false => "-".to_owned(),
+    let polynomial = !canonical.nodes.values().any(|n| matches!(n.op, TensorOp::Activation(_)));
+    let program = match (args.program || args.packed, polynomial) {
+        (false, _) => Ok("-".to_owned()),
+        (true, false) => Ok("no polynomial model".to_owned()),
+        (true, true) if args.program => program(&imported, &batch, &expected, args),
+        (true, true) => packed(&imported, canonical.clone(), &batch, &expected, args),
     };
+    let program = program.unwrap_or_else(|e| e.to_string().replace('\n', " "));
     Ok(format!(
         "{} | {} / {} in {} | {} | {seconds:.1} | {error:.1e} | {program}",
         canonical.nodes.len(),
@@ -98,9 +114,11 @@ fn program(
     imported: &Imported,
     batch: &interp::Batch,
     expected: &[ClientTensor],
+    args: &Args,
 ) -> Result<String, AnyError> {
     let start = Instant::now();
-    let options = pipeline::Options::default();
+    let plan = if args.leveled { Plan::Leveled } else { Plan::Auto };
+    let options = pipeline::Options { plan, ..pipeline::Options::default() };
     let compiled =
         pipeline::compile(imported.graph.clone(), Calibration::StandIn(batch), &options, &mut |_, _| {})?;
     let compile = start.elapsed().as_secs_f64();
@@ -115,6 +133,40 @@ fn program(
     let error = error(&through_tail(imported, &compiled.polynomial, outputs)?, expected);
     Ok(format!(
         "compiled in {compile:.1} s, ran in {:.1} s, error {error:.1e}",
+        start.elapsed().as_secs_f64()
+    ))
+}
+
+/// Slots of the ring that models are packed for.
+const SLOTS: u32 = 1 << 15;
+
+/// Packs, runs the packed graph in the clear and gives its size, time and error.
+fn packed(
+    imported: &Imported,
+    mut graph: TensorGraph,
+    batch: &interp::Batch,
+    expected: &[ClientTensor],
+    args: &Args,
+) -> Result<String, AnyError> {
+    let start = Instant::now();
+    tensor::polynomial(&mut graph, Some(batch), &mut PassManager::new(Verification::EachPass))?;
+    let ranges = ranges::measure(&graph, batch)?;
+    let search = match args.greedy {
+        true => LayoutSearch::Greedy,
+        false => LayoutSearch::Search(Machine::default()),
+    };
+    let packed = pack::pack(&graph, &ranges, SLOTS, &search)?.graph;
+    let compile = start.elapsed().as_secs_f64();
+    let start = Instant::now();
+    let numbers: Vec<f64> = batch.data().iter().map(|&v| f64::from(v)).collect();
+    let outputs = peregrine_ir::fhe::run_clear(&packed, &[numbers]).ok_or("no input")?;
+    let outputs = outputs.into_iter().map(|o| o.into_iter().map(|v| v as f32).collect()).collect();
+    let error = error(&through_tail(imported, &graph, outputs)?, expected);
+    let ciphertexts: u32 =
+        packed.nodes.values().map(|n| packed.tables.layouts[n.ty.layout].ciphertexts).sum();
+    Ok(format!(
+        "{} values in {ciphertexts} ciphertexts, packed in {compile:.1} s, ran in {:.1} s, error {error:.1e}",
+        packed.nodes.len(),
         start.elapsed().as_secs_f64()
     ))
 }

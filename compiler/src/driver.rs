@@ -12,7 +12,7 @@ use peregrine_passes::fhe::cost::Machine;
 use peregrine_passes::pipeline::{self, Calibration, Compiled, Fit, PipelineError, Snapshot};
 use peregrine_passes::tensor::fit::{FitOptions, LayerFit};
 use peregrine_passes::tensor::interp::Batch;
-use peregrine_passes::tensor::ranges::{measure_ranges, record_of};
+use peregrine_passes::tensor::ranges::record_of;
 
 use crate::error::CompileError;
 use crate::fidelity;
@@ -115,9 +115,8 @@ pub fn lower(
     if let Some(bits) = options.precision {
         precision::choose(&mut compiled, prepared, &settings(options)?, bits)?;
     }
-    options.progress.step("recording the ranges of activations");
     let ranges = match &prepared.calibration {
-        Some(batch) => ranges(&compiled.polynomial, &compiled, batch)?,
+        Some(_) => ranges(&compiled),
         None => recorded_ranges(&compiled.polynomial, &prepared.imported.ranges),
     };
     Ok(Lowered { compiled, ranges })
@@ -219,26 +218,25 @@ fn text(snapshot: Snapshot<'_>) -> String {
 }
 
 /// Ranges of what enters each polynomial: those that it was fitted on, else those measured on the calibration data.
-fn ranges(graph: &TensorGraph, compiled: &Compiled, batch: &Batch) -> Result<Vec<RangeRecord>, CompileError> {
+fn ranges(compiled: &Compiled) -> Vec<RangeRecord> {
     if let Some(fit) = &compiled.fit {
         let record = |layer: &LayerFit| RangeRecord {
             layer: layer.layer.clone(),
             low: layer.allowed.low.clone(),
             high: layer.allowed.high.clone(),
         };
-        return Ok(fit.layers.iter().map(record).collect());
+        return fit.layers.iter().map(record).collect();
     }
-    let measured = measure_ranges(graph, batch).map_err(PipelineError::Tensor)?;
-    let polynomials = graph.nodes.values().filter(|n| matches!(n.op, TensorOp::Poly { .. }));
+    let polynomials = compiled.polynomial.nodes.values().filter(|n| matches!(n.op, TensorOp::Poly { .. }));
     let record = |node: &peregrine_ir::Node<peregrine_ir::tensor::Tensor>| {
-        let range = measured.get(peregrine_ir::EntityId::index(*node.args.first()?))?;
+        let range = &compiled.moments.get(peregrine_ir::EntityId::index(*node.args.first()?))?.range;
         Some(RangeRecord {
             layer: node.origin.as_str().to_owned(),
             low: range.low.clone(),
             high: range.high.clone(),
         })
     };
-    Ok(polynomials.filter_map(record).collect())
+    polynomials.filter_map(record).collect()
 }
 
 /// Compares the imported model with the original, then runs the gate and opens it or not; the report comes back in
@@ -253,7 +251,8 @@ pub fn check(
 ) -> Result<GateReport, CompileError> {
     let Lowered { compiled, ranges } = lowered;
     fidelity::check(&prepared.imported, &compiled.canonical, &prepared.raw_input, &prepared.check_input)?;
-    let subject = Subject { model: &compiled.polynomial, program: &compiled.program, ranges };
+    let subject =
+        Subject { model: &compiled.polynomial, program: &compiled.program, ranges, budget: &compiled.budget };
     Ok(gate::check(subject, &prepared.check_input, tolerance)?)
 }
 

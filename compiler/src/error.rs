@@ -156,7 +156,10 @@ fn pipeline_blame(error: &PipelineError) -> Blame {
     match error {
         PipelineError::Tensor(error) => pass_blame(error),
         PipelineError::Lower(
-            LowerError::TooDeep { .. } | LowerError::NoPlacement { .. } | LowerError::KeysMemory { .. },
+            LowerError::TooDeep { .. }
+            | LowerError::NoPlacement { .. }
+            | LowerError::KeysMemory { .. }
+            | LowerError::Slower { .. },
         ) => Blame::Limit,
         PipelineError::Lower(LowerError::Bug(_)) | PipelineError::Invalid { .. } => Blame::Bug,
         PipelineError::Lower(LowerError::Unsupported { .. }) | PipelineError::MissingCalibration { .. } => {

@@ -13,6 +13,7 @@ use peregrine_ir::client::{ClientTensor, RangeRecord};
 use peregrine_ir::program::{ClearError, ClearMachine, Noise, Program, pack_input, unpack_output};
 use peregrine_ir::tensor::{TensorGraph, TensorOp};
 use peregrine_passes::PassError;
+use peregrine_passes::fhe::budget::ErrorBudget;
 use peregrine_passes::tensor::interp::{self, Batch};
 use thiserror::Error;
 
@@ -60,6 +61,8 @@ pub struct LayerError {
     pub error: f64,
     /// Largest absolute value.
     pub magnitude: f64,
+    /// Largest deviation that the error budget foresees.
+    pub predicted: f64,
 }
 
 /// Values of one activation outside its calibrated range.
@@ -133,8 +136,8 @@ impl fmt::Display for GateReport {
             let bits = -(layer.error / layer.magnitude.max(f64::MIN_POSITIVE)).log2();
             writeln!(
                 f,
-                "  {:<44} error {:.2e} of {:.2e} ({bits:.1} bits)",
-                layer.layer, layer.error, layer.magnitude
+                "  {:<44} error {:.2e} of {:.2e} ({bits:.1} bits), foreseen {:.2e}",
+                layer.layer, layer.error, layer.magnitude, layer.predicted
             )?;
         }
         for v in &self.violations {
@@ -197,6 +200,8 @@ pub struct Subject<'a> {
     pub program: &'a Program,
     /// Calibrated ranges.
     pub ranges: &'a [RangeRecord],
+    /// Predicted errors.
+    pub budget: &'a ErrorBudget,
 }
 
 /// Runs the program on `input` (as it is encrypted) and compares.
@@ -217,8 +222,11 @@ pub fn check(
     let numbers: Vec<f64> = input.data.iter().map(|&v| f64::from(v)).collect();
     let mut layers: Vec<LayerError> = Vec::new();
     let outputs = machine.run(&[pack_input(subject.program, 0, &numbers)?], &mut |probed| {
-        if let Some(layer) = compare_layer(subject.model, &values, &probed.probe.layer, &probed.values) {
-            layers.push(layer);
+        let index = subject.program.probes.iter().position(|probe| std::ptr::eq(probe, probed.probe));
+        let predicted = index.and_then(|index| subject.budget.probe(index)).map_or(f64::NAN, |v| v.largest);
+        let layer = compare_layer(subject.model, &values, &probed.probe.layer, &probed.values);
+        if let Some(layer) = layer {
+            layers.push(LayerError { predicted, ..layer });
         }
     })?;
     let oracle = Tract::load(&export(subject.model, None)?)?.run(input)?;
@@ -254,7 +262,7 @@ fn compare_layer(
         model.nodes.iter().filter(|(_, n)| n.origin.as_str() == layer).filter_map(|(id, _)| values.get(&id));
     let errors = candidates.filter(|v| v.len() == found.len()).map(|v| (deviation(found, v), magnitude(v)));
     let (error, magnitude) = errors.min_by(|a, b| a.0.total_cmp(&b.0))?;
-    Some(LayerError { layer: layer.to_owned(), error, magnitude })
+    Some(LayerError { layer: layer.to_owned(), error, magnitude, predicted: f64::NAN })
 }
 
 fn deviation(found: &[f64], expected: &[f32]) -> f64 {

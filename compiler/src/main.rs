@@ -198,6 +198,14 @@ fn run(args: &Args) -> Result<(), CompileError> {
             if rest.is_empty() { "" } else { ", …" }
         ));
     }
+    if let Some(cut) = &prepared.imported.cut {
+        say(&format!(
+            "the end of the model is left out ({}); outputs are {} instead of {}: decode them with peregrine-run --decoder or on your own",
+            cut.why,
+            cut.given.join(", "),
+            cut.lost.join(", "),
+        ));
+    }
     let mut dump = |pass: &str, text: &str| {
         watch::clear();
         let _ = writeln!(io::stdout(), "// after {pass}\n{text}");

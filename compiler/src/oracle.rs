@@ -86,7 +86,7 @@ impl Tract {
         };
         let graph = proto.graph.as_ref().ok_or(ImportError::NoGraph)?;
         let (input_names, output_names) = (names(&graph.input), names(&graph.output));
-        let typed = framework().model_for_proto_model(proto)?.into_optimized()?;
+        let typed = guarded(|| framework().model_for_proto_model(proto)?.into_optimized())?;
         let inputs = input_names
             .into_iter()
             .enumerate()
@@ -153,8 +153,20 @@ impl Tract {
                 data: floats.to_plain_array_view::<f32>()?.iter().copied().collect(),
             })
         };
-        Ok(self.model.run(values)?.iter().map(|v| client(v)).collect::<Result<_, _>>()?)
+        let results = guarded(|| self.model.run(values))?;
+        Ok(results.iter().map(|v| client(v)).collect::<Result<_, _>>()?)
     }
+}
+
+/// What tract answers; that it panics on some models is an error of the model like others.
+fn guarded<T>(run: impl FnOnce() -> TractResult<T>) -> Result<T, OracleError> {
+    let stopped = |_| OracleError::Tract("tract stopped at a bug of its own".to_owned());
+    Ok(std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).map_err(stopped)??)
+}
+
+/// Whether there is an operator of this name.
+pub(crate) fn knows(operator: &str) -> bool {
+    framework().op_register.0.contains_key(operator)
 }
 
 /// tract's ONNX operators, and Upsample and Resize as operator set 9 has them.

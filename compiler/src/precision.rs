@@ -1,12 +1,13 @@
 //! `--precision`: the cheapest scales of data and weights whose program keeps so many bits of the output.
 //!
-//! Scales fix the noise of every rescale and the rounding of every weight; the noise model says what of it reaches the output. So
-//! each pair of scales is planned, its program is run on the noisy backend and exactly, and the largest difference of an output,
-//! relative to its range, is its predicted precision.
+//! Scales fix the noise of every rescale and the rounding of every weight; the error budget says in closed form what of it reaches the
+//! output. So each pair of scales is planned, and from the cheapest on those whose budget is enough are run on the noisy backend and
+//! exactly, until one keeps its promise on the check input.
 
 use peregrine_ir::program::{ClearError, ClearMachine, Noise, Program, pack_input};
+use peregrine_passes::fhe::budget::{ErrorBudget, Subject, budget};
 use peregrine_passes::fhe::level::Precision;
-use peregrine_passes::pipeline::{Compiled, Options};
+use peregrine_passes::pipeline::{Compiled, Options, PipelineError};
 use peregrine_passes::plan;
 
 use crate::driver::Prepared;
@@ -27,6 +28,16 @@ const SECONDS_PER_KEY_BYTE: f64 = 0.5e-9;
 /// Seeds that the prediction is the worst of.
 const SEEDS: [u64; 2] = [0x5eed, 0x5eed + 1];
 
+/// Bits that the closed form may be below what the noisy backend finds.
+const SLACK: f64 = 0.5;
+
+/// A plan with its scales' cost and the precision that its error budget foresees.
+struct Candidate {
+    cost: f64,
+    budget: ErrorBudget,
+    lowered: plan::Lowered,
+}
+
 /// Replans `compiled` with the cheapest scales that keep `wanted` bits on the check input.
 ///
 /// # Errors
@@ -37,30 +48,48 @@ pub fn choose(
     settings: &Options,
     wanted: f64,
 ) -> Result<(), CompileError> {
+    let mut candidates = candidates(compiled, settings)?;
+    candidates.sort_by(|a, b| a.cost.total_cmp(&b.cost));
     let mut most = f64::NEG_INFINITY;
-    let mut best: Option<(f64, plan::Lowered)> = None;
+    for Candidate { budget, lowered, .. } in candidates {
+        let foreseen = budget.bits();
+        let bits = match foreseen + SLACK < wanted {
+            true => foreseen,
+            false => predicted_bits(&lowered.program, prepared)?,
+        };
+        if bits >= wanted {
+            compiled.fhe = lowered.fhe;
+            compiled.params = lowered.params;
+            compiled.program = lowered.program;
+            compiled.prediction = lowered.prediction;
+            compiled.outcomes = lowered.outcomes;
+            compiled.budget = budget;
+            return Ok(());
+        }
+        most = most.max(bits);
+    }
+    Err(CompileError::Precision { wanted, most })
+}
+
+/// Every pair of scales that has a plan.
+fn candidates(compiled: &Compiled, settings: &Options) -> Result<Vec<Candidate>, CompileError> {
+    let mut found = Vec::new();
     for precision in LADDER {
         let Precision { data_bits, weight_bits } = precision;
         settings.progress.step(&format!("trying scales of {data_bits} and {weight_bits} bits"));
         let (graph, ranges) = (&compiled.polynomial, &compiled.ranges);
         let Ok(lowered) = plan::lower(graph, ranges, precision, settings, &mut |_, _| {}) else { continue };
+        let subject = Subject {
+            graph: &lowered.fhe,
+            params: &lowered.params,
+            sources: &lowered.sources,
+            moments: &compiled.moments,
+        };
+        let budget = budget(&subject).map_err(PipelineError::Lower)?;
         let cost = lowered.prediction.seconds + SECONDS_PER_KEY_BYTE * lowered.prediction.key_bytes as f64;
-        if best.as_ref().is_some_and(|(least, _)| *least <= cost) {
-            continue;
-        }
-        let bits = predicted_bits(&lowered.program, prepared)?;
-        most = most.max(bits);
-        if bits >= wanted {
-            best = Some((cost, lowered));
-        }
+        found.push(Candidate { cost, budget, lowered });
     }
-    let (_, lowered) = best.ok_or(CompileError::Precision { wanted, most })?;
-    compiled.fhe = lowered.fhe;
-    compiled.params = lowered.params;
-    compiled.program = lowered.program;
-    compiled.prediction = lowered.prediction;
-    compiled.outcomes = lowered.outcomes;
-    Ok(())
+    Ok(found)
 }
 
 /// Bits of an output's range below which the noise model leaves the error on the check input.

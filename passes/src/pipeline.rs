@@ -9,15 +9,18 @@ use peregrine_ir::tensor::{Tensor, TensorGraph, TensorOp};
 use thiserror::Error;
 
 use crate::fhe::assign::{LayoutReport, LayoutSearch};
+use crate::fhe::budget::{self, ErrorBudget};
 use crate::fhe::cost::{Machine, Prediction};
 use crate::fhe::key_front::FrontPoint;
 use crate::fhe::level::Precision;
 use crate::fhe::{LowerError, level, pack, params};
-use crate::pass::{PassRecord, Verification};
+use crate::pass::{Pass, PassRecord, Verification};
 use crate::plan::{self, Outcome, Plan};
 use crate::progress::Progress;
 use crate::tensor::fit::{FitOptions, FitReport};
 use crate::tensor::interp::{self, Batch};
+use crate::tensor::moments::{self, Moments};
+use crate::tensor::products::Products;
 use crate::tensor::{self, fit, ranges};
 use crate::{PassError, PassManager};
 
@@ -103,6 +106,10 @@ pub struct Compiled {
     pub fit: Option<FitReport>,
     /// Largest absolute value per value of `polynomial` and channel.
     pub ranges: Vec<Vec<f64>>,
+    /// Moments of the values of `polynomial`.
+    pub moments: Vec<Moments>,
+    /// Predicted errors.
+    pub budget: ErrorBudget,
     /// The leveled fhe graph.
     pub fhe: FheGraph,
     /// Parameters.
@@ -208,22 +215,33 @@ pub fn compile(
     tensor_passes(&mut canonical, options, observe, &mut records, tensor::canonical)?;
     let mut polynomial = canonical.clone();
     let fit = fit_activations(&mut polynomial, calibration, options, observe)?;
-    tensor_passes(&mut polynomial, options, observe, &mut records, tensor::polynomial)?;
     let (Calibration::Data(batch)
     | Calibration::StandIn(batch)
     | Calibration::Recorded { stand_in: batch, .. }) = calibration;
+    tensor_passes(&mut polynomial, options, observe, &mut records, |graph, manager| {
+        tensor::polynomial(graph, Some(batch), manager)
+    })?;
     options.progress.step("measuring ranges on the calibration inputs");
-    let mut ranges = ranges::measure(&polynomial, batch)?;
+    let moments = moments::measure(&polynomial, batch)?;
+    let mut ranges: Vec<Vec<f64>> = moments.iter().map(|value| value.largest.clone()).collect();
     if let Calibration::Recorded { ranges: records, .. } = calibration {
         ranges::apply_records(&polynomial, records, &mut ranges)?;
     }
     let precision = options.scales(largest_degree(&polynomial));
     let lowered = plan::lower(&polynomial, &ranges, precision, options, observe)?;
+    let budget = budget::budget(&budget::Subject {
+        graph: &lowered.fhe,
+        params: &lowered.params,
+        sources: &lowered.sources,
+        moments: &moments,
+    })?;
     Ok(Compiled {
         canonical,
         polynomial,
         fit,
         ranges,
+        moments,
+        budget,
         fhe: lowered.fhe,
         params: lowered.params,
         program: lowered.program,
@@ -281,8 +299,6 @@ fn deepest_degree(graph: &TensorGraph, options: &Options) -> Result<u32, Pipelin
     if options.plan == Plan::Bootstrapped {
         return Ok(DEGREES_TRIED[0]);
     }
-    let ranges: Vec<Vec<f64>> =
-        graph.nodes.values().map(|n| vec![1.0; interp::channels_of(&n.ty.shape).0]).collect();
     for degree in DEGREES_TRIED {
         let mut trial = graph.clone();
         let ones = vec![1.0; degree as usize + 1];
@@ -290,6 +306,9 @@ fn deepest_degree(graph: &TensorGraph, options: &Options) -> Result<u32, Pipelin
         for node in trial.nodes.values_mut().filter(|n| matches!(n.op, TensorOp::Activation(_))) {
             node.op = TensorOp::Poly { coefficients };
         }
+        Products { batch: None }.run(&mut trial)?;
+        let ranges: Vec<Vec<f64>> =
+            trial.nodes.values().map(|n| vec![1.0; interp::channels_of(&n.ty.shape).0]).collect();
         let slots = 1 << (DEEPEST_LOG_N - 1);
         let packed = pack::pack(&trial, &ranges, slots, &LayoutSearch::Greedy)?.graph;
         let chain = level::assign(&packed, options.scales(degree))?.tables.chain_bits;

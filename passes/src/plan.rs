@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use peregrine_ckks::bootstrap::BootstrapParams;
 use peregrine_ckks::params::{Params, ParamsLiteral};
-use peregrine_ir::Slots;
 use peregrine_ir::fhe::{self, FheGraph};
 use peregrine_ir::program::{self, Program};
 use peregrine_ir::tensor::TensorGraph;
+use peregrine_ir::{Slots, ValueId};
 
 use crate::fhe::assign::{LayoutReport, LayoutSearch};
 use crate::fhe::cost::Prediction;
@@ -69,6 +69,8 @@ pub struct Lowered {
     pub params: Params,
     /// The program.
     pub program: Program,
+    /// The tensor value that each operation of the packed graph holds.
+    pub sources: Vec<ValueId>,
     /// Predicted time and memory.
     pub prediction: Prediction,
     /// How layouts were chosen.
@@ -88,12 +90,24 @@ const SECONDS_PER_KEY_BYTE_OF_PLANS: f64 = 0.5e-9;
 const EMITTED: usize = 4;
 /// Rings that bootstrap.
 const BOOTSTRAPPING_LOG_N: std::ops::RangeInclusive<u32> = 15..=16;
+/// A leveled program whose layouts take this many times as long as a bootstrapped program is not planned further.
+const HOPELESS: f64 = 2.0;
+/// A placement that takes this many times as long as a finished program, keys weighed in, is not emitted: it is as fast as placed
+/// within a few percent.
+const BEATEN: f64 = 1.1;
 /// A leveled program in a ring smaller than this is taken without planning a bootstrapped one.
 const SMALL_LOG_N: u32 = 15;
 
+/// A ring for a leveled program.
+struct Ring {
+    log_n: u32,
+    /// Its chain, with each number of special primes that is secure.
+    candidates: Vec<ParamsLiteral>,
+}
+
 /// A graph packed for a ring, with the splits of its linear operations.
 struct Prepared {
-    packed: Packed,
+    packed: Arc<Packed>,
     search: KeySearch,
 }
 
@@ -134,17 +148,15 @@ pub fn lower(
     options: &Options,
     observe: Observer<'_>,
 ) -> Result<Lowered, PipelineError> {
-    let subject = Subject { graph, ranges, precision, options, prepared: RefCell::default() };
-    let mut plans: Vec<(Plan, Result<Finished, LowerError>)> = Vec::new();
-    if options.plan != Plan::Bootstrapped {
-        plans.push((Plan::Leveled, subject.leveled()?));
-    }
-    let small = |(_, finished): &(Plan, Result<Finished, LowerError>)| {
-        finished.as_ref().is_ok_and(|finished| finished.params.log_n() < SMALL_LOG_N)
+    let subject = Subject {
+        graph,
+        ranges,
+        precision,
+        options,
+        packed: RefCell::default(),
+        prepared: RefCell::default(),
     };
-    if options.plan == Plan::Bootstrapped || options.plan == Plan::Auto && !plans.iter().any(small) {
-        plans.push((Plan::Bootstrapped, subject.bootstrapped()?));
-    }
+    let plans = subject.plans()?;
     let outcomes = plans.iter().map(|(plan, result)| {
         let result = result.as_ref().map(Finished::predicted).map_err(Clone::clone);
         Outcome { plan: *plan, result }
@@ -160,6 +172,7 @@ pub fn lower(
             Ok(_) => {}
             // Too many keys is what the user can mend.
             Err(_) if matches!(refusal, LowerError::KeysMemory { .. }) => {}
+            Err(LowerError::Slower { .. }) => {}
             Err(error) => refusal = error,
         }
     }
@@ -171,8 +184,8 @@ pub fn lower(
     invalid("program", "emit", program::verify(&best.program))?;
     observe("emit", Snapshot::Program(&best.program));
     let Finished { prepared, fhe, params, program, prediction, key_front, .. } = best;
-    let layouts = prepared.packed.layouts.clone();
-    Ok(Lowered { fhe, params, program, prediction, layouts, key_front, outcomes })
+    let (layouts, sources) = (prepared.packed.layouts.clone(), prepared.packed.sources.clone());
+    Ok(Lowered { fhe, params, program, sources, prediction, layouts, key_front, outcomes })
 }
 
 /// What is lowered.
@@ -182,6 +195,8 @@ struct Subject<'a> {
     precision: Precision,
     options: &'a Options,
     /// By log2 of the ring's degree.
+    packed: RefCell<BTreeMap<u32, Arc<Packed>>>,
+    /// The same.
     prepared: RefCell<BTreeMap<u32, Arc<Prepared>>>,
 }
 
@@ -190,8 +205,29 @@ impl Subject<'_> {
         self.graph.outputs.iter().map(|o| self.graph.nodes[o.value].ty.shape.clone()).collect()
     }
 
-    /// The smallest secure ring that holds the chain.
-    fn leveled(&self) -> Result<Result<Finished, LowerError>, PipelineError> {
+    /// The best of each way that is asked for. What surely is slower than a way already planned is not planned to its end.
+    fn plans(&self) -> Result<Vec<(Plan, Result<Finished, LowerError>)>, PipelineError> {
+        let leveled = match self.options.plan {
+            Plan::Bootstrapped => return Ok(vec![(Plan::Bootstrapped, self.bootstrapped()?)]),
+            Plan::Leveled | Plan::Auto => self.ring()?,
+        };
+        let auto = self.options.plan == Plan::Auto;
+        match leveled {
+            Err(error) if auto => {
+                Ok(vec![(Plan::Leveled, Err(error)), (Plan::Bootstrapped, self.bootstrapped()?)])
+            }
+            Err(error) => Ok(vec![(Plan::Leveled, Err(error))]),
+            Ok(ring) if auto && ring.log_n >= SMALL_LOG_N => {
+                let bootstrapped = self.bootstrapped()?;
+                let score = bootstrapped.as_ref().map_or(f64::INFINITY, Finished::score);
+                Ok(vec![(Plan::Leveled, self.leveled(ring, score)?), (Plan::Bootstrapped, bootstrapped)])
+            }
+            Ok(ring) => Ok(vec![(Plan::Leveled, self.leveled(ring, f64::INFINITY)?)]),
+        }
+    }
+
+    /// The smallest secure ring that holds the chain of a leveled program.
+    fn ring(&self) -> Result<Result<Ring, LowerError>, PipelineError> {
         // Levels do not depend on layouts, so that these are searched for in the ring that holds the chain only.
         self.options.progress.step("assigning levels");
         let slots = 1 << (params::LOG_N.end() - 1);
@@ -200,15 +236,25 @@ impl Subject<'_> {
         for log_n in params::LOG_N {
             let candidates = params::candidates(&chain, log_n);
             if !candidates.is_empty() {
-                return refusal_apart(self.best_of(self.prepared(log_n)?, candidates));
+                return Ok(Ok(Ring { log_n, candidates }));
             }
         }
         Ok(Err(params::too_deep(&chain)))
     }
 
+    /// The best leveled program in a ring, unless its layouts alone are many times as slow as a plan of this score.
+    fn leveled(&self, ring: Ring, score: f64) -> Result<Result<Finished, LowerError>, PipelineError> {
+        let packed = self.packed(ring.log_n)?;
+        let seconds = packed.layouts.seconds / self.options.machine.parallel;
+        if seconds > HOPELESS * score {
+            return Ok(Err(LowerError::Slower { seconds }));
+        }
+        refusal_apart(self.best_of(self.prepared(ring.log_n)?, ring.candidates))
+    }
+
     /// Packed as the options say, once for each ring.
-    fn prepared(&self, log_n: u32) -> Result<Arc<Prepared>, LowerError> {
-        if let Some(known) = self.prepared.borrow().get(&log_n) {
+    fn packed(&self, log_n: u32) -> Result<Arc<Packed>, LowerError> {
+        if let Some(known) = self.packed.borrow().get(&log_n) {
             return Ok(known.clone());
         }
         self.options.progress.step(&format!("searching layouts for N = 2^{log_n}"));
@@ -216,7 +262,17 @@ impl Subject<'_> {
             Layouts::Greedy => LayoutSearch::Greedy,
             Layouts::Search => LayoutSearch::Search(self.options.machine.clone()),
         };
-        let packed = pack::pack(self.graph, self.ranges, 1 << (log_n - 1), &search)?;
+        let packed = Arc::new(pack::pack(self.graph, self.ranges, 1 << (log_n - 1), &search)?);
+        self.packed.borrow_mut().insert(log_n, packed.clone());
+        Ok(packed)
+    }
+
+    /// Packed, with the splits of all linear operations, once for each ring.
+    fn prepared(&self, log_n: u32) -> Result<Arc<Prepared>, LowerError> {
+        if let Some(known) = self.prepared.borrow().get(&log_n) {
+            return Ok(known.clone());
+        }
+        let packed = self.packed(log_n)?;
         self.options.progress.step(&format!("counting the splits of linear maps for N = 2^{log_n}"));
         let search = KeySearch::of(&packed.graph, slots_of(log_n)?);
         let prepared = Arc::new(Prepared { packed, search });
@@ -259,6 +315,12 @@ impl Subject<'_> {
             self.options.progress.step(&format!("placing bootstraps for N = 2^{log_n}"));
             let placed = workload.best(log_n, &self.options.machine, EMITTED);
             for (Candidate { params, .. }, placement) in placed {
+                let beaten = |best: &Finished| {
+                    best.refreshes() == placement.refreshes() && placement.seconds > BEATEN * best.score()
+                };
+                if best.as_ref().is_some_and(beaten) {
+                    continue;
+                }
                 let better = |finished: &Finished, best: &Finished| {
                     (finished.refreshes(), best.score()) > (best.refreshes(), finished.score())
                 };

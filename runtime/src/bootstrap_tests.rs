@@ -13,7 +13,7 @@ use peregrine_ir::{BootstrapSpec, ConstId, ConstTensor, EvalModSpec, RefreshForm
 
 use crate::clear;
 use crate::client::{Client, NamedTensor};
-use crate::exec::{Server, ServerKeys};
+use crate::exec::{Control, KeyStore, ScratchKeys, Server, ServerKeys};
 use crate::loader::Loaded;
 use crate::progress::Silent;
 use crate::report::error_bits;
@@ -120,6 +120,37 @@ fn refreshed_ciphertexts_are_what_the_clear_run_says() {
         let refusal = server.run(&context, &inputs, &without, &Silent).err().expect("it is refused");
         assert!(refusal.to_string().contains("ephemeral secret"), "{refusal}");
     }
+}
+
+/// With room for the keys of one instruction only, the others in a folder: the bits of a run with all keys in memory.
+#[test]
+fn keys_of_refreshes_come_from_a_scratch_folder() {
+    let loaded = loaded(64);
+    let context = Context::new(&loaded.interface.params).expect("a ring");
+    let client = Client::new(loaded.interface.clone(), &context);
+    let server = Server::new(&loaded).expect("a server");
+    let uses = server.key_uses().clone();
+    let (largest, all) = (uses.largest(), server.memory().keys);
+    assert!(largest <= all, "{largest} of {all}");
+    let folder = tempfile::tempdir().expect("a folder");
+    let ServerKeys::Bootstrapping(keys) = client.evaluation_keys(&Silent).expect("keys") else {
+        panic!("the program bootstraps")
+    };
+    let mut resident = keys.clone();
+    for key in keys.evaluation().iter() {
+        resident.evaluation_mut().remove(key.element());
+    }
+    let resident = ServerKeys::Bootstrapping(resident);
+    let mut store = ScratchKeys::new(folder.path(), &context, uses, largest, resident).expect("a store");
+    keys.evaluation().iter().for_each(|key| store.store(key).expect("it is written"));
+
+    let uploads = client.encrypt(&[input()]).expect("ciphertexts");
+    let expand = |c: &SeededCiphertext| c.expand(&context).expect("it expands");
+    let inputs: Vec<Vec<_>> = uploads.iter().map(|c| c.iter().map(expand).collect()).collect();
+    let whole = server.run(&context, &inputs, &ServerKeys::Bootstrapping(keys), &Silent).expect("a run");
+    let (start, control) = (server.start(), Control::default());
+    let streamed = server.run_from(&context, &inputs, KeyStore::Scratch(&mut store), start, control, &Silent);
+    assert_eq!(streamed.expect("a run").outputs, whole.outputs);
 }
 
 #[test]

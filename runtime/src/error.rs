@@ -74,6 +74,14 @@ pub enum RuntimeError {
         /// Cause.
         source: CheckpointError,
     },
+    /// The log of an evaluation cannot be read or written, or is of another one.
+    #[error("log of the evaluation {path}: {reason}", path = path.display())]
+    EvalLog {
+        /// The file.
+        path: PathBuf,
+        /// Cause.
+        reason: String,
+    },
     /// Flags that make no sense without another.
     #[error("{0}")]
     Flags(&'static str),

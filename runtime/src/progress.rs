@@ -31,7 +31,7 @@ impl Phase {
 }
 
 /// Where a phase is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum At<'a> {
     /// Nothing to say but the count.
     Unit,
@@ -45,6 +45,13 @@ pub enum At<'a> {
         layer: &'a str,
         /// Level of its first operand.
         level: Option<Level>,
+    },
+    /// A sample is done.
+    Sample {
+        /// Its name.
+        name: &'a str,
+        /// Precision against the run in the clear, for backends that lose some.
+        bits: Option<f64>,
     },
 }
 
@@ -104,9 +111,16 @@ impl Progress for Bar {
     }
 
     fn at(&self, at: At<'_>) {
-        if let At::Instruction { index, of, layer, level } = at {
-            let level = level.map(|l| format!(" level {}", l.0)).unwrap_or_default();
-            self.0.set_message(format!("{}/{of}{level} {layer}", index + 1));
+        match at {
+            At::Unit => {}
+            At::Instruction { index, of, layer, level } => {
+                let level = level.map(|l| format!(" level {}", l.0)).unwrap_or_default();
+                self.0.set_message(format!("{}/{of}{level} {layer}", index + 1));
+            }
+            At::Sample { name, bits } => {
+                let bits = bits.map(|bits| format!(" {bits:.1} bits")).unwrap_or_default();
+                self.0.set_message(format!("{name}{bits}"));
+            }
         }
     }
 

@@ -5,12 +5,13 @@ use std::collections::HashMap;
 
 use peregrine_ir::client::RangeRecord;
 use peregrine_ir::program::{Inst, Probe, Program, Refreshed, Reg};
+use serde::{Deserialize, Serialize};
 
 /// How far, as a share of a channel's calibrated width, a value may leave its range before it is worth a warning.
 const TOLERATED: f64 = 0.02;
 
 /// A layer whose values left the calibrated range.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RangeViolation {
     /// ONNX node name.
     pub layer: String,

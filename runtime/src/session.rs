@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use peregrine_ckks::ciphertext::Ciphertext;
 use peregrine_ckks::context::Context;
 use peregrine_ckks::encrypt::SeededCiphertext;
+use peregrine_ckks::keys::EvalKeys;
 
 use crate::bytes::ByteSize;
 use crate::client::{Client, ClientKey, NamedTensor};
@@ -145,6 +146,7 @@ impl Planned {
 
         let clock = Instant::now();
         self.server.encode_constants(&context, self.memory.constants, progress)?;
+        self.server.warm(&self.memory);
         self.options.interrupted()?;
         seconds.load += clock.elapsed().as_secs_f64();
         Ok(Session { context, client, keys, server: self.server, options: self.options, id })
@@ -159,7 +161,8 @@ impl Planned {
     ) -> Result<Keys, RuntimeError> {
         match (self.memory.keys, &self.options.scratch_dir) {
             (KeyPlace::Scratch { memory }, Some(folder)) => {
-                let keys = ScratchKeys::new(folder, context, self.server.key_uses().clone(), memory)?;
+                let (uses, resident) = (self.server.key_uses().clone(), client.server_keys(EvalKeys::new())?);
+                let keys = ScratchKeys::new(folder, context, uses, memory, resident)?;
                 client.make_keys(progress, &mut |key| {
                     self.options.interrupted()?;
                     keys.store(&key)

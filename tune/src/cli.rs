@@ -11,8 +11,8 @@ use peregrine_compiler::onnx::ImageOverrides;
 
 use crate::data::augment::Augment;
 use crate::data::{Dataset, Labels};
-use crate::net::{Coefficients, DegreePlan, Polynomials};
-use crate::penalty::RangePenalty;
+use crate::net::{Coefficients, DegreePlan, Polynomials, Ranges};
+use crate::penalty::{RangePenalty, Restraint};
 use crate::sgd::Sgd;
 use crate::tensor::Pool;
 use crate::train::{
@@ -79,19 +79,25 @@ pub struct Args {
     /// What becomes of the polynomials' coefficients
     #[arg(long, value_enum, default_value_t = Trained::Fixed)]
     coefficients: Trained,
-    /// Deviations of a normal distribution that a channel's range is taken for (default: 6 at degree 2, 3 above): more bends
+    /// Deviations of a normal distribution that a channel's range is taken for (default: 6 at degree 2, 3.5 at degree 4, 3 at degree 8): more bends
     /// the polynomial more, and makes it grow faster outside of the range
     #[arg(long, value_name = "B", value_parser = positive)]
     bound: Option<f64>,
-    /// Weight of the range penalty (default: 0.1 at degree 2, 0 above)
-    #[arg(long, value_name = "W", value_parser = not_negative)]
-    range_penalty: Option<f64>,
+    /// Weight of the range penalty
+    #[arg(long, value_name = "W", default_value_t = 0.1, value_parser = not_negative)]
+    range_penalty: f64,
     /// Part of the running maximum at which the range penalty starts
     #[arg(long, value_name = "P", default_value_t = 0.8)]
     range_start: f32,
+    /// Most of an image's gradient at a polynomial, in medians over the batch
+    #[arg(long, value_name = "N", default_value_t = 4.0, value_parser = positive)]
+    outlier_limit: f64,
     /// Part of the steps, at the end, that train with the ranges and norms of inference
     #[arg(long, value_name = "P", default_value_t = 0.2, value_parser = share)]
     settle: f64,
+    /// What operands are normalised by before that: the largest of the batch, or a maximum that no batch leaves
+    #[arg(long, value_enum, default_value_t = Normalise::Tracked)]
+    ranges: Normalise,
     /// Keep the activations (for comparison with a model fine-tuned alike); nothing is written
     #[arg(long)]
     keep_activations: bool,
@@ -125,6 +131,15 @@ pub struct Args {
     /// Standard deviation that pixels are divided by after the mean: one number, or one a channel
     #[arg(long, value_delimiter = ',')]
     std: Option<Vec<f32>>,
+}
+
+/// What operands of polynomials are normalised by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Normalise {
+    /// The largest of the batch
+    Batch,
+    /// A maximum that rises at once and falls slowly
+    Tracked,
 }
 
 /// What is trained of the polynomials.
@@ -180,27 +195,34 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 impl Args {
-    fn objective(&self, labelled: bool) -> Objective {
+    fn objective(&self, train: &Dataset) -> Objective {
         let how = Distillation { temperature: self.temperature, features: self.features };
-        match (labelled, self.distil) {
-            (true, false) => Objective::Labels,
-            (true, true) => Objective::Both(how),
-            (false, _) => Objective::Distil(how),
+        match (train.labels(), self.distil) {
+            (Some(_), false) => Objective::Labels,
+            (Some(_), true) => Objective::Both(how),
+            (None, _) => Objective::Distil(how),
         }
     }
 
-    fn options(&self, width: usize, labelled: bool) -> Options {
+    fn options(&self, width: usize, train: &Dataset) -> Options {
         let has = |change: Change| self.augment.contains(&change);
-        let weight = self.range_penalty.unwrap_or(if self.degree.contains(&2) { 0.1 } else { 0.0 });
+        let weight = self.range_penalty;
         Options {
             epochs: self.epochs,
             time_budget: self.time_budget,
             batch: usize::from(self.batch),
             rate: self.lr,
             sgd: Sgd { momentum: 0.9, decay: self.weight_decay, clip: self.clip },
-            objective: self.objective(labelled),
-            penalty: (weight > 0.0).then_some(RangePenalty { weight, start: self.range_start }),
+            objective: self.objective(train),
+            restraint: Restraint {
+                penalty: (weight > 0.0).then_some(RangePenalty { weight, start: self.range_start }),
+                outlier: Some(self.outlier_limit),
+            },
             settle: if self.keep_activations { 0.0 } else { self.settle },
+            ranges: match self.ranges {
+                Normalise::Batch => Ranges::Batch,
+                Normalise::Tracked => Ranges::Tracked,
+            },
             augment: Augment {
                 flip: has(Change::Flip),
                 crop: if has(Change::Crop) { width / 8 } else { 0 },
@@ -260,7 +282,7 @@ pub fn run(args: &Args) -> Result<ExitCode, TuneError> {
         ));
     }
     let width = model.preprocessing.pixels().map_or(0, |p| p.width);
-    let options = args.options(width, train.labels().is_some());
+    let options = args.options(width, &train);
     let mut trainer = Trainer::new(net, model.net.clone(), train_inputs, test_inputs, options)?;
     if let Some(path) = args.checkpoint.as_ref().filter(|path| args.resume && path.exists()) {
         trainer.resume(Checkpoint::read(path)?)?;

@@ -12,8 +12,8 @@ use peregrine_data::set::InputFormat;
 use peregrine_ir::client::ClientTensor;
 use peregrine_tune::data::augment::Augment;
 use peregrine_tune::data::{Dataset, Labels};
-use peregrine_tune::net::{Keep, Mode, Net, Polynomials};
-use peregrine_tune::penalty::RangePenalty;
+use peregrine_tune::net::{Keep, Mode, Net, Polynomials, Ranges};
+use peregrine_tune::penalty::{RangePenalty, Restraint};
 use peregrine_tune::sgd::Sgd;
 use peregrine_tune::tensor::{Pool, Tensor};
 use peregrine_tune::train::{
@@ -78,8 +78,9 @@ fn options(seed: u64) -> Options {
         rate: 0.005,
         sgd: Sgd { momentum: 0.9, decay: 1e-4, clip: 1.0 },
         objective: Objective::Distil(Distillation { temperature: 2.0, features: 1.0 }),
-        penalty: Some(RangePenalty { weight: 0.1, start: 0.8 }),
+        restraint: Restraint { penalty: Some(RangePenalty { weight: 0.1, start: 0.8 }), outlier: Some(4.0) },
         settle: 0.3,
+        ranges: Ranges::Batch,
         augment: Augment { flip: true, crop: 4, zoom: 0.8 },
         seed,
         log_every: 1,

@@ -26,6 +26,7 @@ mod spec;
 #[cfg(test)]
 mod tests;
 mod transform;
+mod work;
 
 use std::fmt;
 
@@ -40,6 +41,7 @@ use eval_mod::EvalMod;
 pub use keys::BootstrapKeys;
 pub use spec::{Arcsine, BootstrapParams, BootstrapSpec, EvalModSpec, PrimeRun, RANGE};
 use transform::EncodedFactor;
+pub use work::Together;
 
 /// Everything public that bootstrapping ciphertexts of one slot count and one scale takes: tables, transforms, polynomials.
 pub struct Bootstrapper {

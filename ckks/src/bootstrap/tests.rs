@@ -92,6 +92,45 @@ fn full_slots() {
     (0..3).for_each(|seed| world.assert_refreshes(seed, 18.0));
 }
 
+/// Counted beforehand and as it is done, kernel by kernel.
+#[test]
+fn the_work_is_foreseen() {
+    let spec = small_spec(9);
+    let refined = EvalModSpec { degree: 63, double_angles: 2, arcsine: Arcsine::Degree5, ..spec.eval_mod };
+    for (spec, slots) in
+        [(spec.clone(), 256), (spec.clone(), 16), (BootstrapSpec { eval_mod: refined, ..spec }, 256)]
+    {
+        let world = World::small(spec, slots);
+        let params = &world.bootstrapper.params;
+        let ct = world.encrypt(&random_slots(slots as usize, 3), params.input_level());
+        for together in [Together::Single, Together::Pair] {
+            let before = world.ctx.work();
+            match together {
+                Together::Single => {
+                    drop(world.bootstrapper.refresh(&ct, &world.keys).expect("keys are there"))
+                }
+                Together::Pair => {
+                    drop(world.bootstrapper.refresh_pair(&ct, &ct, &world.keys).expect("keys are there"));
+                }
+            }
+            let done = world.ctx.work() - before;
+            let foreseen = params.work(world.slots(), together).expect("slots fit");
+            for (what, done, foreseen, tolerance) in [
+                ("butterflies", done.butterflies, foreseen.butterflies, 0.02),
+                ("conversions", done.conversions, foreseen.conversions, 0.02),
+                ("key words", done.key_words, foreseen.key_words, 0.02),
+                ("plain products", done.plain_products, foreseen.plain_products, 0.02),
+                ("words", done.words, foreseen.words, 0.1),
+            ] {
+                assert!(
+                    (foreseen / done - 1.0).abs() <= tolerance,
+                    "{what} of {slots} slots, {together:?}: {foreseen} foreseen, {done} done"
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn sparse_slots() {
     for slots in [2, 8, 64] {

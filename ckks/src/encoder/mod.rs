@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use crate::context::Context;
 use crate::error::Error;
-use crate::plaintext::{Coefficients, IntPlaintext};
+use crate::plaintext::{Coefficients, Form, IntPlaintext};
 use crate::ring::poly::{Basis, Coeff, Ntt, RnsPoly};
 use crate::units::{Scale, Slots};
 pub use fft::Complex;
@@ -61,7 +61,11 @@ impl Encoder {
     /// [`Error::TooManySlots`], [`Error::SlotCount`], [`Error::NotFinite`], [`Error::ForeignScale`], or
     /// [`Error::CoefficientTooLarge`] if a coefficient reaches `2^400`.
     pub fn encode(&self, values: &[f64], period: Slots, scale: &Scale) -> Result<IntPlaintext, Error> {
-        self.encode_slots(values.iter().map(|&re| Complex { re, im: 0.0 }).collect(), period, scale)
+        self.encode_slots(
+            values.iter().map(|&re| Complex { re, im: 0.0 }).collect(),
+            (period, Form::Real),
+            scale,
+        )
     }
 
     /// Encodes `period` complex values; see [`encode`](Self::encode).
@@ -74,13 +78,13 @@ impl Encoder {
         period: Slots,
         scale: &Scale,
     ) -> Result<IntPlaintext, Error> {
-        self.encode_slots(values.to_vec(), period, scale)
+        self.encode_slots(values.to_vec(), (period, Form::Complex), scale)
     }
 
     fn encode_slots(
         &self,
         mut slots: Vec<Complex>,
-        period: Slots,
+        (period, form): (Slots, Form),
         scale: &Scale,
     ) -> Result<IntPlaintext, Error> {
         let op = "encode";
@@ -95,12 +99,16 @@ impl Encoder {
         }
         let factor = scale_value(&self.ctx, op, scale)?;
         self.transform(period).inverse(&mut slots);
-        let scaled = || slots.iter().map(|c| c.re * factor).chain(slots.iter().map(|c| c.im * factor));
+        let imaginary = match form {
+            Form::Complex => &slots[..],
+            Form::Real => &[],
+        };
+        let scaled = || slots.iter().map(|c| c.re * factor).chain(imaginary.iter().map(|c| c.im * factor));
         let largest = scaled().fold(0.0, |max: f64, c| max.max(c.abs()));
         let shift = word_shift(op, largest, scale.log2(self.ctx.params()))?;
         let unit = 2f64.powi(-(shift as i32));
         let coefficients = scaled().map(|c| (c * unit).round_ties_even() as i64).collect();
-        Ok(IntPlaintext::new(period, Coefficients::new(coefficients), shift, scale.clone()))
+        Ok(IntPlaintext::new((period, form), Coefficients::new(coefficients), shift, scale.clone()))
     }
 
     /// Encodes one value in every slot.
@@ -189,7 +197,7 @@ pub(crate) fn expand(ctx: &Context, plaintext: &IntPlaintext, basis: Basis) -> R
     ctx.count(ctx.shape(q_limbs).expansion(period.get()));
     let expand_limb = |(i, limb): (usize, &mut [u64])| {
         let table = ctx.table(q_limbs, i);
-        let size = plaintext.coefficients().len();
+        let size = 2 * period.get() as usize;
         if size == limb.len() {
             plaintext.residues(ctx.kernels(), table.modulus(), limb);
             table.forward(limb);

@@ -236,8 +236,8 @@ impl Evaluator {
         c0.par_limbs_mut().zip(c1.par_limbs_mut()).enumerate().for_each(|(i, (c0, c1))| {
             let table = &self.ctx.q_tables()[i];
             let modulus = table.modulus();
-            with_scratch(n, 1, |scratch| {
-                let Some(monomial) = scratch.limbs_mut().next() else { return };
+            with_scratch(n, 1, |buffers| {
+                let [monomial] = &mut buffers[..] else { unreachable!("one limb") };
                 monomial.fill(0);
                 monomial[power % n] = if power < n { 1 } else { modulus.neg(1) };
                 table.forward(monomial);

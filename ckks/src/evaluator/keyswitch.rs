@@ -256,10 +256,9 @@ pub(crate) fn for_each_raised(
     let pairs = target.limb_pairs();
     let group_size = group_size(pairs.len());
     pairs.into_par_iter().chunks(group_size).for_each(|group| {
-        with_scratch(ctx.n(), GROUP * digits, |scratch| {
+        with_scratch(ctx.n(), GROUP * digits, |buffers| {
             let members: SmallVec<[usize; GROUP]> = group.iter().map(|(m, _)| *m).collect();
-            let mut buffers: SmallVec<[&mut [u64]; 32]> = scratch.limbs_mut().collect();
-            decomposed.raise(&members, &mut buffers);
+            decomposed.raise(&members, buffers);
             for ((m, limbs), buffers) in group.into_iter().zip(buffers.chunks_exact(digits)) {
                 let raised: SmallVec<[&[u64]; 16]> = buffers.iter().map(|buffer| &**buffer).collect();
                 visit(m, &decomposed.digits_of(m, &raised), limbs);

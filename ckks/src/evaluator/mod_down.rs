@@ -70,8 +70,7 @@ impl<'a> Division<'a> {
         finish: &(impl Fn(usize, usize, &mut [u64]) + Sync),
     ) {
         let (ctx, kernels) = (self.ctx, self.ctx.kernels());
-        with_scratch(ctx.n(), GROUP * removed.len(), |scratch| {
-            let mut buffers: SmallVec<[&mut [u64]; 8]> = scratch.limbs_mut().collect();
+        with_scratch(ctx.n(), GROUP * removed.len(), |buffers| {
             for (part, removed) in removed.iter().enumerate() {
                 let buffers = buffers[part * GROUP..].iter_mut();
                 let targets = group.iter().zip(buffers).map(|((i, _), buffer)| (*i, &mut **buffer));

@@ -40,8 +40,8 @@ impl Evaluator {
         ctx.q_tables()[top].inverse(remainder);
         let factors = ctx.rescale_factors(level);
         low.par_chunks_exact_mut(ctx.n()).enumerate().for_each(|(i, limb)| {
-            with_scratch(ctx.n(), 1, |scratch| {
-                let (modulus, lifted) = (&ctx.q_moduli()[i], scratch.limb_mut(0));
+            with_scratch(ctx.n(), 1, |buffers| {
+                let (modulus, lifted) = (&ctx.q_moduli()[i], &mut *buffers[0]);
                 kernels.recenter(modulus, lifted, remainder, &ctx.q_moduli()[top]);
                 ctx.q_tables()[i].forward(lifted);
                 kernels.sub_mul_scalar_assign(modulus, limb, lifted, factors[i]);

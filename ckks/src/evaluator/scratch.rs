@@ -1,27 +1,20 @@
-//! Limb buffers that threads keep between uses, so that inner loops neither allocate nor touch fresh pages.
+//! Limb buffers of inner loops.
 
-use std::cell::RefCell;
+use smallvec::SmallVec;
 
 use crate::ring::poly::{Ntt, RnsPoly};
 
-/// Buffers a thread keeps at most.
-const KEPT: usize = 4;
+/// Words between the end of a buffer and the start of the next. Inner loops work on one place of many limbs at a time; at a
+/// distance of a power of two all of them would compete for the same few places of the caches. With this one, rows of 2 KiB
+/// of successive buffers lie side by side.
+const SKEW: usize = 264;
 
-thread_local! {
-    static FREE: RefCell<Vec<RnsPoly<Ntt>>> = const { RefCell::new(Vec::new()) };
-}
+/// Buffers of one loop.
+pub(super) type Buffers<'a> = SmallVec<[&'a mut [u64]; 32]>;
 
 /// Calls `work` with `limbs` limbs of `n` words of unspecified content.
-pub(super) fn with_scratch<R>(n: usize, limbs: usize, work: impl FnOnce(&mut RnsPoly<Ntt>) -> R) -> R {
-    let fits = |buffer: &RnsPoly<Ntt>| buffer.n() == n && buffer.q_limbs() == limbs;
-    let kept = FREE.with_borrow_mut(|free| free.iter().position(fits).map(|i| free.remove(i)));
-    let mut buffer = kept.unwrap_or_else(|| RnsPoly::zero(n, limbs, 0));
-    let result = work(&mut buffer);
-    FREE.with_borrow_mut(|free| {
-        if free.len() == KEPT {
-            free.remove(0);
-        }
-        free.push(buffer);
-    });
-    result
+pub(super) fn with_scratch<R>(n: usize, limbs: usize, work: impl FnOnce(&mut Buffers<'_>) -> R) -> R {
+    let mut words: RnsPoly<Ntt> = RnsPoly::unspecified(n + SKEW, limbs, 0);
+    let mut buffers: Buffers<'_> = words.limbs_mut().map(|limb| &mut limb[..n]).collect();
+    work(&mut buffers)
 }

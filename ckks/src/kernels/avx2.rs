@@ -176,6 +176,11 @@ pub(super) fn mul_scalar_assign(q: &Modulus, a: &mut [u64], w: ShoupFactor) {
 }
 
 #[target_feature(enable = "avx2,fma")]
+pub(super) fn sub_mirrored_times(q: &Modulus, a: &mut [u64], w: ShoupFactor) {
+    scalar::sub_mirrored_times(q, a, w);
+}
+
+#[target_feature(enable = "avx2,fma")]
 pub(super) fn sub_mul_scalar_assign(q: &Modulus, a: &mut [u64], b: &[u64], w: ShoupFactor) {
     let prime = Prime::new(q);
     let factor = _mm256_set1_pd(w.value as f64);

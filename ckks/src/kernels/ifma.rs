@@ -13,17 +13,21 @@ use crate::ring::automorphism::{Automorphism, LINE};
 use smallvec::SmallVec;
 use std::arch::x86_64::*;
 
+pub(super) use super::ifma_real::sub_mirrored_times;
+
 /// Products per lazy sum: 15 high halves below 2^48 and the carries of 16 low halves stay below 2^52.
-const BATCH: usize = 15;
+pub(super) const BATCH: usize = 15;
 /// Lines per step of the multi-stream kernels: 4 lines x 4 sums fill half the register file.
-const STEP: usize = 4;
+pub(super) const STEP: usize = 4;
 /// Targets of a base conversion per pass over the inputs.
 const GROUP: usize = 4;
+/// Words by which keys are fetched ahead: the processor follows fewer streams by itself than a key has digits.
+const AHEAD: usize = 16 * LINE;
 const WORD52: i64 = (1 << 52) - 1;
 
 /// A modulus in registers.
 #[derive(Clone, Copy)]
-struct Prime {
+pub(super) struct Prime {
     q: __m512i,
     two_q: __m512i,
     word_quotient: __m512i,
@@ -67,21 +71,32 @@ pub(super) fn store(x: &mut [u64; LINE], value: __m512i) {
     unsafe { _mm512_storeu_si512(x.as_mut_ptr().cast(), value) }
 }
 
+/// Asks for a step of lines of `x` from position `k` on, to the second-level cache.
+#[inline]
+pub(super) fn prefetch(x: &[u64], k: usize) {
+    if let Some(lines) = x.get(k..k + STEP * LINE) {
+        for line in lines.as_chunks::<LINE>().0 {
+            // SAFETY: a prefetch reads nothing that the program sees, and the address is that of a reference.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
+        }
+    }
+}
+
 /// `LINES` lines of `x` from position `k` on.
 #[inline]
-fn lines<const LINES: usize>(x: &[u64], k: usize) -> &[[u64; LINE]; LINES] {
+pub(super) fn lines<const LINES: usize>(x: &[u64], k: usize) -> &[[u64; LINE]; LINES] {
     x[k..k + LINE * LINES].as_chunks().0.try_into().expect("the slice holds this many lines")
 }
 
 #[inline]
-fn lines_mut<const LINES: usize>(x: &mut [u64], k: usize) -> &mut [[u64; LINE]; LINES] {
+pub(super) fn lines_mut<const LINES: usize>(x: &mut [u64], k: usize) -> &mut [[u64; LINE]; LINES] {
     x[k..k + LINE * LINES].as_chunks_mut().0.try_into().expect("the slice holds this many lines")
 }
 
 impl Prime {
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    fn new(q: &Modulus) -> Self {
+    pub(super) fn new(q: &Modulus) -> Self {
         Self {
             q: splat(q.value()),
             two_q: splat(2 * q.value()),
@@ -137,14 +152,14 @@ impl Prime {
     /// `x * w mod q` for `x < 2^52`.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    fn mul_factor(self, x: __m512i, value: __m512i, quotient: __m512i) -> __m512i {
+    pub(super) fn mul_factor(self, x: __m512i, value: __m512i, quotient: __m512i) -> __m512i {
         let quotient = _mm512_madd52hi_epu64(self.zero, x, quotient);
         self.once(self.rest(_mm512_madd52lo_epu64(self.zero, x, value), quotient))
     }
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    fn sub(self, a: __m512i, b: __m512i) -> __m512i {
+    pub(super) fn sub(self, a: __m512i, b: __m512i) -> __m512i {
         let difference = _mm512_sub_epi64(a, b);
         _mm512_min_epu64(difference, _mm512_add_epi64(difference, self.q))
     }
@@ -296,7 +311,7 @@ pub(super) fn dot_add(q: &Modulus, out: &mut [u64], terms: &[(&[u64], &[u64])]) 
 
 /// Lazy sums of two products with one common factor on `STEP` lines.
 #[derive(Clone, Copy)]
-struct PairSums {
+pub(super) struct PairSums {
     low: [[__m512i; STEP]; 2],
     high: [[__m512i; STEP]; 2],
 }
@@ -304,13 +319,13 @@ struct PairSums {
 impl PairSums {
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    fn starting_at(low: [[__m512i; STEP]; 2]) -> Self {
+    pub(super) fn starting_at(low: [[__m512i; STEP]; 2]) -> Self {
         Self { low, high: [[_mm512_setzero_si512(); STEP]; 2] }
     }
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    fn add(&mut self, line: usize, common: __m512i, first: __m512i, second: __m512i) {
+    pub(super) fn add(&mut self, line: usize, common: __m512i, first: __m512i, second: __m512i) {
         self.low[0][line] = _mm512_madd52lo_epu64(self.low[0][line], common, first);
         self.high[0][line] = _mm512_madd52hi_epu64(self.high[0][line], common, first);
         self.low[1][line] = _mm512_madd52lo_epu64(self.low[1][line], common, second);
@@ -319,7 +334,7 @@ impl PairSums {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    fn fold(self, prime: Prime) -> [[__m512i; STEP]; 2] {
+    pub(super) fn fold(self, prime: Prime) -> [[__m512i; STEP]; 2] {
         let mut reduced = self.low;
         for part in 0..2 {
             for line in 0..STEP {
@@ -373,6 +388,8 @@ pub(super) fn key_dot(
             let mut lazy = PairSums::starting_at(sums);
             for term in batch {
                 let (b, a) = (lines::<STEP>(term.b, k), lines::<STEP>(term.a, k));
+                prefetch(term.b, k + AHEAD);
+                prefetch(term.a, k + AHEAD);
                 let digit = term.digit.as_chunks::<LINE>().0;
                 for line in 0..STEP {
                     let source = sources[line];
@@ -391,7 +408,7 @@ pub(super) fn key_dot(
 /// A line of runs of `2^log_run > 1` equal weights, from the weight of its first word on.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn spread(weights: &[u64], log_run: u32) -> __m512i {
+pub(super) fn spread(weights: &[u64], log_run: u32) -> __m512i {
     match log_run {
         1 => {
             let [a, b, c, d] = std::array::from_fn(|i| weights[i] as i64);

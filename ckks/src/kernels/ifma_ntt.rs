@@ -16,12 +16,12 @@ use crate::arith::{Modulus, ShoupFactor};
 use crate::ring::automorphism::LINE;
 
 type Vector = __m512i;
-type Line = [u64; LINE];
+pub(super) type Line = [u64; LINE];
 
 /// Words of a row.
-const ROW: usize = 256;
+pub(super) const ROW: usize = 256;
 /// Lines of a row.
-const ROW_LINES: usize = ROW / LINE;
+pub(super) const ROW_LINES: usize = ROW / LINE;
 /// Widest step between a load and a store.
 const RADIX: usize = 16;
 /// Lines of a table for eight groups of sixteen words: fifteen factors and their quotients.
@@ -63,6 +63,17 @@ impl Twiddles {
 #[inline]
 fn descendant(root: usize, place: usize) -> usize {
     ((root - 1) << place.ilog2()) + place
+}
+
+/// The node of the tree of butterflies at which a transform starts.
+#[derive(Clone, Copy)]
+pub(super) struct Root(usize);
+
+impl Root {
+    /// All values.
+    const WHOLE: Root = Root(1);
+    /// The first half of the values: those of a polynomial modulo `X^(n/2) - psi^(n/2)`.
+    pub(super) const FIRST_HALF: Root = Root(2);
 }
 
 /// Tables for one prime and one size.
@@ -353,6 +364,11 @@ impl IfmaNtt {
         Self { modulus, n, forward, inverse }
     }
 
+    /// The prime.
+    pub(super) fn modulus(&self) -> &Modulus {
+        &self.modulus
+    }
+
     /// Words of a limb.
     pub(super) fn size(&self) -> usize {
         self.n
@@ -368,7 +384,7 @@ impl IfmaNtt {
     fn forward_few(&self, limbs: &mut [&mut [u64]]) {
         let rows = self.n / ROW;
         for limb in limbs.iter_mut() {
-            self.forward_columns(limb.as_chunks_mut().0);
+            self.forward_columns(limb.as_chunks_mut().0, Root::WHOLE);
         }
         for row in 0..rows {
             for limb in limbs.iter_mut() {
@@ -388,25 +404,26 @@ impl IfmaNtt {
         self.inverse_columns(limb, factor);
     }
 
+    /// The layers above rows of the subtree of a root: `limb` has the words of its blocks.
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    fn forward_columns(&self, limb: &mut [Line]) {
-        match self.n / ROW {
-            2 => self.forward_column_steps::<2, 1>(limb),
-            4 => self.forward_column_steps::<4, 1>(limb),
-            8 => self.forward_column_steps::<8, 1>(limb),
-            16 => self.forward_column_steps::<16, 1>(limb),
-            32 => self.forward_column_steps::<16, 2>(limb),
-            64 => self.forward_column_steps::<16, 4>(limb),
-            128 => self.forward_column_steps::<16, 8>(limb),
-            _ => self.forward_column_steps::<16, 16>(limb),
+    pub(super) fn forward_columns(&self, limb: &mut [Line], root: Root) {
+        match limb.len() / ROW_LINES {
+            2 => self.forward_column_steps::<2, 1>(limb, root),
+            4 => self.forward_column_steps::<4, 1>(limb, root),
+            8 => self.forward_column_steps::<8, 1>(limb, root),
+            16 => self.forward_column_steps::<16, 1>(limb, root),
+            32 => self.forward_column_steps::<16, 2>(limb, root),
+            64 => self.forward_column_steps::<16, 4>(limb, root),
+            128 => self.forward_column_steps::<16, 8>(limb, root),
+            _ => self.forward_column_steps::<16, 16>(limb, root),
         }
     }
 
     /// Columns of `A * B` rows in a step of radix `A` and one of radix `B`.
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    fn forward_column_steps<const A: usize, const B: usize>(&self, limb: &mut [Line]) {
+    fn forward_column_steps<const A: usize, const B: usize>(&self, limb: &mut [Line], Root(root): Root) {
         let (ring, table) = (Ring::new(&self.modulus), &self.forward.coarse[..]);
-        let upper = Subtree::new(table, 1, A.ilog2());
+        let upper = Subtree::new(table, root, A.ilog2());
         let mut column = [[0; LINE]; RADIX * RADIX];
         for place in 0..ROW_LINES {
             for row in 0..B {
@@ -426,7 +443,7 @@ impl IfmaNtt {
                     x[k] = load(&column[block * B + k]);
                 }
                 if B > 1 {
-                    let lower = Subtree::new(table, A + block, B.ilog2());
+                    let lower = Subtree::new(table, root * A + block, B.ilog2());
                     let w = |place| lower.factor(place);
                     forward_step!(B, ring, x, w);
                 }
@@ -439,7 +456,7 @@ impl IfmaNtt {
 
     /// The last eight layers on one row.
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    fn forward_row(&self, row: usize, lines: &mut [Line]) {
+    pub(super) fn forward_row(&self, row: usize, lines: &mut [Line]) {
         let ring = Ring::new(&self.modulus);
         let Ok(lines) = <&mut [Line; ROW_LINES]>::try_from(lines) else { unreachable!("rows are whole") };
         let subtree = Subtree::new(&self.forward.coarse, self.n / ROW + row, 4);

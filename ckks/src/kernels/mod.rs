@@ -10,6 +10,8 @@ mod avx2;
 mod ifma;
 #[cfg(target_arch = "x86_64")]
 mod ifma_ntt;
+#[cfg(target_arch = "x86_64")]
+mod ifma_real;
 mod scalar;
 #[cfg(test)]
 mod tests;
@@ -40,6 +42,19 @@ pub struct PlainTerm<'a> {
     pub weights: &'a [u64],
 }
 
+/// One product with a plaintext of real slots, from its coefficients.
+#[derive(Debug)]
+pub struct RealTerm<'a> {
+    /// Which pair of limbs it adds to.
+    pub target: usize,
+    /// Limb of the first ciphertext part, NTT domain.
+    pub x0: &'a [u64],
+    /// Limb of the second ciphertext part, NTT domain.
+    pub x1: &'a [u64],
+    /// Coefficients of the polynomial modulo `X^(size/2) - psi^(size/2)`; afterwards the first half of its values.
+    pub weights: &'a mut [u64],
+}
+
 /// One target of a base conversion: `out = sum inputs[i] * constants[i] mod q`.
 #[derive(Debug)]
 pub struct CombineTarget<'a> {
@@ -68,6 +83,33 @@ impl VectorNtt {
         // SAFETY: `Kernels::ntt` builds a value on `Path::Ifma` only, whose features are all that the function enables.
         unsafe {
             self.ifma.forward(limbs);
+        }
+    }
+
+    /// Whether [`real_dot_add`](Self::real_dot_add) takes plaintexts of this size.
+    #[cfg(target_arch = "x86_64")]
+    pub fn takes_real(&self) -> bool {
+        self.size() >= ifma_real::SMALLEST
+    }
+
+    /// Never on this architecture.
+    #[cfg(not(target_arch = "x86_64"))]
+    pub fn takes_real(&self) -> bool {
+        false
+    }
+
+    /// `out[target] += (x0, x1) * values` for each term, with plaintexts of the ring or subring of this transform, whose value
+    /// `size-1-i` equals value `i` and stands for a run of neighbouring positions. Terms of one target are neighbours.
+    pub fn real_dot_add(&self, out: &mut [[&mut [u64]; 2]], terms: &mut [RealTerm<'_>]) {
+        let Some(n) = terms.first().map(|term| term.x0.len()) else { return };
+        let size = self.size();
+        assert!(self.takes_real() && n.is_power_of_two() && n >= size);
+        assert!(terms.iter().all(|t| out[t.target].iter().all(|limb| limb.len() == n)));
+        assert!(terms.iter().all(|t| t.x0.len() == n && t.x1.len() == n && 2 * t.weights.len() == size));
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as in `forward`.
+        unsafe {
+            self.ifma.real_dot_add(out, terms);
         }
     }
 
@@ -232,6 +274,11 @@ impl Kernels {
     pub fn sub_mul_scalar_assign(self, q: &Modulus, a: &mut [u64], b: &[u64], w: ShoupFactor) {
         assert_eq!(a.len(), b.len());
         dispatch!(self, sub_mul_scalar_assign(q, a, b, w))
+    }
+
+    /// `a[k] -= a[n-k] * w` for `0 < k < n`, all at once.
+    pub fn sub_mirrored_times(self, q: &Modulus, a: &mut [u64], w: ShoupFactor) {
+        dispatch!(self, sub_mirrored_times(q, a, w))
     }
 
     /// `out += a * w`.

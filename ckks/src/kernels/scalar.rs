@@ -154,3 +154,16 @@ pub(super) fn permute_add(q: &Modulus, out: &mut [u64], x: &[u64], permutation: 
 fn product(a: u64, b: u64) -> u128 {
     u128::from(a) * u128::from(b)
 }
+
+pub(super) fn sub_mirrored_times(q: &Modulus, a: &mut [u64], w: ShoupFactor) {
+    sub_mirrored_times_from(q, a, w, 1);
+}
+
+/// The same for the words from `first > 0` to their mirror images.
+pub(super) fn sub_mirrored_times_from(q: &Modulus, a: &mut [u64], w: ShoupFactor, first: usize) {
+    for k in first..=a.len() / 2 {
+        let mirror = a.len() - k;
+        let (x, y) = (a[k], a[mirror]);
+        (a[k], a[mirror]) = (q.sub(x, q.mul_factor(y, w)), q.sub(y, q.mul_factor(x, w)));
+    }
+}

@@ -61,6 +61,17 @@ fn sums_products_and_scalars() {
 }
 
 #[test]
+fn mirrored_words() {
+    for n in [1, 2, 8, 16, 32, 64, 256] {
+        every_path_agrees(|kernels, q, source| {
+            let mut a = source.limb(q.value(), n);
+            kernels.sub_mirrored_times(q, &mut a, q.factor(source.word()));
+            a
+        });
+    }
+}
+
+#[test]
 fn scalar_factors_of_words_above_the_modulus() {
     every_path_agrees(|kernels, q, source| {
         let mut a = source.limb(1 << 50, N);

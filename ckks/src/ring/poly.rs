@@ -13,8 +13,8 @@ use super::words::Words;
 use crate::units::Level;
 
 /// Bytes that a polynomial of so many words takes in memory.
-pub(crate) fn polynomial_bytes(words: usize) -> u64 {
-    super::block::resident_bytes(words)
+pub fn polynomial_bytes(words: usize) -> u64 {
+    super::words::resident_bytes(words)
 }
 
 mod sealed {

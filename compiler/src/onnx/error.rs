@@ -156,7 +156,10 @@ pub enum ImportError {
         dimension: usize,
     },
     /// The batch is fixed to more than one image.
-    #[error("input {input:?} has a fixed batch of {batch}: export with batch 1 or a dynamic batch")]
+    #[error(
+        "input {input:?} has a fixed batch of {batch}: give its shape with --input-shape (1x3x224x224, for example), or export with \
+         batch 1 or a dynamic batch"
+    )]
     Batch {
         /// Name of the input.
         input: String,
@@ -164,7 +167,9 @@ pub enum ImportError {
         batch: i64,
     },
     /// `--input-shape` contradicts the file.
-    #[error("input {input:?} has shape {found} in the model, which {given} does not fit")]
+    #[error(
+        "input {input:?} has shape {found} in the model, --input-shape gives {given}: give as many dimensions, none of them 0"
+    )]
     InputShape {
         /// Name of the input.
         input: String,

@@ -13,9 +13,10 @@ use super::error::ImportError;
 use super::external::read_external;
 use super::max_pools::{self, MaxPools};
 use super::tensor::Constant;
+use super::widen::widen;
 
 /// Oldest operator set understood.
-pub const MIN_OPSET: i64 = 9;
+pub const MIN_OPSET: i64 = 7;
 /// Newest operator set understood.
 pub const MAX_OPSET: i64 = 21;
 /// Largest protobuf message.
@@ -57,7 +58,7 @@ impl Loaded {
 /// How a file is read.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct LoadOptions<'a> {
-    /// Fixes the dynamic dimensions of a single input.
+    /// Shape of the input of as many axes.
     pub(crate) input_shape: Option<&'a [usize]>,
     /// Where external weights lie.
     pub(crate) folder: Option<&'a Path>,
@@ -84,6 +85,7 @@ pub(crate) fn load(bytes: &[u8], options: LoadOptions<'_>) -> Result<Loaded, Imp
     if let Some(folder) = options.folder {
         read_external(graph, folder)?;
     }
+    widen(graph)?;
     let averaged = match options.max_pools {
         MaxPools::Keep => Vec::new(),
         MaxPools::Average => max_pools::average(graph),
@@ -91,8 +93,10 @@ pub(crate) fn load(bytes: &[u8], options: LoadOptions<'_>) -> Result<Loaded, Imp
     let constants = constants(graph)?;
     graph.input.retain(|i| !constants.contains_key(&i.name));
     graph.value_info.clear();
-    let inputs =
-        graph.input.iter_mut().map(|i| fix_input(i, options.input_shape)).collect::<Result<Vec<_>, _>>()?;
+    let several = graph.input.len() > 1;
+    let inputs = (graph.input.iter_mut())
+        .map(|i| fix_input(i, options.input_shape.filter(|given| !several || rank(i) == Some(given.len()))))
+        .collect::<Result<Vec<_>, _>>()?;
     for output in &mut graph.output {
         if let Some(TypeProto { value: Some(type_proto::Value::TensorType(t)), .. }) = &mut output.r#type {
             t.shape = None;
@@ -108,6 +112,13 @@ fn constants(graph: &GraphProto) -> Result<BTreeMap<String, Constant>, ImportErr
         return Err(ImportError::BadTensor { tensor, why: "sparse initialisers are not supported".into() });
     }
     graph.initializer.iter().map(|t| Ok((t.name.clone(), Constant::new(t.clone())?))).collect()
+}
+
+/// Number of dimensions of an input, where the file states it.
+fn rank(info: &ValueInfoProto) -> Option<usize> {
+    match info.r#type.as_ref()?.value.as_ref()? {
+        type_proto::Value::TensorType(tensor) => Some(tensor.shape.as_ref()?.dim.len()),
+    }
 }
 
 fn fix_input(info: &mut ValueInfoProto, given: Option<&[usize]>) -> Result<ModelInput, ImportError> {
@@ -138,11 +149,8 @@ fn fix_shape(
     given: Option<&[usize]>,
 ) -> Result<Vec<usize>, ImportError> {
     if let Some(given) = given {
-        let fits = dims.is_none_or(|dims| {
-            let agrees = dims.iter().zip(given).all(|(d, &g)| fixed(d).is_none_or(|f| f == g));
-            dims.len() == given.len() && agrees
-        });
-        if !fits || given.contains(&0) {
+        // A fixed size may be replaced: whatever depends on it says so later.
+        if dims.is_some_and(|dims| dims.len() != given.len()) || given.contains(&0) {
             let (found, given) = (dims_text(dims), format!("{given:?}"));
             return Err(ImportError::InputShape { input: name.to_owned(), found, given });
         }

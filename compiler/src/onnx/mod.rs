@@ -1,5 +1,7 @@
 //! ONNX front end: from a file's bytes to a tensor graph and the client's parts, and back to ONNX.
 
+mod curve;
+mod cut;
 mod error;
 mod export;
 mod external;
@@ -18,6 +20,7 @@ mod tensor;
 mod tests;
 mod translate;
 mod view;
+mod widen;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -26,6 +29,7 @@ use peregrine_ir::client::{ImageSpec, RangeRecord};
 use peregrine_ir::tensor::TensorGraph;
 use tract_onnx::pb::StringStringEntryProto;
 
+pub use cut::Cut;
 pub use error::{ImportError, Refusal, UnsupportedNode, UnsupportedNodes};
 pub use export::{ExportError, export, export_tuned};
 pub use load::{MAX_OPSET, MIN_OPSET, ModelInput};
@@ -35,14 +39,14 @@ pub use poly_act::{POLY_ACT_DOMAIN, TUNED_DEGREE, TUNED_ORIGINAL, TUNED_RANGES, 
 pub use split::ClientSplit;
 
 use crate::oracle::encode;
-use load::LoadOptions;
+use load::{LoadOptions, Loaded};
 use recognise::Plan;
 use translate::{Translator, Value};
 
 /// How a model is imported.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ImportOptions {
-    /// Shape of the input, where the file leaves it open.
+    /// Shape of the input, where the file leaves it open or fixes another one.
     pub input_shape: Option<Vec<usize>>,
     /// What the client takes over.
     pub split: ClientSplit,
@@ -77,6 +81,8 @@ pub struct Imported {
     pub model: Vec<u8>,
     /// Names of the max pools that average pools replace in `model`.
     pub averaged: Vec<String>,
+    /// The end of the model that was cut off because the client cannot run it.
+    pub cut: Option<Cut>,
     /// Metadata properties of the file.
     pub(crate) metadata: Vec<StringStringEntryProto>,
 }
@@ -99,32 +105,71 @@ pub fn import_with(bytes: &[u8], options: &ImportOptions) -> Result<Imported, Im
         folder: options.folder.as_deref(),
         max_pools: options.max_pools,
     };
-    let model = load::load(bytes, how)?;
-    let [input] = model.inputs.as_slice() else {
-        return Err(ImportError::Inputs { names: model.inputs.iter().map(|i| i.name.clone()).collect() });
+    let mut model = load::load(bytes, how)?;
+    let mut made = None;
+    if model.inputs.len() > 1
+        && let Some((shorter, cut)) = cut::other_inputs(&model)
+    {
+        (model, made) = (shorter, Some(cut));
+    }
+    let (split, error) = match part_of(&model, options) {
+        Ok(imported) => return Ok(Imported { cut: made, ..imported }),
+        Err(Failed { split: Some(split), error }) => (split, error),
+        Err(Failed { split: None, error }) => return Err(error),
     };
-    let split = split::split(&model, &input.name, input.shape.len(), options.split);
-    let head = split::head_model(&model, &split)?;
+    // The client cannot run the tail as it is: try again with less of it.
+    let ImportError::ClientModel { part: "tail", why } = &error else { return Err(error) };
+    let tail = split.tail();
+    let shorter = [cut::unknown_operators(&model, &tail, why), cut::whole_tail(&model, &tail, why)];
+    for (shorter, cut) in shorter.into_iter().flatten() {
+        if let Ok(imported) = part_of(&shorter, options) {
+            return Ok(Imported { cut: Some(cut), ..imported });
+        }
+    }
+    Err(error)
+}
+
+/// Why a model is not imported, and how it was split.
+struct Failed {
+    split: Option<split::Split>,
+    error: ImportError,
+}
+
+impl From<ImportError> for Failed {
+    fn from(error: ImportError) -> Self {
+        Self { split: None, error }
+    }
+}
+
+fn part_of(model: &Loaded, options: &ImportOptions) -> Result<Imported, Failed> {
+    let [input] = model.inputs.as_slice() else {
+        let names = model.inputs.iter().map(|i| i.name.clone()).collect();
+        return Err(ImportError::Inputs { names }.into());
+    };
+    let split = split::split(model, &input.name, input.shape.len(), options.split);
+    let head = split::head_model(model, &split)?;
     if head.is_none() && !is_float(input) {
-        return Err(ImportError::InputType {
-            value: input.name.clone(),
-            found: input.kind.as_str_name().to_owned(),
-        });
+        let found = input.kind.as_str_name().to_owned();
+        return Err(ImportError::InputType { value: input.name.clone(), found }.into());
     }
     let encrypted_shape = head.as_ref().map_or(&input.shape, |head| &head.shape);
     let shapes = BTreeMap::from([(input.name.clone(), input.shape.clone())]);
-    let mut translator = Translator::new(&model, shapes);
+    let mut translator = Translator::new(model, shapes);
     translator.input(&split.encrypted, encrypted_shape);
-    translator.run(&model.graph().node, model.opset, &Plan::new(&model, &split));
+    translator.run(&model.graph().node, model.opset, &Plan::new(model, &split));
     let (graph, values) = translator.finish(&split.ports)?;
     let shape_of = |name: &str| match values.get(name) {
         Some(Value::Data(id)) => Some(graph.nodes[*id].ty.shape.clone()),
         _ => None,
     };
-    let tail = split::tail_model(&model, &split, &values, shape_of)?;
+    let tail = match split::tail_model(model, &split, &values, shape_of) {
+        Ok(tail) => tail,
+        Err(error) => return Err(Failed { split: Some(split), error }),
+    };
     Ok(Imported {
-        image: peregrine_data::onnx::image_spec(&model.proto, &input.shape, &options.image)?,
-        labels: peregrine_data::onnx::labels(&model.proto)?,
+        image: peregrine_data::onnx::image_spec(&model.proto, &input.shape, &options.image)
+            .map_err(ImportError::from)?,
+        labels: peregrine_data::onnx::labels(&model.proto).map_err(ImportError::from)?,
         ranges: poly_act::ranges(&model.proto)?,
         outputs: model.graph().output.iter().map(|o| o.name.clone()).collect(),
         input: input.clone(),
@@ -132,6 +177,7 @@ pub fn import_with(bytes: &[u8], options: &ImportOptions) -> Result<Imported, Im
         tail,
         model: encode(&model.proto),
         averaged: model.averaged.clone(),
+        cut: None,
         metadata: model.proto.metadata_props.clone(),
         graph,
     })

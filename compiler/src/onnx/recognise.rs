@@ -7,22 +7,32 @@ use std::collections::{BTreeMap, BTreeSet};
 use peregrine_ir::tensor::Activation;
 use peregrine_passes::tensor::interp::activation_at;
 
+use super::curve::{Curve, Samples, bounded};
+use super::fold;
 use super::load::Loaded;
 use super::node::NodeView;
 use super::split::Split;
+use super::tensor::Constant;
 
-/// Number of points.
-const POINTS: usize = 61;
-/// Largest difference from a known activation, relative to its value or 1.
-const TOLERANCE: f64 = 1e-4;
-/// Values that one value is kept as a function of.
-const MAX_BASES: usize = 6;
+/// Most numbers of a constant that is followed.
+const MAX_NUMBERS: usize = 4096;
 
 /// What is translated.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     needed: Vec<bool>,
-    activations: BTreeMap<usize, (String, Activation)>,
+    activations: BTreeMap<usize, (String, Found)>,
+}
+
+/// What several nodes compute together.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Found {
+    /// An activation known by name.
+    Activation(Activation),
+    /// `x sigmoid(beta x)`.
+    ScaledSilu(f64),
+    /// x where that is positive, else a multiple of it, one factor per channel.
+    Slopes(Constant),
 }
 
 impl Plan {
@@ -59,24 +69,17 @@ impl Plan {
     }
 
     /// The activation that node `index` completes, with its operand.
-    pub(crate) fn activation(&self, index: usize) -> Option<(&str, &Activation)> {
+    pub(crate) fn activation(&self, index: usize) -> Option<(&str, &Found)> {
         self.activations.get(&index).map(|(operand, activation)| (operand.as_str(), activation))
     }
 }
 
-/// A value as a function of another one, at the points.
-type Samples = BTreeMap<String, Vec<f64>>;
-
-fn points() -> Vec<f64> {
-    (0..POINTS).map(|i| -6.1 + 12.3 * i as f64 / (POINTS - 1) as f64).collect()
-}
-
-fn recognise(model: &Loaded, split: &Split) -> BTreeMap<usize, (String, Activation)> {
-    let known: Vec<(Activation, Vec<f64>)> = known()
+fn recognise(model: &Loaded, split: &Split) -> BTreeMap<usize, (String, Found)> {
+    let known: Vec<(Activation, Curve)> = known()
         .into_iter()
         .map(|a| {
-            let values = points().into_iter().map(|x| activation_at(&a, 0.0, x)).collect();
-            (a, values)
+            let curve = Curve::of(|x| activation_at(&a, 0.0, x));
+            (a, curve)
         })
         .collect();
     let mut walk = Walk { model, functions: BTreeMap::new(), numbers: BTreeMap::new() };
@@ -93,20 +96,31 @@ fn recognise(model: &Loaded, split: &Split) -> BTreeMap<usize, (String, Activati
             continue;
         }
         let samples = walk.evaluate(node);
-        if proto.input.len() > 1 {
-            let same = |values: &[f64], target: &[f64]| {
-                values.iter().zip(target).all(|(v, t)| (v - t).abs() <= TOLERANCE * t.abs().max(1.0))
-            };
-            let hit = samples.iter().find_map(|(base, values)| {
-                known.iter().find(|(_, target)| same(values, target)).map(|(a, _)| (base.clone(), a.clone()))
-            });
-            if let Some(hit) = hit {
-                found.insert(index, hit);
-            }
+        if proto.input.len() > 1
+            && let Some(hit) =
+                samples.iter().find_map(|(base, curve)| Some((base.clone(), found_in(curve, &known)?)))
+        {
+            found.insert(index, hit);
         }
         walk.functions.insert(output.clone(), samples);
     }
     found
+}
+
+/// The activation that a curve is.
+fn found_in(curve: &Curve, known: &[(Activation, Curve)]) -> Option<Found> {
+    let Some(single) = curve.single() else { return curve.slopes().map(Found::Slopes) };
+    if let Some((activation, _)) = known.iter().find(|(_, target)| single.is_close_to(target)) {
+        return Some(Found::Activation(activation.clone()));
+    }
+    if let Some(alpha) = single.slope() {
+        let leaky = Activation::LeakyRelu { alpha: alpha as f32 };
+        return Some(Found::Activation(if alpha == 0.0 { Activation::Relu } else { leaky }));
+    }
+    if let Some([low, high]) = single.bounds() {
+        return Some(Found::Activation(Activation::Clip { low: low as f32, high: high as f32 }));
+    }
+    single.silu_scale().map(Found::ScaledSilu)
 }
 
 /// Activations that exporters write as several nodes.
@@ -125,31 +139,52 @@ fn known() -> Vec<Activation> {
 struct Walk<'a> {
     model: &'a Loaded,
     functions: BTreeMap<String, Samples>,
-    /// Single numbers that Constant nodes give.
-    numbers: BTreeMap<String, f64>,
+    /// Small constants that nodes give.
+    numbers: BTreeMap<String, Constant>,
 }
 
 impl Walk<'_> {
-    fn constant_node(&self, node: NodeView<'_>) -> Option<f64> {
-        if node.proto.op_type != "Constant" {
+    /// The value of a node of constants.
+    fn constant_node(&self, node: NodeView<'_>) -> Option<Constant> {
+        let movement = matches!(
+            node.proto.op_type.as_str(),
+            "Constant"
+                | "Identity"
+                | "Reshape"
+                | "Unsqueeze"
+                | "Squeeze"
+                | "Cast"
+                | "Neg"
+                | "Mul"
+                | "Add"
+                | "Sub"
+        );
+        if !movement || node.proto.output.len() != 1 {
             return None;
         }
-        if let Ok(Some(value)) = node.float("value_float") {
-            return Some(f64::from(value));
-        }
-        let tensor = node.tensor("value").ok()??;
-        super::tensor::Constant::new(tensor.clone()).ok()?.scalar()
+        let inputs: Option<Vec<Option<&Constant>>> = (0..node.proto.input.len())
+            .map(|i| match node.input(i) {
+                None => Some(None),
+                Some(name) => self.constant(name).filter(|c| c.len() <= MAX_NUMBERS).map(Some),
+            })
+            .collect();
+        fold::evaluate(node, &inputs?).ok()?.into_iter().next().filter(|c| c.len() <= MAX_NUMBERS)
     }
 
-    fn number(&self, name: &str) -> Option<f64> {
-        self.numbers.get(name).copied().or_else(|| self.model.constants.get(name)?.scalar())
+    fn constant(&self, name: &str) -> Option<&Constant> {
+        self.numbers.get(name).or_else(|| self.model.constants.get(name))
+    }
+
+    /// A number, or one per channel.
+    fn number(&self, name: &str) -> Option<Curve> {
+        self.constant(name).filter(|c| c.len() <= MAX_NUMBERS).and_then(Curve::constant)
     }
 
     /// A value as a function of itself and of what it is computed from.
     fn functions(&self, name: &str) -> Samples {
         let mut all = self.functions.get(name).cloned().unwrap_or_default();
-        if !self.model.constants.contains_key(name) && !self.numbers.contains_key(name) {
-            all.insert(name.to_owned(), points());
+        if self.constant(name).is_none() {
+            all.insert(name.to_owned(), Curve::of(|x| x));
         }
         all
     }
@@ -157,12 +192,15 @@ impl Walk<'_> {
     fn evaluate(&self, node: NodeView<'_>) -> Samples {
         let unary = |f: &dyn Fn(f64) -> f64| -> Samples {
             let operand = node.input(0).map(|name| self.functions(name)).unwrap_or_default();
-            bounded(operand.into_iter().map(|(base, x)| (base, x.into_iter().map(f).collect())))
+            bounded(operand.into_iter().map(|(base, x)| (base, x.map(f))))
         };
         let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+        let flag = |b: bool| f64::from(u8::from(b));
         match node.proto.op_type.as_str() {
             "Identity" => unary(&|x| x),
+            "Cast" if node.int("to") == Ok(Some(1)) => unary(&|x| x),
             "Neg" => unary(&|x| -x),
+            "Abs" => unary(&f64::abs),
             "Erf" => unary(&erf),
             "Tanh" => unary(&f64::tanh),
             "Exp" => unary(&f64::exp),
@@ -176,9 +214,11 @@ impl Walk<'_> {
                 unary(&|x| (alpha * x + beta).clamp(0.0, 1.0))
             }
             "Clip" => {
+                let single =
+                    |n: &str| self.number(n).and_then(|c| c.single()).map_or(f64::NAN, |c| c.first());
                 let bound = |i: usize, name: &str, none: f64| match node.opset < 11 {
                     true => node.float(name).ok().flatten().map_or(none, f64::from),
-                    false => node.input(i).map_or(none, |n| self.number(n).unwrap_or(f64::NAN)),
+                    false => node.input(i).map_or(none, single),
                 };
                 let (low, high) = (bound(1, "min", f64::MIN), bound(2, "max", f64::MAX));
                 if low.is_nan() || high.is_nan() { Samples::new() } else { unary(&|x| x.max(low).min(high)) }
@@ -190,35 +230,48 @@ impl Walk<'_> {
             "Pow" => self.binary(node, f64::powf),
             "Min" if node.proto.input.len() == 2 => self.binary(node, f64::min),
             "Max" if node.proto.input.len() == 2 => self.binary(node, f64::max),
+            "Greater" => self.binary(node, |a, b| flag(a > b)),
+            "GreaterOrEqual" => self.binary(node, |a, b| flag(a >= b)),
+            "Less" => self.binary(node, |a, b| flag(a < b)),
+            "LessOrEqual" => self.binary(node, |a, b| flag(a <= b)),
+            "Where" => self.chosen(node),
             _ => Samples::new(),
         }
     }
 
     fn binary(&self, node: NodeView<'_>, f: impl Fn(f64, f64) -> f64) -> Samples {
         let (Some(left), Some(right)) = (node.input(0), node.input(1)) else { return Samples::new() };
-        let apply = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(&a, &b)| f(a, b)).collect::<Vec<f64>>();
         match (self.number(left), self.number(right)) {
             (None, None) => {
                 let right = self.functions(right);
-                let both = self.functions(left).into_iter().filter_map(|(base, a)| {
-                    let values = apply(&a, right.get(&base)?);
-                    Some((base, values))
-                });
-                bounded(both)
+                let both = self.functions(left).into_iter();
+                bounded(both.filter_map(|(base, a)| Some((base.clone(), a.with(right.get(&base)?, &f)?))))
             }
             (None, Some(n)) => {
-                bounded(self.functions(left).into_iter().map(|(base, a)| (base, apply(&a, &[n; POINTS]))))
+                let left = self.functions(left).into_iter();
+                bounded(left.filter_map(|(base, a)| Some((base, a.with(&n, &f)?))))
             }
             (Some(n), None) => {
-                bounded(self.functions(right).into_iter().map(|(base, b)| (base, apply(&[n; POINTS], &b))))
+                let right = self.functions(right).into_iter();
+                bounded(right.filter_map(|(base, b)| Some((base, n.with(&b, &f)?))))
             }
             (Some(_), Some(_)) => Samples::new(),
         }
     }
-}
 
-fn bounded(samples: impl Iterator<Item = (String, Vec<f64>)>) -> Samples {
-    samples.filter(|(_, values)| values.iter().all(|v| v.is_finite())).take(MAX_BASES).collect()
+    /// Where: the second operand where the first is 1, else the third.
+    fn chosen(&self, node: NodeView<'_>) -> Samples {
+        let [Some(condition), Some(yes), Some(no)] = [0, 1, 2].map(|i| node.input(i)) else {
+            return Samples::new();
+        };
+        let of = |name: &str, base: &str| self.number(name).or_else(|| self.functions(name).remove(base));
+        let conditions = self.functions.get(condition).cloned().unwrap_or_default().into_iter();
+        bounded(conditions.filter_map(|(base, c)| {
+            let yes = c.with(&of(yes, &base)?, &|c, y| if c > 0.5 { y } else { 0.0 })?;
+            let no = c.with(&of(no, &base)?, &|c, n| if c > 0.5 { 0.0 } else { n })?;
+            Some((base, yes.with(&no, &|a, b| a + b)?))
+        }))
+    }
 }
 
 /// The error function, from `gelu(z) = z (1 + erf(z / sqrt 2)) / 2`.

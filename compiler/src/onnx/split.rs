@@ -54,6 +54,11 @@ impl Split {
         matches!(self.places[index], Place::Head | Place::Tail)
     }
 
+    /// Nodes of the tail.
+    pub(crate) fn tail(&self) -> Vec<usize> {
+        chosen(self, Place::Tail)
+    }
+
     fn has(&self, place: Place) -> bool {
         self.places.contains(&place)
     }
@@ -132,15 +137,18 @@ impl<'a> Facts<'a> {
     }
 }
 
-fn inputs(node: &NodeProto) -> impl Iterator<Item = &str> {
+/// Names of the values that a node reads.
+pub(crate) fn inputs(node: &NodeProto) -> impl Iterator<Item = &str> {
     node.input.iter().map(String::as_str).filter(|i| !i.is_empty())
 }
 
-fn outputs(node: &NodeProto) -> impl Iterator<Item = &str> {
+/// Names of the values that a node gives.
+pub(crate) fn outputs(node: &NodeProto) -> impl Iterator<Item = &str> {
     node.output.iter().map(String::as_str).filter(|o| !o.is_empty())
 }
 
-fn reads_shape_only(node: &NodeProto) -> bool {
+/// Whether a node reads no numbers of its operand.
+pub(crate) fn reads_shape_only(node: &NodeProto) -> bool {
     matches!(node.op_type.as_str(), "Shape" | "Size")
 }
 

@@ -84,9 +84,10 @@ impl Translator {
                 continue;
             }
             let results = match recognised {
-                Some((operand, activation)) => {
-                    ops::recognised(self, node, operand, activation).map(|v| vec![v])
+                Some((operand, _)) if matches!(self.values.get(operand), Some(Value::Unusable)) => {
+                    Ok(vec![Value::Unusable; node.proto.output.len()])
                 }
+                Some((operand, found)) => ops::recognised(self, node, operand, found).map(|v| vec![v]),
                 None => self.node(node),
             };
             match results {
@@ -133,7 +134,7 @@ impl Translator {
             ));
         }
         if let Some(shape) = self.shape_query(node)? {
-            return Ok(vec![Value::Constant(shape)]);
+            return Ok(vec![shape]);
         }
         let inputs: Vec<Option<Value>> = (0..node.proto.input.len())
             .map(|i| node.input(i).and_then(|n| self.values.get(n)).cloned())
@@ -174,21 +175,25 @@ impl Translator {
         ops::split(self, node)
     }
 
-    /// Value of a Shape or Size node.
-    fn shape_query(&self, node: NodeView<'_>) -> Result<Option<Constant>, Refusal> {
+    /// Value of a Shape or Size node; that of a node that cannot be compiled is not known.
+    fn shape_query(&self, node: NodeView<'_>) -> Result<Option<Value>, Refusal> {
         let op = node.proto.op_type.as_str();
         if op != "Shape" && op != "Size" {
             return Ok(None);
         }
-        let Some(shape) = node.input(0).and_then(|n| self.shape_of(n)) else { return Ok(None) };
+        let Some(shape) = node.input(0).and_then(|n| self.shape_of(n)) else {
+            let unusable = matches!(node.input(0).and_then(|n| self.values.get(n)), Some(Value::Unusable));
+            return Ok(unusable.then_some(Value::Unusable));
+        };
         if op == "Size" {
-            return Ok(Some(Constant::ints(vec![], &[shape.iter().product::<usize>() as i64])));
+            let size = shape.iter().product::<usize>() as i64;
+            return Ok(Some(Value::Constant(Constant::ints(vec![], &[size]))));
         }
         let rank = shape.len() as i64;
         let clamp = |i: i64| (if i < 0 { i + rank } else { i }).clamp(0, rank) as usize;
         let (start, end) = (clamp(node.int_or("start", 0)?), clamp(node.int_or("end", rank)?));
         let part: Vec<i64> = shape.iter().take(end).skip(start).map(|&d| d as i64).collect();
-        Ok(Some(Constant::ints(vec![part.len()], &part)))
+        Ok(Some(Value::Constant(Constant::ints(vec![part.len()], &part))))
     }
 
     fn shape_of(&self, name: &str) -> Option<Vec<usize>> {
@@ -305,12 +310,6 @@ impl Translator {
 
     /// The value of a view: a tensor where nothing moves.
     pub(crate) fn moved(&self, view: View) -> Result<Value, Refusal> {
-        if view.shape.first() != Some(&1) && view.shape.is_empty() {
-            return Err(Refusal::new(
-                "its result has no dimension",
-                "keep the batch of 1 as the first dimension",
-            ));
-        }
         if let ([part], None) = (view.parts.as_slice(), &view.constants) {
             let base = self.shape(part.base);
             if view.shape == base && part.is_identity(view.len()) {

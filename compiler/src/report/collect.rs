@@ -8,14 +8,16 @@ use peregrine_ir::fhe::{Fhe, FheOp};
 use peregrine_ir::graph::Node;
 use peregrine_ir::layout::{Digit, Layout, Place};
 use peregrine_ir::program::Inst;
+use peregrine_ir::tensor::TensorOp;
+use peregrine_passes::fhe::budget::Source;
 use peregrine_passes::fhe::key_front::FrontPoint;
 use peregrine_passes::pipeline::{Compiled, PipelineError};
 use peregrine_passes::plan::{Outcome, Plan};
 
 use super::model::{
-    ActivationReport, CheckReport, ErrorReport, FitSummary, KeyPlan, LayerReport, ModelReport, OutputError,
-    OutputReport, OutsideReport, ParametersReport, PassReport, PictureReport, Report, Totals, ValueKind,
-    ValueReport,
+    ActivationReport, BudgetReport, CheckReport, ErrorReport, FitSummary, ForeseenReport, KeyPlan,
+    LayerReport, LevelUse, LinearReport, ModelReport, OutputError, OutputReport, OutsideReport,
+    ParametersReport, PassReport, PictureReport, Report, SourceReport, Totals, ValueKind, ValueReport,
 };
 use super::{calibration, layers};
 use crate::driver::{Lowered, Prepared};
@@ -37,6 +39,7 @@ impl Report {
         if let Some(check) = check {
             add_errors(&mut layers, check);
         }
+        add_foreseen(&mut layers, compiled);
         let outside = match &prepared.calibration {
             Some(batch) => calibration::outside(&compiled.polynomial, &lowered.ranges, batch)
                 .map_err(PipelineError::Tensor)?,
@@ -46,7 +49,9 @@ impl Report {
             model: model(prepared, compiled),
             parameters: parameters(compiled),
             totals: totals(compiled, &layers),
+            linear: linear(compiled),
             values: values(compiled),
+            budget: budget(compiled),
             activations: activations(lowered, &outside, check),
             fit: compiled
                 .fit
@@ -152,6 +157,23 @@ fn totals(compiled: &Compiled, layers: &[LayerReport]) -> Totals {
         input_bytes: program.inputs.iter().map(|i| bytes(i.layout, i.level)).sum(),
         output_bytes: program.outputs.iter().map(|o| bytes(o.layout, o.level)).sum(),
     }
+}
+
+fn linear(compiled: &Compiled) -> LinearReport {
+    let graph = &compiled.fhe;
+    let level = |id: peregrine_ir::ValueId| graph.nodes[id].ty.cipher.as_ref().map(|c| c.level.0);
+    let mut levels: BTreeMap<u32, usize> = BTreeMap::new();
+    for (id, node) in graph.nodes.iter().filter(|(_, node)| matches!(node.op, FheOp::Linear { .. })) {
+        let operands = node.args.iter().filter_map(|&arg| level(arg)).min();
+        if let (Some(from), Some(to)) = (operands, level(id)) {
+            *levels.entry(from.saturating_sub(to)).or_default() += 1;
+        }
+    }
+    let is_linear = |op: &TensorOp| matches!(op, TensorOp::Conv(_) | TensorOp::Add | TensorOp::Separable(_));
+    let operators = compiled.polynomial.nodes.values().filter(|node| is_linear(&node.op)).count();
+    let values: usize = levels.values().sum();
+    let levels = levels.into_iter().map(|(levels, values)| LevelUse { levels, values }).collect();
+    LinearReport { operators, free: operators.saturating_sub(values), levels }
 }
 
 fn values(compiled: &Compiled) -> Vec<ValueReport> {
@@ -263,6 +285,24 @@ fn add_errors(layers: &mut [LayerReport], check: &GateReport) {
         if layer.error.is_none_or(|e| bits < e.bits || bits.is_nan()) {
             layer.error = Some(ErrorReport { error: found.error, magnitude: found.magnitude, bits });
         }
+    }
+}
+
+/// Foreseen errors by layer: the shares of its values, the error of its last.
+fn add_foreseen(layers: &mut [LayerReport], compiled: &Compiled) {
+    for (node, value) in compiled.fhe.nodes.values().zip(&compiled.budget.values) {
+        let name = node.origin.as_str();
+        let Some(layer) = layers.iter_mut().find(|layer| layer.name == name) else { continue };
+        let share = layer.foreseen.map_or(0.0, |foreseen| foreseen.share) + value.share;
+        layer.foreseen = Some(ForeseenReport { error: value.largest, share });
+    }
+}
+
+pub(super) fn budget(compiled: &Compiled) -> BudgetReport {
+    let sources = Source::ALL.into_iter().zip(compiled.budget.sources);
+    BudgetReport {
+        bits: compiled.budget.bits(),
+        sources: sources.map(|(source, share)| SourceReport { source: source.name(), share }).collect(),
     }
 }
 

@@ -50,6 +50,7 @@ fn empty(name: &str, seconds: f64) -> LayerReport {
         key_bytes: 0,
         seconds,
         error: None,
+        foreseen: None,
     }
 }
 

@@ -12,10 +12,14 @@ pub struct Report {
     pub parameters: ParametersReport,
     /// Sums over the program.
     pub totals: Totals,
+    /// What linear operators cost in levels.
+    pub linear: LinearReport,
     /// The packed graph, in order of evaluation.
     pub values: Vec<ValueReport>,
     /// The program by layer, in order.
     pub layers: Vec<LayerReport>,
+    /// Predicted precision and what takes it.
+    pub budget: BudgetReport,
     /// Polynomial activations, in order.
     pub activations: Vec<ActivationReport>,
     /// How well fitted activations did on the calibration inputs; none when the model was polynomial already.
@@ -135,6 +139,26 @@ pub struct Totals {
     pub output_bytes: u64,
 }
 
+/// Linear operators (convolutions, sums, movements) and the levels that they use.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LinearReport {
+    /// Operators of the model.
+    pub operators: usize,
+    /// Of these, how many are parts of others: they relabel or add, and use no level.
+    pub free: usize,
+    /// How many values of the packed graph use how many levels, ascending.
+    pub levels: Vec<LevelUse>,
+}
+
+/// Values that use so many levels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct LevelUse {
+    /// Levels from the operands to the result.
+    pub levels: u32,
+    /// Values.
+    pub values: usize,
+}
+
 /// Kind of a packed value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -227,6 +251,35 @@ pub struct LayerReport {
     pub seconds: f64,
     /// Deviation from the clear model on the check input, where the layer's value was looked at.
     pub error: Option<ErrorReport>,
+    /// What the error budget foresees, where the layer makes values.
+    pub foreseen: Option<ForeseenReport>,
+}
+
+/// Foreseen error of a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct ForeseenReport {
+    /// Largest deviation of its last value.
+    pub error: f64,
+    /// Share of what it adds in the variance of the outputs.
+    pub share: f64,
+}
+
+/// Predicted precision of the outputs.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct BudgetReport {
+    /// Bits of the output's range that the error leaves, of the worst output.
+    pub bits: f64,
+    /// Shares in the variance of the outputs by what makes errors.
+    pub sources: Vec<SourceReport>,
+}
+
+/// Share of one kind of error.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct SourceReport {
+    /// What makes the errors.
+    pub source: &'static str,
+    /// In 0..=1.
+    pub share: f64,
 }
 
 /// Deviation of a value.

@@ -6,7 +6,7 @@ use peregrine_passes::fhe::LowerError;
 use peregrine_passes::pipeline::Compiled;
 use peregrine_passes::plan::{Outcome, Plan, Predicted};
 
-use super::model::Report;
+use super::model::{BudgetReport, LevelUse, LinearReport, Report};
 
 /// The full report as text.
 pub fn text(report: &Report) -> String {
@@ -27,7 +27,8 @@ pub fn summary(compiled: &Compiled) -> String {
     let (params, p) = (&compiled.params, &compiled.prediction);
     let plans: Vec<String> = compiled.outcomes.iter().map(outcome).collect();
     format!(
-        "{}\nN = 2^{}, log QP = {:.0}, {} levels, {} keys ({}), about {} of memory and {:.2} s per image",
+        "{}\nN = 2^{}, log QP = {:.0}, {} levels, {} keys ({}), about {} of memory and {:.2} s per image\n\
+         foreseen error, if errors are independent: {}",
         plans.join("; "),
         params.log_n(),
         params.log_qp(),
@@ -36,7 +37,17 @@ pub fn summary(compiled: &Compiled) -> String {
         Bytes(p.key_bytes),
         Bytes(p.peak_bytes()),
         p.seconds,
+        foreseen(&super::collect::budget(compiled)),
     )
+}
+
+/// Predicted precision and what takes it.
+fn foreseen(budget: &BudgetReport) -> String {
+    let mut sources = budget.sources.clone();
+    sources.sort_by(|a, b| b.share.total_cmp(&a.share));
+    let parts = sources.iter().filter(|s| s.share >= 0.01);
+    let parts: Vec<String> = parts.map(|s| format!("{} {:.0} %", s.source, 100.0 * s.share)).collect();
+    format!("{:.1} bits below the range of the outputs ({})", budget.bits, parts.join(", "))
 }
 
 /// One way to pay for the depth, in a few words.
@@ -49,6 +60,7 @@ fn outcome(outcome: &Outcome) -> String {
         Err(LowerError::KeysMemory { needed, .. }) => {
             format!("{name}: keys of at least {}, more than allowed", Bytes(*needed))
         }
+        Err(LowerError::Slower { seconds }) => format!("{name}: about {seconds:.0} s, not planned further"),
         Err(_) => format!("{name}: no ring is large enough"),
         Ok(Predicted { seconds, key_bytes, bootstraps, gap }) => {
             let times = match outcome.plan {
@@ -132,6 +144,7 @@ fn parameters(out: &mut String, report: &Report) -> fmt::Result {
 fn program(out: &mut String, report: &Report) -> fmt::Result {
     let t = &report.totals;
     writeln!(out, "program: {} instructions, {} linear calls", t.instructions, t.linear_calls)?;
+    writeln!(out, "  {}", linear(&report.linear))?;
     write!(
         out,
         "  {} rotations, {} plaintext products, {} ciphertext products",
@@ -157,7 +170,20 @@ fn program(out: &mut String, report: &Report) -> fmt::Result {
         Bytes(t.ciphertext_bytes),
         Bytes(t.scratch_bytes),
     )?;
-    writeln!(out, "  time: about {:.2} s per image by the cost model", t.seconds)
+    writeln!(out, "  time: about {:.2} s per image by the cost model", t.seconds)?;
+    writeln!(out, "  foreseen error, if errors are independent: {}", foreseen(&report.budget))
+}
+
+/// What linear operators cost in levels, in one line.
+pub(super) fn linear(report: &LinearReport) -> String {
+    let of = |use_: &LevelUse| format!("{} with {} level(s) each", use_.values, use_.levels);
+    let levels: Vec<String> = report.levels.iter().map(of).collect();
+    format!(
+        "{} linear operators: {}, {} as parts of these at no level",
+        report.operators,
+        levels.join(", "),
+        report.free
+    )
 }
 
 /// What `--keys-memory` chooses from, and the plans that were compared.
@@ -174,11 +200,20 @@ fn layers(out: &mut String, report: &Report) -> fmt::Result {
     writeln!(out, "layers:")?;
     for layer in &report.layers {
         let level = layer.level_out.map_or_else(|| "-".to_owned(), |l| l.to_string());
-        writeln!(
+        write!(
             out,
             "  {:<44} level {level:>3}  {:>5} rotations  {:>6} products  {:>8.3} s",
             layer.name, layer.rotations, layer.products, layer.seconds
         )?;
+        match &layer.foreseen {
+            Some(foreseen) => writeln!(
+                out,
+                "  error {:.1e}, makes {:>4.1} % of the outputs'",
+                foreseen.error,
+                100.0 * foreseen.share
+            )?,
+            None => writeln!(out)?,
+        }
     }
     Ok(())
 }

@@ -5,11 +5,13 @@
 //! channel c and the sign that a monic polynomial could not carry) is folded into the maps that consume V and is kept
 //! here, per value, only so that reports and checks can undo it.
 
+mod clear;
 mod op;
 #[cfg(test)]
 mod tests;
 mod verify;
 
+pub use clear::run as run_clear;
 pub use op::{FheOp, MonicPoly};
 pub use verify::verify;
 

@@ -14,7 +14,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::ResolvedMap;
-use super::pairs::{Pair, pairs};
+use super::pairs::{Pair, axis_pairs};
 use crate::layout::{Axis, Contribution, Layout};
 
 /// Pairs of one axis that share an offset and what they add to ciphertext and block indices.
@@ -216,12 +216,12 @@ impl Diagonals {
 }
 
 /// Ciphertexts that contributions of row and column add up to, apart from the blocks that a start keeps.
-fn whole(layout: &Layout, sum: Contribution) -> u32 {
+pub(super) fn whole(layout: &Layout, sum: Contribution) -> u32 {
     sum.cipher + sum.block / layout.blocks.per_cipher
 }
 
 /// Rotations that sum the copies when a result of period `to` is computed at period `from`; empty if `from <= to`.
-pub(super) fn fold_rotations(from: u32, to: u32) -> Vec<u32> {
+pub fn fold_rotations(from: u32, to: u32) -> Vec<u32> {
     std::iter::successors(Some(to), |r| Some(r * 2)).take_while(|&r| r < from).collect()
 }
 
@@ -236,7 +236,7 @@ struct Grouping<'a> {
 impl Grouping<'_> {
     fn spatial(&self, axis: Axis) -> Vec<Group> {
         let (ins, outs) = (self.map.input.contributions(axis), self.map.output.contributions(axis));
-        let placed = pairs(&self.map, axis).into_iter().map(|pair| {
+        let placed = axis_pairs(&self.map, axis).into_iter().map(|pair| {
             let (input, output) = (ins[pair.input as usize], outs[pair.out as usize]);
             (pair, input, output)
         });
@@ -276,7 +276,7 @@ impl<'a> Channels<'a> {
         let map = grouping.map;
         let (ins, outs) = (map.input.contributions(Axis::C), map.output.contributions(Axis::C));
         let place = |pair: Pair| (pair, ins[pair.input as usize], outs[pair.out as usize]);
-        let pairs = pairs(&map, Axis::C).into_iter().map(place).collect();
+        let pairs = axis_pairs(&map, Axis::C).into_iter().map(place).collect();
         Self { grouping: *grouping, pairs, starts: BTreeMap::new(), groups: Vec::new() }
     }
 

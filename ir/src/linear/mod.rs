@@ -8,6 +8,7 @@
 
 mod apply;
 mod diagonals;
+mod keys;
 mod pairs;
 mod plan;
 mod share;
@@ -17,6 +18,8 @@ mod tests;
 
 pub use apply::{AddErrors, CallNoise, apply_clear};
 pub use diagonals::{DiagonalKey, Diagonals};
+pub use keys::diagonal_keys;
+pub use pairs::{Pair, axis_pairs};
 pub use plan::{CallPlan, DiagonalSlots, PlannedDiagonal, Recipe, plan_call};
 pub use share::{Imaginary, MAX_SHIFTS, SharedDiagonal, Sharing, pairs_count, pairs_of, shared};
 pub use split::{BsgsSplit, MAX_SPLIT, Parts, SplitTable};

@@ -7,11 +7,15 @@ use crate::layout::Axis;
 /// A pair of coordinates of one axis. `tap` is the kernel coordinate, for channels the row `co * (c_in / groups) + ci` of
 /// the weights; `factor` is that of the separable maps.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Pair {
-    pub(super) out: u32,
-    pub(super) input: u32,
-    pub(super) tap: u32,
-    pub(super) factor: f32,
+pub struct Pair {
+    /// Coordinate written.
+    pub out: u32,
+    /// Coordinate read.
+    pub input: u32,
+    /// Where the weight is.
+    pub tap: u32,
+    /// What the weight is multiplied by.
+    pub factor: f32,
 }
 
 /// Number of pairs of an axis.
@@ -24,8 +28,8 @@ pub(super) fn count(map: &ResolvedMap<'_>, axis: Axis) -> u64 {
     total
 }
 
-/// The pairs of an axis.
-pub(super) fn pairs(map: &ResolvedMap<'_>, axis: Axis) -> Vec<Pair> {
+/// The pairs of an axis: a result's coordinate is the sum over its pairs of weight times factor times operand.
+pub fn axis_pairs(map: &ResolvedMap<'_>, axis: Axis) -> Vec<Pair> {
     let ends = Ends::of(map, axis);
     let mut pairs = Vec::new();
     convolution_pairs(map, axis, |out, input, tap| match (&ends.after, &ends.before) {

@@ -79,6 +79,12 @@ impl CallPlan {
         self.spreadings[self.diagonals[index].term as usize].work
     }
 
+    /// Integer coefficients that a diagonal is encoded to: one per slot of its period, two where slots are complex.
+    pub fn coefficients(&self, index: usize) -> u64 {
+        let parts = if self.spreadings[self.diagonals[index].term as usize].is_real() { 1 } else { 2 };
+        parts * u64::from(self.period(index))
+    }
+
     /// The largest period of a diagonal.
     pub fn largest_period(&self) -> u32 {
         self.spreadings.iter().map(|s| s.work).max().unwrap_or(1)

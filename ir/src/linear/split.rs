@@ -81,25 +81,35 @@ impl BsgsSplit {
 
     /// The parts of every rotation below `modulus`, a power of two.
     pub fn table(&self, modulus: u32) -> SplitTable {
-        let at = |sum: i64| sum.rem_euclid(i64::from(modulus)) as usize;
-        let mut parts: Vec<Option<Parts>> = vec![None; modulus as usize];
-        for (giant, &g) in self.path().iter().enumerate() {
-            for turn in std::iter::once(0).chain(self.turns.iter().copied()) {
-                for baby in std::iter::once(0).chain(self.babies.iter().copied()) {
-                    let sum = i64::from(g) + i64::from(turn) + i64::from(baby);
-                    parts[at(sum)].get_or_insert(Parts { turn, baby, giant });
+        let with_zero = |numbers: &[i32]| std::iter::once(0).chain(numbers.iter().copied()).collect();
+        let (turns, babies): (Vec<i32>, Vec<i32>) = (with_zero(&self.turns), with_zero(&self.babies));
+        let mut codes: Vec<u32> = vec![NOT_REACHED; modulus as usize];
+        let mut combinations = 0..;
+        for &g in self.path() {
+            for turn in &turns {
+                for (baby, code) in babies.iter().zip(combinations.by_ref()) {
+                    let sum = i64::from(g) + i64::from(*turn) + i64::from(*baby);
+                    // The modulus is a power of two.
+                    let known = &mut codes[(sum & (i64::from(modulus) - 1)) as usize];
+                    *known = (*known).min(code);
                 }
             }
         }
         let last = self.path().len() - 1;
-        SplitTable { parts, last, end: self.path()[last] }
+        SplitTable { codes, turns, babies, last, end: self.path()[last] }
     }
 }
+
+/// Code of a rotation that no combination reaches.
+const NOT_REACHED: u32 = u32::MAX;
 
 /// The parts of the rotations below a modulus.
 #[derive(Clone, Debug)]
 pub struct SplitTable {
-    parts: Vec<Option<Parts>>,
+    /// For each rotation the first combination of giant, turn and baby that reaches it, in the order of the lists.
+    codes: Vec<u32>,
+    turns: Vec<i32>,
+    babies: Vec<i32>,
     last: usize,
     end: i32,
 }
@@ -108,17 +118,21 @@ impl SplitTable {
     /// The parts of `rotation`, below the modulus of the table. What the split does not reach becomes a baby step of its own
     /// before the last giant.
     pub fn parts(&self, rotation: u32) -> Parts {
-        self.parts[rotation as usize].unwrap_or_else(|| {
-            let modulus = self.parts.len() as i64;
+        let code = self.codes[rotation as usize];
+        if code == NOT_REACHED {
+            let modulus = self.codes.len() as i64;
             let rest = (i64::from(rotation) - i64::from(self.end)).rem_euclid(modulus);
             let centred = if 2 * rest > modulus { rest - modulus } else { rest };
-            Parts { turn: 0, baby: centred as i32, giant: self.last }
-        })
+            return Parts { turn: 0, baby: centred as i32, giant: self.last };
+        }
+        let (turns, babies) = (self.turns.len(), self.babies.len());
+        let (rest, baby) = (code as usize / babies, code as usize % babies);
+        Parts { turn: self.turns[rest % turns], baby: self.babies[baby], giant: rest / turns }
     }
 
     /// Whether the split reaches `rotation`.
     pub fn reaches(&self, rotation: u32) -> bool {
-        self.parts[rotation as usize].is_some()
+        self.codes[rotation as usize] != NOT_REACHED
     }
 }
 

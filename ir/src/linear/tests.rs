@@ -322,6 +322,9 @@ fn check_counts(call: &CallPlan, terms: &[(ResolvedMap<'_>, u32)]) -> Result<(),
     prop_assert!(matches!(checked, Ok(()) | Err(PlanError::UnusedOutput { .. })), "{:?}", checked);
     for ((map, _), diagonals) in terms.iter().zip(&call.maps) {
         prop_assert!(diagonals.len() as u64 <= Diagonals::groups(*map));
+        prop_assert_eq!(diagonal_keys(*map, u64::MAX), Some(diagonals.keys().collect()));
+        let most = diagonals.len() as u64 / 2;
+        prop_assert!(diagonals.is_empty() || diagonal_keys(*map, most).is_none());
         let modulus = map.input.period.get().min(map.output.period.get());
         prop_assert!(diagonals.keys().all(|key| key.rotation < modulus));
     }

@@ -66,14 +66,12 @@ fn admits(stage: Stage, op: &TensorOp) -> bool {
         | TensorOp::Add
         | TensorOp::GlobalAveragePool
         | TensorOp::Separable(_) => true,
-        TensorOp::Activation(_) => stage < Stage::Polynomial,
+        TensorOp::Activation(_) | TensorOp::Mul => stage < Stage::Polynomial,
         TensorOp::Pool(pool) => match pool.kind {
             PoolKind::AverageExcludePad | PoolKind::AverageIncludePad => true,
             PoolKind::Max => stage < Stage::Polynomial,
         },
         TensorOp::Reshape { shape } => stage < Stage::Canonical || matches!(shape[..], [1, _] | [1, _, 1, 1]),
-        TensorOp::ChannelAffine { .. } | TensorOp::Sub | TensorOp::Mul | TensorOp::Pad { .. } => {
-            stage < Stage::Canonical
-        }
+        TensorOp::ChannelAffine { .. } | TensorOp::Sub | TensorOp::Pad { .. } => stage < Stage::Canonical,
     }
 }

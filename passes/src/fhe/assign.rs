@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 
 use peregrine_ckks::params::Params;
 use peregrine_ir::layout::Layout;
-use peregrine_ir::linear::{BsgsSplit, Diagonals, ResolvedMap};
+use peregrine_ir::linear::{Diagonals, ResolvedMap};
 use peregrine_ir::{EntityId, Level, PrimaryMap, ValueId};
 use rayon::prelude::*;
 
@@ -21,7 +21,7 @@ use super::layouts::{Family, Grid, Spread};
 use super::pack::{Planned, PlannedOp};
 use super::params;
 use super::share::{Variant, deepest};
-use super::split::{CallShape, SplitCost};
+use super::split::CallShape;
 use super::views::Term;
 
 /// Families that every value may take besides a dense one: the best uniform ones.
@@ -245,20 +245,16 @@ impl<'a> Search<'a> {
 
     fn term_seconds(&self, pair: &Pair<'_>) -> f64 {
         let map = pair.map();
-        if Diagonals::groups(map) > MOST_GROUPS {
-            return NEVER;
-        }
-        let period = map.input.period.get().max(map.output.period.get());
+        let slots = self.params.max_slots();
+        let Some(plain) = CallShape::within(map, MOST_GROUPS, slots) else { return NEVER };
+        let period = map.input.period.get().min(map.output.period.get());
         let of_split = |shape: &CallShape, modulus: u32| {
-            let SplitCost { counts, rotations, .. } = shape.cost(&BsgsSplit::by_modulus(modulus, period));
-            let keys = rotations.len() as f64 * self.params.key_bytes(self.level) as f64;
+            let (counts, rotations) = shape.modulus_cost(modulus);
+            let keys = rotations as f64 * self.params.key_bytes(self.level) as f64;
             self.machine.linear_seconds(&counts, &self.params, self.level) + SECONDS_PER_KEY_BYTE * keys
         };
         // Every other power of two: a pair is weighed against others, its split is chosen later.
         let moduli = std::iter::successors(Some(1u32), |m| Some(m * 4)).take_while(|&m| m <= period);
-        let terms = [(map, 0)];
-        let (maps, slots) = ([Diagonals::of(map)], self.params.max_slots());
-        let plain = CallShape::joined(&terms, &maps, &[], slots);
         let alone: Vec<(u32, f64)> = moduli.map(|m| (m, of_split(&plain, m))).collect();
         let least = alone.iter().map(|(_, seconds)| *seconds).fold(NEVER, f64::min);
         if plain.products() > MOST_SHARED {
@@ -267,7 +263,7 @@ impl<'a> Search<'a> {
         let good: Vec<u32> = alone.iter().filter(|(_, s)| *s < SLOWEST_ALONE * least).map(|a| a.0).collect();
         let of_variant =
             |variant: &Variant| good.iter().map(|&m| of_split(&variant.shape, m)).fold(NEVER, f64::min);
-        let ways = deepest(&terms, &maps, slots);
+        let ways = deepest(&[(map, 0)], &[Diagonals::of(map)], slots);
         ways.iter().skip(1).map(of_variant).fold(least, f64::min)
     }
 

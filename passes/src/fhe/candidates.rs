@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use peregrine_ir::linear::BsgsSplit;
 
+use super::marks::Marks;
 use super::split::CallShape;
 
 /// Most multiples of a stride in one modulus.
@@ -43,8 +44,11 @@ type Lists = [Vec<i32>; 3];
 /// Distinct splits worth considering for calls of this shape.
 pub fn candidates(shape: &CallShape) -> Vec<BsgsSplit> {
     let largest = shape.terms.iter().map(|term| term.modulus).max().unwrap_or(1);
-    let rotations: BTreeSet<(u32, u32)> =
+    let mut rotations: Vec<(u32, u32)> =
         shape.terms.iter().flat_map(|t| t.rotations.iter().map(|&r| (t.modulus, r))).collect();
+    rotations.sort_unstable();
+    rotations.dedup();
+    let mut scratch = Scratch::new(largest);
     let powers = || std::iter::successors(Some(1u32), |s| s.checked_mul(2)).take_while(|&s| s <= largest);
     let strides: Vec<u32> = shape.strides.iter().copied().filter(|&s| s <= largest).collect();
     let fine: BTreeSet<Cut> = strides
@@ -60,11 +64,11 @@ pub fn candidates(shape: &CallShape) -> Vec<BsgsSplit> {
         let blocks = coarse.iter().copied().filter(|block| block.modulus > cut.modulus).map(Some);
         for block in std::iter::once(None).chain(blocks) {
             let cuts: Vec<Cut> = block.into_iter().chain([*cut]).collect();
-            let whole = parts(&rotations, &cuts, None, largest);
+            let whole = scratch.parts(&rotations, &cuts, None);
             let turned =
                 strides.iter().map(|&s| Cut::new(s, 1)).filter(|t| 1 < t.modulus && t.modulus < cut.modulus);
             for turn in turned {
-                let split = parts(&rotations, &cuts, Some(turn), largest);
+                let split = scratch.parts(&rotations, &cuts, Some(turn));
                 let saves = split[0].len() + split[1].len() + 1 < whole[1].len();
                 if saves && split[0].len() <= MOST_TURNS {
                     found.insert(split);
@@ -86,31 +90,56 @@ fn weight([turns, babies, giants]: &Lists, shape: &CallShape) -> u64 {
     inputs * ((turns + 1) * (babies + 1) + 4 * turns) + 2 * outputs * giants
 }
 
-/// What the rotations, each with its modulus, fall into.
-fn parts(rotations: &BTreeSet<(u32, u32)>, cuts: &[Cut], turn: Option<Cut>, largest: u32) -> Lists {
-    let (mut turns, mut babies, mut giants) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-    for &(modulus, rotation) in rotations {
-        let (modulus, r) = (i64::from(modulus), i64::from(rotation));
-        let mut rest = if 2 * r > modulus { r - modulus } else { r };
-        let mut giant = 0;
-        for cut in cuts {
-            let multiple = cut.multiple(rest);
-            giant += multiple;
-            rest -= multiple;
-        }
-        giants.insert(giant.rem_euclid(i64::from(largest)) as i32);
-        if let Some(cut) = turn {
-            let multiple = cut.multiple(rest);
-            turns.insert(multiple as i32);
-            rest -= multiple;
-        }
-        babies.insert(rest as i32);
+/// Sets of parts, reused from cut to cut.
+struct Scratch {
+    largest: i64,
+    turns: Marks,
+    babies: Marks,
+    giants: Marks,
+}
+
+impl Scratch {
+    fn new(largest: u32) -> Self {
+        // Rests lie within a modulus of 0 on both sides.
+        let (one, both) = (Marks::below(largest as usize), Marks::below(4 * largest as usize + 1));
+        Self { largest: largest.into(), turns: both.clone(), babies: both, giants: one }
     }
-    turns.remove(&0);
-    babies.remove(&0);
-    // Residues, descending to 0: the running sum only ever moves one way.
-    let giants = giants.into_iter().rev().collect();
-    [turns.into_iter().collect(), babies.into_iter().collect(), giants]
+
+    fn signed(&self, number: i64) -> usize {
+        (number + 2 * self.largest) as usize
+    }
+
+    /// What the rotations, each with its modulus, fall into.
+    fn parts(&mut self, rotations: &[(u32, u32)], cuts: &[Cut], turn: Option<Cut>) -> Lists {
+        for marks in [&mut self.turns, &mut self.babies, &mut self.giants] {
+            marks.clear();
+        }
+        for &(modulus, rotation) in rotations {
+            let (modulus, r) = (i64::from(modulus), i64::from(rotation));
+            let mut rest = if 2 * r > modulus { r - modulus } else { r };
+            let mut giant = 0;
+            for cut in cuts {
+                let multiple = cut.multiple(rest);
+                giant += multiple;
+                rest -= multiple;
+            }
+            self.giants.insert(giant.rem_euclid(self.largest) as usize);
+            if let Some(cut) = turn {
+                let multiple = cut.multiple(rest);
+                self.turns.insert(self.signed(multiple));
+                rest -= multiple;
+            }
+            self.babies.insert(self.signed(rest));
+        }
+        let signed = |marks: &Marks| -> Vec<i32> {
+            let numbers = marks.iter().map(|at| (at as i64 - 2 * self.largest) as i32);
+            numbers.filter(|&number| number != 0).collect()
+        };
+        // Residues, descending to 0: the running sum only ever moves one way.
+        let mut giants: Vec<i32> = self.giants.iter().map(|giant| giant as i32).collect();
+        giants.reverse();
+        [signed(&self.turns), signed(&self.babies), giants]
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use peregrine_ckks::cost::{Ending, LinearWork, Shape as Operands};
 use peregrine_ckks::params::Params;
+use peregrine_ckks::plaintext::Form;
 use peregrine_ir::program::{Inst, Program, Reg, rescaled_at_once};
 use peregrine_ir::{EntityId, Level};
 
@@ -79,7 +80,7 @@ impl Machine {
             ..LinearWork::default()
         };
         let mean_period = counts.product_slots.checked_div(counts.products).unwrap_or(1).max(1);
-        work.add_diagonals(mean_period as u32, counts.products as f64);
+        work.add_diagonals((mean_period as u32, Form::Real), counts.products as f64);
         self.seconds(&operands.linear(&work, Ending::ModDown))
     }
 }
@@ -130,8 +131,7 @@ impl Prediction {
     /// Peak memory: keys, constants, ciphertexts, scratch and what is always there.
     pub fn peak_bytes(&self) -> u64 {
         let working = self.ciphertext_bytes + self.scratch_bytes;
-        let waiting = WAITING_POLYNOMIALS.min(working / 3 * 2);
-        self.fixed_bytes + self.key_bytes + self.constant_bytes + working + waiting
+        self.fixed_bytes + self.key_bytes + self.constant_bytes + working + working / GAPS
     }
 }
 
@@ -162,7 +162,6 @@ pub fn predict(
     for level in keys {
         out.keys += 1;
         out.key_bytes += params.key_bytes(*level);
-        out.fixed_bytes += page_waste(params, *level);
     }
     out.fixed_bytes += fixed_bytes(program, params);
     bootstrap_bytes(program, params, &mut out);
@@ -217,7 +216,7 @@ impl<'a> Pricing<'a> {
         let shape = Shape::of(self.params, level);
         out.rotations += counts.turns + counts.babies + counts.giants + counts.folds;
         out.products += counts.products;
-        out.constant_bytes += 2 * 4 * counts.product_slots;
+        out.constant_bytes += 4 * counts.product_slots;
         let word_rows = (shape.limbs * shape.n * 8.0) as u64;
         let waiting = (2 * counts.sums * word_rows).min(WAITING_BYTES as u64);
         let rows = counts.inputs * (shape.beta as u64 + 2) + shape.beta as u64 + 6;
@@ -269,22 +268,13 @@ fn bootstrap_bytes(program: &Program, params: &Params, out: &mut Prediction) {
 
 /// Memory of the process besides what is counted.
 const PROCESS_BYTES: u64 = 28 << 20;
-/// Most memory of dropped polynomials that wait for one of their size; less when little is in work.
-const WAITING_POLYNOMIALS: u64 = 256 << 20;
-/// Large polynomials are on huge pages of their own.
-const HUGE_PAGE: u64 = 2 << 20;
+/// One part in this many of ciphertexts and intermediate values lies idle between others in use.
+const GAPS: u64 = 8;
 
 fn fixed_bytes(program: &Program, params: &Params) -> u64 {
     let weights: u64 = program.consts.values().map(|constant| 8 * constant.len() as u64).sum();
     let primes = (params.q().len() + params.p().len()) as u64;
     weights + primes * 32 * params.n() as u64 + PROCESS_BYTES
-}
-
-/// Bytes by which the polynomials of a key do not fill their pages.
-fn page_waste(params: &Params, level: Level) -> u64 {
-    let bytes = 8 * (params.n() * (level.limbs() + params.alpha())) as u64;
-    let resident = if bytes < HUGE_PAGE / 2 { bytes } else { bytes.next_multiple_of(HUGE_PAGE) };
-    2 * params.digits_at(level) as u64 * (resident - bytes)
 }
 
 fn track(program: &Program, inst: &Inst, live: &mut BTreeMap<Reg, Level>) {

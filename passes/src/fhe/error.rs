@@ -49,6 +49,12 @@ pub enum LowerError {
         /// Largest ring tried.
         log_n: u32,
     },
+    /// A way to pay for the depth that is left aside.
+    #[error("about {seconds:.0} s, not planned further")]
+    Slower {
+        /// Seconds of its layouts' operations.
+        seconds: f64,
+    },
     /// The graph breaks a promise that an earlier pass made: a bug of the compiler.
     #[error("compiler bug: {0}")]
     Bug(String),

@@ -11,17 +11,21 @@
 //! | [`schedule`] | program | instructions in an order that keeps few ciphertexts alive |
 //! | [`calls`], [`share`], [`split`], [`candidates`], [`plan_keys`], [`key_front`] | program | joins and splits of its linear calls, all at once |
 //! | [`cost`], [`refresh_cost`] | program | predicted seconds and bytes |
+//! | [`budget`] | fhe graph leveled + moments of the data | predicted errors |
 
 pub mod assign;
+pub mod budget;
 pub mod calls;
 pub mod candidates;
 pub mod cost;
 mod eliminate;
 pub mod emit;
 pub mod error;
+mod key_descent;
 pub mod key_front;
 pub mod layouts;
 pub mod level;
+mod marks;
 pub mod monic;
 pub mod pack;
 pub mod params;

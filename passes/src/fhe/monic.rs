@@ -7,7 +7,8 @@
 use peregrine_ir::ConstTensor;
 
 /// A leading coefficient smaller than this share of the result's range, at the edge of the operand's range, is raised to it:
-/// the model changes by at most this share of the range, and t keeps at least LEADING_FLOOR^(1/d) of unit range.
+/// t keeps at least LEADING_FLOOR^(1/d) of unit range. What is added is a multiple of the Chebyshev polynomial T_d over the operand's
+/// range, so that the model changes by at most this share of the result's range over 2^(d-1).
 pub const LEADING_FLOOR: f64 = 1.0 / 4096.0;
 
 /// One activation in monic form.
@@ -42,6 +43,7 @@ pub fn monic(
         result_unit: Vec::with_capacity(channels),
         lower: Vec::with_capacity(channels * degree),
     };
+    let chebyshev = monic_chebyshev(degree);
     for c in 0..channels {
         let (rx, ry) = (positive(operand_range[c]), positive(result_range[c].max(a(c, 0).abs())));
         let floor = LEADING_FLOOR * ry / rx.powi(degree as i32);
@@ -51,9 +53,25 @@ pub fn monic(
         let v = ry.copysign(leading);
         out.operand_unit.push(u);
         out.result_unit.push(v);
-        out.lower.extend((0..degree).map(|k| a(c, k) * u.powi(k as i32) / v));
+        let raised = leading - raw;
+        out.lower.extend((0..degree).map(|k| {
+            let own = a(c, k) + raised * chebyshev[k] * rx.powi((degree - k) as i32);
+            own * u.powi(k as i32) / v
+        }));
     }
     Some(out)
+}
+
+/// Coefficients of `T_d / 2^(d-1)` below the leading one: the polynomial `x^d + ...` that is smallest on [-1, 1].
+fn monic_chebyshev(degree: usize) -> Vec<f64> {
+    let (mut before, mut last) = (vec![1.0], vec![0.0, 1.0]);
+    for _ in 1..degree {
+        let mut next: Vec<f64> = std::iter::once(0.0).chain(last.iter().map(|t| 2.0 * t)).collect();
+        next.iter_mut().zip(&before).for_each(|(t, b)| *t -= b);
+        before = std::mem::replace(&mut last, next);
+    }
+    let leading = last.pop().unwrap_or(1.0);
+    last.into_iter().map(|t| t / leading).collect()
 }
 
 /// A range to divide by: zero, tiny and non-finite ranges count as one.
@@ -88,6 +106,27 @@ mod tests {
         let t = 1.0 / m.operand_unit[1];
         let y = m.result_unit[1] * (t * t + m.lower[3] * t + m.lower[2]);
         assert!((y - 1.0).abs() <= 2.0 * LEADING_FLOOR, "{y}");
+    }
+
+    #[test]
+    fn a_raised_coefficient_changes_little_over_the_range() {
+        for degree in [2, 3, 4, 8] {
+            let mut row = vec![0.1, 1.0];
+            row.resize(degree + 1, 0.0);
+            // One channel has the degree, the other does not.
+            let other = [&row[..degree], &[0.5]].concat();
+            let coefficients = ConstTensor::f64(vec![2, degree + 1], [other, row].concat());
+            let range = 1.5;
+            let m = monic(&coefficients, 2, &[range; 2], &[1.6; 2]).unwrap();
+            let bound = 1.6 * LEADING_FLOOR / 2f64.powi(degree as i32 - 1);
+            for i in 0..=100 {
+                let x = range * (f64::from(i) / 50.0 - 1.0);
+                let t = x / m.operand_unit[1];
+                let lower: f64 = (0..degree).map(|k| m.lower[degree + k] * t.powi(k as i32)).sum();
+                let y = m.result_unit[1] * (t.powi(degree as i32) + lower);
+                assert!((y - 0.1 - x).abs() <= bound * (1.0 + 1e-9), "degree {degree} at {x}: {y}");
+            }
+        }
     }
 
     #[test]

@@ -57,6 +57,8 @@ pub struct Packed {
     pub graph: FheGraph,
     /// The layouts.
     pub layouts: LayoutReport,
+    /// The tensor value that each node holds.
+    pub sources: Vec<ValueId>,
 }
 
 /// A pending sum of linear terms.
@@ -82,6 +84,7 @@ enum Repr {
 pub(super) struct Planned {
     pub(super) op: PlannedOp,
     pub(super) spread: Spread,
+    source: ValueId,
     unit: Vec<f64>,
     /// Largest magnitude of a packed value that calibration saw.
     reach: f64,
@@ -163,7 +166,7 @@ impl<'a> Packer<'a> {
         let reach = ranges.zip(&unit).map(|(range, unit)| (range / unit).abs()).fold(0.0, f64::max);
         // Rounded up: the figure is a bound, and prints the same on every machine.
         let reach = (8.0 * positive(reach)).ceil() / 8.0;
-        self.plan.push(Planned { op, spread, unit, reach, origin })
+        self.plan.push(Planned { op, spread, source: value, unit, reach, origin })
     }
 
     /// Whether a reshape changes no extent; a pending sum then has one user only.
@@ -360,7 +363,8 @@ impl<'a> Packer<'a> {
             emit(&mut out, planned, &self.plan, ty);
         }
         out.outputs = outputs;
-        Ok(Packed { graph: out, layouts: report })
+        let sources = self.plan.values().map(|planned| planned.source).collect();
+        Ok(Packed { graph: out, layouts: report, sources })
     }
 }
 

@@ -19,6 +19,7 @@ use super::calls::Calls;
 use super::candidates::candidates;
 use super::cost::{LinearCounts, Machine};
 use super::emit::{call_levels, keys_besides_calls};
+use super::key_descent::{Site, Subject};
 use super::share::Variant;
 use super::split::CallShape;
 
@@ -28,8 +29,6 @@ pub const PRICES: [f64; 8] = [0.02e-9, 0.1e-9, 0.25e-9, 0.6e-9, 1.5e-9, 4e-9, 10
 const SLOWEST: f64 = 4.0;
 /// Candidates kept for each shape.
 const KEPT: usize = 400;
-/// Rounds of the descent, which ends long before.
-const ROUNDS: usize = 20;
 
 /// One way to join and split a shape, with what it costs.
 #[derive(Clone, Debug)]
@@ -45,6 +44,10 @@ struct Choice {
 pub struct KeySearch {
     calls: Calls,
     candidates: Vec<Candidates>,
+    /// All Galois elements of the candidates, ascending.
+    elements: Vec<GaloisElement>,
+    /// By shape and choice: places of its elements among them.
+    places: Vec<Vec<Vec<u32>>>,
 }
 
 /// The splits of one shape.
@@ -66,22 +69,21 @@ pub struct KeyPlan {
     pub key_bytes: u64,
 }
 
-/// A call to be planned.
-struct Site {
-    call: usize,
-    shape: usize,
-    level: Level,
-    /// Seconds of each choice of the shape.
-    seconds: Vec<f64>,
-}
-
 impl KeySearch {
     /// Shapes and candidates of the linear operations of a packed graph, for any number of special primes.
     pub fn of(graph: &FheGraph, slots: Slots) -> Self {
         let calls = Calls::of(graph, slots);
         let n = 2 * slots.get() as usize;
-        let candidates = calls.variants().par_iter().map(|variants| considered(variants, n)).collect();
-        Self { calls, candidates }
+        let candidates: Vec<Candidates> =
+            calls.variants().par_iter().map(|variants| considered(variants, n)).collect();
+        let all = candidates.iter().flat_map(|candidates| &candidates.choices);
+        let distinct: BTreeSet<GaloisElement> = all.flat_map(|c| c.elements.iter().copied()).collect();
+        let elements: Vec<GaloisElement> = distinct.into_iter().collect();
+        let place = |element: &GaloisElement| elements.binary_search(element).unwrap_or_default() as u32;
+        let of_choice = |choice: &Choice| choice.elements.iter().map(place).collect();
+        let of_shape = |candidates: &Candidates| candidates.choices.iter().map(of_choice).collect();
+        let places = candidates.iter().map(of_shape).collect();
+        Self { calls, candidates, elements, places }
     }
 
     /// The shapes of the calls.
@@ -115,13 +117,10 @@ impl KeySearch {
         let relin = manifest.relin.map_or(0, |level| params.key_bytes(level));
         let starts: Vec<Vec<usize>> =
             [price, 30.0 * price].iter().map(|&p| self.alone(&sites, params, p)).collect();
-        let ends = starts.into_iter().map(|start| {
-            let mut search =
-                Descent { search: self, sites: &sites, fixed: &fixed, params, price, chosen: start };
-            search.run();
-            let score = search.score();
-            (score, search.chosen)
-        });
+        let known: Vec<Option<Level>> = self.elements.iter().map(|e| fixed.get(e).copied()).collect();
+        let (elements, fixed_levels) = (&self.places[..], &known[..]);
+        let subject = Subject { sites: &sites, elements, fixed: fixed_levels, params, price };
+        let ends = starts.into_iter().map(|start| subject.descend(start));
         let (_, chosen) = ends.min_by(|a, b| a.0.total_cmp(&b.0)).unwrap_or_default();
         let mut plan = self.finish(program, params, &sites, &fixed, &chosen);
         plan.key_bytes += relin;
@@ -179,92 +178,6 @@ impl KeySearch {
 pub fn apply(program: &mut Program, plan: &KeyPlan) {
     for (call, (shared, split)) in program.calls.values_mut().zip(&plan.recipes) {
         (call.shared, call.split) = (shared.clone(), split.clone());
-    }
-}
-
-struct Descent<'a> {
-    search: &'a KeySearch,
-    sites: &'a [Site],
-    fixed: &'a BTreeMap<GaloisElement, Level>,
-    params: &'a Params,
-    price: f64,
-    chosen: Vec<usize>,
-}
-
-impl Descent<'_> {
-    fn run(&mut self) {
-        let shapes: BTreeSet<usize> = self.sites.iter().map(|site| site.shape).collect();
-        let groups: Vec<Vec<usize>> = shapes
-            .iter()
-            .map(|&shape| (0..self.sites.len()).filter(|&i| self.sites[i].shape == shape).collect())
-            .collect();
-        let singles: Vec<Vec<usize>> = (0..self.sites.len()).map(|i| vec![i]).collect();
-        for _ in 0..ROUNDS {
-            let mut improved = false;
-            for group in groups.iter().chain(&singles) {
-                improved |= self.improve(group);
-            }
-            if !improved {
-                return;
-            }
-        }
-    }
-
-    /// Gives all sites of a group, which are of one shape, the choice that is best with the others as they are.
-    fn improve(&mut self, group: &[usize]) -> bool {
-        let others = self.keys_without(group);
-        let shape = self.sites[group[0]].shape;
-        let choices = self.search.choices(shape);
-        let top = group.iter().map(|&i| self.sites[i].level).max().unwrap_or(Level(0));
-        let extra = |elements: &[GaloisElement], level: Level| -> f64 {
-            let bytes = elements.iter().map(|r| {
-                let known = others.get(r).map_or(0, |&l| self.params.key_bytes(l));
-                self.params.key_bytes(level).saturating_sub(known)
-            });
-            self.price * bytes.sum::<u64>() as f64
-        };
-        let together = |c: usize| -> f64 {
-            let time: f64 = group.iter().map(|&i| self.sites[i].seconds[c]).sum();
-            time + extra(&choices[c].elements, top)
-        };
-        let Some((best, score)) =
-            (0..choices.len()).map(|c| (c, together(c))).min_by(|a, b| a.1.total_cmp(&b.1))
-        else {
-            return false;
-        };
-        if score >= self.part_score(group, &others) * (1.0 - 1e-9) {
-            return false;
-        }
-        group.iter().for_each(|&i| self.chosen[i] = best);
-        true
-    }
-
-    fn keys_without(&self, group: &[usize]) -> BTreeMap<GaloisElement, Level> {
-        let mut keys = self.fixed.clone();
-        for (i, site) in self.sites.iter().enumerate().filter(|(i, _)| !group.contains(i)) {
-            raise(&mut keys, &self.search.choices(site.shape)[self.chosen[i]].elements, site.level);
-        }
-        keys
-    }
-
-    /// Time of a group, and what its keys cost beyond those of `others`.
-    fn part_score(&self, group: &[usize], others: &BTreeMap<GaloisElement, Level>) -> f64 {
-        let mut keys = others.clone();
-        let mut time = 0.0;
-        for &i in group {
-            let site = &self.sites[i];
-            time += site.seconds[self.chosen[i]];
-            raise(&mut keys, &self.search.choices(site.shape)[self.chosen[i]].elements, site.level);
-        }
-        let sum = |keys: &BTreeMap<GaloisElement, Level>| -> u64 {
-            keys.values().map(|&l| self.params.key_bytes(l)).sum()
-        };
-        time + self.price * (sum(&keys) - sum(others)) as f64
-    }
-
-    fn score(&self) -> f64 {
-        let all: Vec<usize> = (0..self.sites.len()).collect();
-        self.part_score(&all, self.fixed)
     }
 }
 

@@ -86,6 +86,11 @@ impl<'e, 'a> PolyEval<'e, 'a> {
         } else {
             (self.split_product(&p[width..=degree], j, level, scale)?, width)
         };
+        if let (Some(product), [Some(constant), others @ ..]) = (&product, &p[..rest_end])
+            && others.iter().all(Option::is_none)
+        {
+            return Ok(Some(self.plus(product, constant)));
+        }
         let rest = self.sum(&p[..rest_end], level, scale)?;
         Ok(match (product, rest) {
             (Some(a), Some(b)) => Some(self.add(&a, &b)),

@@ -50,6 +50,10 @@ struct Operand {
 
 /// The ways to join the operands of `sum over terms of map(operand)`, none at all first.
 pub fn variants(terms: &[(ResolvedMap<'_>, u32)], slots: Slots) -> Vec<Variant> {
+    let plain = CallShape::of(terms, slots);
+    if !(FEWEST_DIAGONALS as u64..=MOST_DIAGONALS as u64).contains(&plain.products()) {
+        return vec![Variant { shared: Vec::new(), shape: plain }];
+    }
     let maps: Vec<Diagonals> = terms.iter().map(|(map, _)| Diagonals::of(*map)).collect();
     ways(terms, &maps, slots, 0..=MOST_DOUBLINGS)
 }

@@ -5,15 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use peregrine_ckks::evaluator::linear::Close;
 use peregrine_ckks::units::Rotation;
 use peregrine_ir::fhe::{Fhe, FheGraph};
-use peregrine_ir::layout::{Layout, Place};
+use peregrine_ir::layout::{self, Layout};
 use peregrine_ir::linear::{
-    BsgsSplit, Diagonals, Imaginary, LayoutId, LinearMap, LinearMapId, ResolvedMap, Sharing, shared,
+    BsgsSplit, DiagonalKey, Diagonals, Imaginary, LayoutId, LinearMap, LinearMapId, Parts, ResolvedMap,
+    Sharing, SplitTable, diagonal_keys, shared,
 };
 use peregrine_ir::program::CallTerm;
 use peregrine_ir::{GaloisElement, Node, PrimaryMap, Slots};
 
 use super::calls::terms;
 use super::cost::LinearCounts;
+use super::marks::Marks;
 
 /// Looks up the maps and layouts of the terms of a call.
 pub fn resolve<'a>(
@@ -38,12 +40,22 @@ pub struct TermShape {
     pub modulus: u32,
     /// The distinct rotations, ascending.
     pub rotations: Vec<u32>,
-    /// Joined ciphertext of the call's operands and rotation, each pair once.
-    inputs: Vec<(u32, u32)>,
-    /// Ciphertext of the result and rotation, each pair once.
-    outputs: Vec<(u32, u32)>,
     products: u64,
     period: u32,
+}
+
+/// Ciphertexts that meet the same rotations of the same terms.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Alike {
+    count: u64,
+    rotations: Vec<Place>,
+}
+
+/// A rotation of a call: the term, and its place among the rotations of that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Place {
+    term: u32,
+    rotation: u32,
 }
 
 /// What the rotations of a call depend on. Calls of one shape have the same splits.
@@ -51,6 +63,10 @@ pub struct TermShape {
 pub struct CallShape {
     /// The terms.
     pub terms: Vec<TermShape>,
+    /// Ciphertexts of the operands by the rotations that they are read at.
+    reads: Vec<Alike>,
+    /// Ciphertexts of the result, once for each period that terms are computed at, by the rotations that add to them.
+    writes: Vec<Alike>,
     /// Rotations that fold the result.
     folds: Vec<u32>,
     /// Rotations of operands to be joined.
@@ -88,11 +104,54 @@ impl SplitCost {
     }
 }
 
+/// A product of a term: one diagonal, or what several became.
+#[derive(Clone, Copy, Debug)]
+struct Product {
+    cipher_in: u32,
+    cipher_out: u32,
+    rotation: u32,
+}
+
+/// The products of a term and the period that they are computed at.
+struct Worked {
+    products: Vec<Product>,
+    period: u32,
+}
+
+impl Worked {
+    fn alone(map: ResolvedMap<'_>, keys: &[DiagonalKey]) -> Self {
+        let product = |key: &DiagonalKey| Product {
+            cipher_in: key.cipher_in,
+            cipher_out: key.cipher_out,
+            rotation: key.rotation,
+        };
+        let period = map.input.period.get().max(map.output.period.get());
+        Self { products: keys.iter().map(product).collect(), period }
+    }
+
+    fn shared(map: ResolvedMap<'_>, diagonals: &Diagonals, sharing: &Sharing) -> Self {
+        let products = shared(diagonals, sharing).into_iter().map(|product| Product {
+            cipher_in: product.cipher_in,
+            cipher_out: product.cipher_out,
+            rotation: product.rotation,
+        });
+        let period = map.input.period.get().max(map.output.period.get()) * sharing.copies();
+        Self { products: products.collect(), period }
+    }
+}
+
 impl CallShape {
     /// The shape of a sum of maps.
     pub fn of(terms: &[(ResolvedMap<'_>, u32)], slots: Slots) -> Self {
-        let maps: Vec<Diagonals> = terms.iter().map(|(map, _)| Diagonals::of(*map)).collect();
-        Self::joined(terms, &maps, &[], slots)
+        let work = |map| Worked::alone(map, &diagonal_keys(map, u64::MAX).unwrap_or_default());
+        let worked = terms.iter().map(|(map, _)| work(*map)).collect();
+        Self::of_products(terms, worked, &[], slots)
+    }
+
+    /// The shape of one map, if no more than `most` combinations of channels, rows and columns lead to its diagonals.
+    pub fn within(map: ResolvedMap<'_>, most: u64, slots: Slots) -> Option<Self> {
+        let keys = diagonal_keys(map, most)?;
+        Some(Self::of_products(&[(map, 0)], vec![Worked::alone(map, &keys)], &[], slots))
     }
 
     /// The shape of a sum of maps with these diagonals, whose operands are joined.
@@ -103,46 +162,49 @@ impl CallShape {
         slots: Slots,
     ) -> Self {
         let none = Sharing::default();
+        let of = |((map, operand), diagonals): (&(ResolvedMap<'_>, u32), &Diagonals)| {
+            Worked::shared(*map, diagonals, sharings.get(*operand as usize).unwrap_or(&none))
+        };
+        Self::of_products(terms, terms.iter().zip(maps).map(of).collect(), sharings, slots)
+    }
+
+    fn of_products(
+        terms: &[(ResolvedMap<'_>, u32)],
+        worked: Vec<Worked>,
+        sharings: &[Sharing],
+        slots: Slots,
+    ) -> Self {
         let operands: BTreeMap<u32, u32> = terms.iter().map(|(map, o)| (*o, map.input.ciphertexts)).collect();
-        let first = |operand: u32| operands.range(..operand).map(|(_, count)| count).sum();
-        let mut strides = BTreeSet::new();
-        let mut widest = 0;
-        let shapes = terms.iter().zip(maps).map(|((map, operand), diagonals)| {
-            let (input, output) = (map.input.period.get(), map.output.period.get());
-            let digits = [map.input, map.output].into_iter().flat_map(|l| l.digits.iter().flatten());
-            strides.extend(digits.filter(|d| d.radix > 1).filter_map(|d| match d.place {
-                Place::Slot(stride) => Some(stride),
-                Place::Cipher(_) | Place::Block(_) => None,
-            }));
-            let sharing = sharings.get(*operand as usize).unwrap_or(&none);
-            let products = shared(diagonals, sharing);
-            let work = input.max(output) * sharing.copies();
-            widest = widest.max(work);
-            let first: u32 = first(*operand);
-            TermShape {
-                stage: work,
-                modulus: input.min(output),
-                rotations: distinct(products.iter().map(|product| product.rotation)),
-                inputs: distinct(
-                    products.iter().map(|product| (first + product.cipher_in, product.rotation)),
-                ),
-                outputs: distinct(products.iter().map(|product| (product.cipher_out, product.rotation))),
-                products: products.len() as u64,
-                period: work,
-            }
-        });
-        let terms_shape = shapes.collect();
+        let first = |operand: u32| -> u32 { operands.range(..operand).map(|(_, count)| count).sum() };
+        let widest = worked.iter().map(|work| work.period).max().unwrap_or(0);
+        let (mut shapes, mut reads, mut writes) = (Vec::with_capacity(terms.len()), Vec::new(), Vec::new());
+        for (term, ((map, operand), work)) in (0u32..).zip(terms.iter().zip(worked)) {
+            let (modulus, first) = (map.input.period.min(map.output.period).get(), first(*operand));
+            let (stage, products) = (work.period, work.products);
+            let mut used = Marks::below(modulus as usize);
+            products.iter().for_each(|product| used.insert(product.rotation as usize));
+            let rotations: Vec<u32> = used.iter().map(|rotation| rotation as u32).collect();
+            let mut places = vec![0; modulus as usize];
+            (0u32..).zip(&rotations).for_each(|(place, &rotation)| places[rotation as usize] = place);
+            let place = |product: &Product| Place { term, rotation: places[product.rotation as usize] };
+            reads.extend(products.iter().map(|product| ((0, first + product.cipher_in), place(product))));
+            writes.extend(products.iter().map(|product| ((stage, product.cipher_out), place(product))));
+            let products = products.len() as u64;
+            shapes.push(TermShape { stage, modulus, rotations, products, period: stage });
+        }
         let period = terms.first().map_or(1, |(map, _)| map.output.period.get());
-        let complex = operands.keys().any(|&o| sharings.get(o as usize).is_some_and(Sharing::is_complex));
         let folds = std::iter::successors(Some(period), |r| r.checked_mul(2)).take_while(|&r| r < widest);
+        let complex = operands.keys().any(|&o| sharings.get(o as usize).is_some_and(Sharing::is_complex));
         Self {
-            terms: terms_shape,
+            terms: shapes,
+            reads: alike(reads),
+            writes: alike(writes),
             folds: folds.collect(),
             joins: joins(&operands, sharings),
             close: if complex { Close::AddConjugate } else { Close::Sum },
             inputs: operands.values().sum(),
             outputs: terms.first().map_or(0, |(map, _)| map.output.ciphertexts),
-            strides: strides.into_iter().collect(),
+            strides: strides(terms),
             slots,
         }
     }
@@ -152,51 +214,106 @@ impl CallShape {
         self.terms.iter().map(|term| term.products).sum()
     }
 
-    /// Counts what `split` costs.
-    pub fn cost(&self, split: &BsgsSplit) -> SplitCost {
-        let mut counts = LinearCounts { outputs: u64::from(self.outputs), ..LinearCounts::default() };
-        let mut rotations: BTreeSet<Rotation> = BTreeSet::new();
-        let mut babies: Vec<(u32, i32, Rotation)> = Vec::new();
-        let mut giants: BTreeMap<(u32, u32), Vec<usize>> = BTreeMap::new();
-        let rotation = |r: i64| Rotation::new(r, self.slots);
-        for term in &self.terms {
-            let table = split.table(term.modulus);
-            babies.extend(term.inputs.iter().map(|&(input, r)| {
-                let parts = table.parts(r);
-                (input, parts.turn, rotation(parts.baby.into()))
-            }));
-            for &(output, r) in &term.outputs {
-                giants.entry((term.stage, output)).or_default().push(table.parts(r).giant);
-            }
-            counts.products += term.products;
-            counts.product_slots += term.products * u64::from(term.period);
-        }
-        let babies = distinct(babies);
-        let turns = distinct(babies.iter().map(|&(input, turn, _)| (input, turn)));
-        counts.turns = (turns.iter().filter(|(_, turn)| *turn != 0).count() + self.joins.len()) as u64;
-        rotations.extend(self.joins.iter().map(|&shift| rotation(shift.into())));
-        rotations.extend(turns.iter().map(|&(_, turn)| rotation(turn.into())));
-        let hoisted = babies.iter().filter(|(.., baby)| !baby.is_zero());
-        counts.babies = hoisted.clone().count() as u64;
-        counts.inputs = distinct(hoisted.map(|&(input, turn, _)| (input, turn))).len() as u64;
-        rotations.extend(babies.iter().map(|&(.., baby)| baby));
-        for used in giants.values() {
-            let chain = split.chain(distinct(used.iter().copied()));
-            counts.sums += chain.len() as u64;
-            for step in chain.iter().map(|&(_, step)| rotation(step)).filter(|step| !step.is_zero()) {
-                counts.giants += 1;
-                rotations.insert(step);
-            }
-        }
+    fn rotation(&self, at: Place) -> u32 {
+        self.terms[at.term as usize].rotations[at.rotation as usize]
+    }
+
+    /// Counts that do not depend on the split.
+    fn fixed_counts(&self) -> LinearCounts {
+        let outputs = u64::from(self.outputs);
+        let mut counts = LinearCounts { outputs, ..LinearCounts::default() };
         let closing = match self.close {
             Close::Sum => 0,
             Close::AddConjugate => 1,
         };
-        counts.folds = (self.folds.len() as u64 + closing) * counts.outputs;
+        counts.folds = (self.folds.len() as u64 + closing) * outputs;
+        counts.turns = self.joins.len() as u64;
+        for term in &self.terms {
+            counts.products += term.products;
+            counts.product_slots += term.products * u64::from(term.period);
+        }
+        counts
+    }
+
+    /// What the split of every term by `modulus` costs, babies below it and its multiples as giants: as [`Self::cost`] of
+    /// [`BsgsSplit::by_modulus`], counted without tables. Also the number of rotations that need keys.
+    pub fn modulus_cost(&self, modulus: u32) -> (LinearCounts, usize) {
+        let mut counts = self.fixed_counts();
+        let mut babies = Marks::below(modulus as usize);
+        let mut all = babies.clone();
+        for read in &self.reads {
+            babies.clear();
+            read.rotations.iter().for_each(|&at| babies.insert((self.rotation(at) % modulus) as usize));
+            let hoisted = babies.iter().filter(|&baby| baby > 0).count() as u64;
+            counts.babies += read.count * hoisted;
+            counts.inputs += read.count * u64::from(hoisted > 0);
+            all.extend(&babies);
+        }
+        let mut furthest = 0;
+        for write in &self.writes {
+            let giants = write.rotations.iter().map(|&at| self.rotation(at) / modulus).max().unwrap_or(0);
+            counts.giants += write.count * u64::from(giants);
+            counts.sums += write.count * (u64::from(giants) + 1);
+            furthest = furthest.max(giants);
+        }
+        let step = (furthest > 0).then_some(modulus);
+        let slots = self.slots.get();
+        let joins = self.joins.iter().map(|&shift| i64::from(shift).rem_euclid(i64::from(slots)) as u32);
+        let rotations = all.iter().map(|baby| baby as u32).chain(step).chain(self.folds.iter().copied());
+        let rotations = distinct(rotations.chain(joins).map(|r| r % slots));
+        (counts, rotations.iter().filter(|&&rotation| rotation > 0).count())
+    }
+
+    /// Counts what `split` costs.
+    pub fn cost(&self, split: &BsgsSplit) -> SplitCost {
+        let mut counts = self.fixed_counts();
+        let tables: Vec<(u32, SplitTable)> = distinct(self.terms.iter().map(|term| term.modulus))
+            .into_iter()
+            .map(|modulus| (modulus, split.table(modulus)))
+            .collect();
+        let of_term = |term: &TermShape| -> Vec<Parts> {
+            let table = tables.iter().find(|(modulus, _)| *modulus == term.modulus);
+            table.map_or_else(Vec::new, |(_, table)| term.rotations.iter().map(|&r| table.parts(r)).collect())
+        };
+        let parts: Vec<Vec<Parts>> = self.terms.iter().map(of_term).collect();
+        let part = |at: &Place| parts[at.term as usize][at.rotation as usize];
+        let mut rotations: BTreeSet<Rotation> = BTreeSet::new();
+        let rotation = |r: i64| Rotation::new(r, self.slots);
+        for read in &self.reads {
+            let babies = read.rotations.iter().map(part).map(|part| (part.turn, rotation(part.baby.into())));
+            let babies = distinct(babies);
+            for of_turn in babies.chunk_by(|a, b| a.0 == b.0) {
+                let hoisted = of_turn.iter().filter(|(_, baby)| !baby.is_zero()).count() as u64;
+                counts.turns += read.count * u64::from(of_turn[0].0 != 0);
+                counts.babies += read.count * hoisted;
+                counts.inputs += read.count * u64::from(hoisted > 0);
+                rotations.insert(rotation(of_turn[0].0.into()));
+            }
+            rotations.extend(babies.iter().map(|(_, baby)| *baby));
+        }
+        for write in &self.writes {
+            let chain = split.chain(distinct(write.rotations.iter().map(|at| part(at).giant)));
+            counts.sums += write.count * chain.len() as u64;
+            for step in chain.iter().map(|&(_, step)| rotation(step)).filter(|step| !step.is_zero()) {
+                counts.giants += write.count;
+                rotations.insert(step);
+            }
+        }
+        rotations.extend(self.joins.iter().map(|&shift| rotation(shift.into())));
         rotations.extend(self.folds.iter().map(|&r| rotation(r.into())));
         rotations.remove(&Rotation::ZERO);
         SplitCost { counts, rotations, close: self.close }
     }
+}
+
+/// Slot strides of the layouts' digits, ascending.
+fn strides(terms: &[(ResolvedMap<'_>, u32)]) -> Vec<u32> {
+    let digits = terms.iter().flat_map(|(map, _)| [map.input, map.output]).flat_map(|l| &l.digits);
+    let strides = digits.flatten().filter(|d| d.radix > 1).filter_map(|d| match d.place {
+        layout::Place::Slot(stride) => Some(stride),
+        layout::Place::Cipher(_) | layout::Place::Block(_) => None,
+    });
+    distinct(strides)
 }
 
 /// The rotations that join the ciphertexts of operands.
@@ -215,9 +332,56 @@ fn joins(operands: &BTreeMap<u32, u32>, sharings: &[Sharing]) -> Vec<i32> {
     joins
 }
 
+/// Ciphertexts, each with its rotations, gathered by those: ascending, each rotation once.
+fn alike(mut ciphertexts: Vec<((u32, u32), Place)>) -> Vec<Alike> {
+    ciphertexts.sort_unstable();
+    ciphertexts.dedup();
+    let mut found: BTreeMap<Vec<Place>, u64> = BTreeMap::new();
+    for of_ciphertext in ciphertexts.chunk_by(|a, b| a.0 == b.0) {
+        *found.entry(of_ciphertext.iter().map(|(_, place)| *place).collect()).or_default() += 1;
+    }
+    found.into_iter().map(|(rotations, count)| Alike { count, rotations }).collect()
+}
+
 fn distinct<T: Ord>(items: impl IntoIterator<Item = T>) -> Vec<T> {
     let mut items: Vec<T> = items.into_iter().collect();
     items.sort_unstable();
     items.dedup();
     items
+}
+
+#[cfg(test)]
+mod tests {
+    use peregrine_ir::layout::Chw;
+    use peregrine_ir::linear::ConvGeometry;
+
+    use super::*;
+    use crate::fhe::layouts::{Grid, Spread};
+
+    #[test]
+    fn splits_by_a_modulus_are_counted_as_any_others() {
+        let spread = |c, side, gap| Spread { shape: Chw { c, h: side, w: side }, gap: [gap, gap] };
+        let nets = [[spread(3, 32, 1), spread(16, 16, 2)], [spread(24, 12, 4), spread(8, 48, 1)]];
+        let geometry =
+            ConvGeometry { kernel: [3, 3], stride: [1, 1], pad: [1, 1], dilation: [1, 1], groups: 1 };
+        let mut compared = 0;
+        for net in nets {
+            let grid = Grid::new(&net, 1 << 12);
+            for family in grid.families() {
+                let [input, output] = net.map(|spread| grid.layout(spread, family).expect("of the grid"));
+                let map = ResolvedMap::convolution(&input, &output, geometry);
+                let shape = CallShape::of(&[(map, 0)], Slots::new(1 << 12).expect("a power of two"));
+                assert_eq!(CallShape::within(map, u64::MAX, shape.slots), Some(shape.clone()));
+                assert_eq!(CallShape::within(map, 8, shape.slots), None);
+                let reach = shape.terms[0].modulus;
+                for modulus in (0..=reach.ilog2()).map(|log| 1 << log) {
+                    let SplitCost { counts, rotations, .. } =
+                        shape.cost(&BsgsSplit::by_modulus(modulus, reach));
+                    assert_eq!(shape.modulus_cost(modulus), (counts, rotations.len()), "{family} {modulus}");
+                    compared += 1;
+                }
+            }
+        }
+        assert!(compared > 50, "{compared}");
+    }
 }

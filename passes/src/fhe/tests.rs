@@ -8,6 +8,7 @@ use crate::pipeline::{Calibration, Compiled, Options, PipelineError, compile};
 use crate::plan::Plan;
 use crate::tensor::interp::{self, Batch};
 
+mod budget;
 mod views;
 
 /// A small deterministic generator of numbers in -1..1.
@@ -125,6 +126,35 @@ fn run_program(program: &Program, image: &Batch, noise: Noise) -> Vec<f64> {
 fn assert_exact(compiled: &Compiled, batch: &Batch) {
     let error = error(compiled, batch, Noise::None);
     assert!(error < 1e-4, "error {error} in the clear");
+    let len: usize = batch.image_shape().iter().product();
+    let image = Batch::new(&batch.image_shape()[1..], batch.data()[..len].to_vec()).expect("one image");
+    let program = run_program(&compiled.program, &image, Noise::None);
+    let tensor: Vec<f64> = image.data().iter().map(|&v| f64::from(v)).collect();
+    let packed = peregrine_ir::fhe::run_clear(&compiled.fhe, &[tensor]).expect("one input");
+    let largest = program.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+    for (a, b) in program.iter().zip(&packed[0]) {
+        assert!((a - b).abs() <= 1e-7 * largest, "{b} in the packed graph, {a} in the program");
+    }
+}
+
+#[test]
+fn a_gate_multiplies_a_map() {
+    let (mut net, x) = Net::new([1, 3, 8, 8]);
+    let c = net.conv(x, 8, Geometry::SAME);
+    let map = net.poly(c, 2);
+    let pooled = net.op(TensorOp::GlobalAveragePool, &[map]);
+    let few = net.conv(pooled, 4, Geometry::POINT);
+    let few = net.poly(few, 2);
+    let many = net.conv(few, 8, Geometry::POINT);
+    let gate = net.poly(many, 2);
+    let everywhere = peregrine_ir::AxisMap::collect(1, 8, (0..8).map(|i| (i, 0, 1.0))).expect("small");
+    let maps = [peregrine_ir::AxisMap::identity(8), everywhere.clone(), everywhere];
+    let spread = net.op(TensorOp::Separable(peregrine_ir::Separable { maps }), &[gate]);
+    let product = net.op(TensorOp::Mul, &[map, spread]);
+    let y = net.conv(product, 4, Geometry::DOWN);
+    let (compiled, batch) = net.compile(y);
+    assert!(!compiled.polynomial.nodes.values().any(|n| matches!(n.op, TensorOp::Mul)));
+    assert_exact(&compiled, &batch);
 }
 
 #[test]

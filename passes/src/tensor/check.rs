@@ -1,8 +1,8 @@
 //! Passes `check-canonical` and `check-polynomial`: they change nothing, they report everything left that has no encrypted
 //! form, all at once, by ONNX node name and with the way out.
 //!
-//! Precondition: none. Postcondition of `check-canonical`: only Input, Conv, Activation, Poly, Add, Separable, and Reshape
-//! just before an output. Postcondition of `check-polynomial`: the same without Activation.
+//! Precondition: none. Postcondition of `check-canonical`: only Input, Conv, Activation, Poly, Add, Mul, Separable, and Reshape
+//! just before an output. Postcondition of `check-polynomial`: the same without Activation and Mul.
 
 use peregrine_ir::tensor::{PoolKind, Stage, Tensor, TensorGraph, TensorOp};
 use peregrine_ir::{EntityId, Node, ValueId};
@@ -65,6 +65,7 @@ fn problem(graph: &TensorGraph, node: &Node<Tensor>, users: &[ValueId], stage: S
         ),
         TensorOp::Conv(_) | TensorOp::Poly { .. } | TensorOp::Add | TensorOp::Separable(_) => return None,
         TensorOp::Activation(_) if stage < Stage::Polynomial => return None,
+        TensorOp::Mul if stage < Stage::Polynomial && node.ty.shape.len() == 4 => return None,
         TensorOp::Activation(op) => (
             format!("the activation {op:?} is no polynomial"),
             "compile with --activations fit and --calibrate",
@@ -83,8 +84,8 @@ fn problem(graph: &TensorGraph, node: &Node<Tensor>, users: &[ValueId], stage: S
             "use count_include_pad=1, or no padding",
         ),
         TensorOp::Mul => (
-            "a product of two different encrypted tensors".to_owned(),
-            "only polynomials of one tensor and products with constants can be encrypted; remove the gate",
+            format!("a product of two encrypted tensors of shapes {shapes:?}"),
+            "multiply maps [1, C, H, W] only, or remove the gate",
         ),
         TensorOp::FullyConnected { .. }
         | TensorOp::ChannelAffine { .. }

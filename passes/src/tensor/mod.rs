@@ -10,10 +10,11 @@
 //! | [`fuse_separable`] | `fuse-separable` | separable maps into one another and into convolutions |
 //! | [`fuse_linear`] | `fuse-linear` | two convolutions in a row into one where exact and cheap |
 //! | [`fit`] | `fit-activations` | calibrated activations into per-channel polynomials |
+//! | [`products`] | `products` | products of two tensors into differences of squares |
 //! | [`dead_code`] | `dead-code` | unused nodes and constants away |
 //! | [`check`] | `check-canonical`, `check-polynomial` | everything left that has no encrypted form, at once |
 //!
-//! [`interp`] runs a graph in the clear on a batch, [`ranges`] measures every value on one. [`canonical`] and
+//! [`interp`] runs a graph in the clear on a batch, [`ranges`] and [`moments`] measure every value on one. [`canonical`] and
 //! [`polynomial`] run the passes in their order.
 
 pub mod algebra;
@@ -26,8 +27,10 @@ pub mod fold_polynomials;
 pub mod fuse_linear;
 pub mod fuse_separable;
 pub mod interp;
+pub mod moments;
 pub mod normalise;
 pub mod poly;
+pub mod products;
 pub mod ranges;
 mod rewrite;
 #[cfg(test)]
@@ -39,6 +42,7 @@ use peregrine_ir::tensor::{Tensor, TensorGraph};
 
 use crate::error::PassError;
 use crate::pass::PassManager;
+use interp::Batch;
 
 /// Brings an imported graph to stage canonical.
 ///
@@ -65,14 +69,21 @@ pub fn canonical(graph: &mut TensorGraph, manager: &mut PassManager<'_, Tensor>)
     )
 }
 
-/// Brings a canonical graph whose activations are polynomials to stage polynomial.
+/// Brings a canonical graph whose activations are polynomials to stage polynomial. Products are balanced by ranges on `batch`.
+///
+/// Algebra runs before products are split, since a product of polynomials of one tensor is one polynomial.
 ///
 /// # Errors
 /// [`PassError::Unsupported`] when an activation is left.
-pub fn polynomial(graph: &mut TensorGraph, manager: &mut PassManager<'_, Tensor>) -> Result<(), PassError> {
+pub fn polynomial(
+    graph: &mut TensorGraph,
+    batch: Option<&Batch>,
+    manager: &mut PassManager<'_, Tensor>,
+) -> Result<(), PassError> {
     manager.run_all(
         &mut [
             &mut algebra::Algebra::normal(),
+            &mut products::Products { batch },
             &mut fuse_separable::FuseSeparable,
             &mut fuse_linear::FuseLinear,
             &mut dead_code::DeadCode,

@@ -49,7 +49,7 @@ fn a_small_network_after_each_pass() {
     let batch = batch_for(&graph);
     fit_activations(&mut graph, &batch, &FitOptions::default()).unwrap();
     let fitted = graph.clone();
-    polynomial(&mut graph, &mut manager).unwrap();
+    polynomial(&mut graph, None, &mut manager).unwrap();
     assert_same_outputs(&fitted, &graph);
     insta::assert_snapshot!(without_hashes(&dumps));
 }

@@ -73,7 +73,7 @@ fn text(machine: &Machine) -> String {
 }
 
 fn write_text(out: &mut String, m: &Machine) -> std::fmt::Result {
-    writeln!(out, "{}, {}, one thread, nanoseconds", m.name, m.kernels)?;
+    writeln!(out, "{}, {}, nanoseconds on a core while all are at work", m.name, m.kernels)?;
     let kernels = [
         ("butterfly", m.butterfly),
         ("product of a base conversion", m.conversion),
@@ -85,7 +85,7 @@ fn write_text(out: &mut String, m: &Machine) -> std::fmt::Result {
         writeln!(out, "  {name:<32} {:.3}", 1e9 * seconds)?;
     }
     writeln!(out, "whole operations reach {:.0} % of that", 100.0 * m.efficiency)?;
-    writeln!(out, "{} threads are {:.2} times as fast as one", m.threads, m.parallel)?;
+    writeln!(out, "measured on {} threads at once", m.threads)?;
     writeln!(out, "\n{:<36} {:>5} {:>8} {:>10} {:>10}", "operation", "ring", "limbs", "ms", "predicted")?;
     for o in &m.operations {
         let limbs = format!("{}+{}", o.limbs, o.special);

@@ -7,10 +7,11 @@ use anyhow::Context;
 use clap::Args;
 use peregrine_runtime::bytes::ByteSize;
 use peregrine_runtime::client::decode::Thresholds;
+use peregrine_runtime::error::RuntimeError;
 use peregrine_runtime::eval::{Drawings, EvalOptions, evaluate, text};
 
 use super::pictures::{DetectorFlags, PictureFlags};
-use super::{BackendFlag, Format, print};
+use super::{BackendFlag, Format, print, stop_on_ctrl_c};
 
 /// Boxes that average precision is measured on: nearly all of them.
 const THRESHOLDS: Thresholds = Thresholds { score: 0.001, iou: 0.45, most: 300 };
@@ -58,6 +59,10 @@ pub struct Flags {
     /// Threads; default: one per core.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
+    /// Keep the outcome of every sample in this file (JSON lines) and do not run again those that it has: a stopped evaluation
+    /// continues.
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
     /// Seed of the noisy backend.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -80,6 +85,8 @@ pub(super) fn execute(flags: &Flags) -> anyhow::Result<()> {
         detector,
         memory: flags.memory,
         threads: flags.threads.map(usize::from),
+        log: flags.log.clone(),
+        interrupt: Some(stop_on_ctrl_c().context("cannot watch for Ctrl-C")?),
     };
     let report = evaluate(&flags.model, &options, &*format.progress())?;
     for warning in &report.warnings {
@@ -89,5 +96,9 @@ pub(super) fn execute(flags: &Flags) -> anyhow::Result<()> {
     print(&match format {
         Format::Json => serde_json::to_string(&report).context("cannot write the report as JSON")? + "\n",
         Format::Text => text(&report),
-    })
+    })?;
+    if report.samples < report.of {
+        return Err(RuntimeError::Interrupted { saved: None }.into());
+    }
+    Ok(())
 }

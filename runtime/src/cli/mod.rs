@@ -10,11 +10,14 @@ mod plan;
 mod run;
 
 use std::io::{IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand, ValueEnum};
 use peregrine_runtime::local::Backend;
 use peregrine_runtime::progress::{Bar, Progress, Silent};
+use signal_hook::consts::SIGINT;
 
 /// Runs a compiled model on an encrypted input: makes keys, encrypts, runs, decrypts, and prints the answer beside the one
 /// that the same program gives in the clear.
@@ -105,6 +108,14 @@ impl Format {
             Self::Text | Self::Json => Box::new(Silent),
         }
     }
+}
+
+/// A flag that the first Ctrl-C sets; the second ends the process at once.
+fn stop_on_ctrl_c() -> std::io::Result<Arc<AtomicBool>> {
+    let flag = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register_conditional_shutdown(SIGINT, STOPPED.into(), flag.clone())?;
+    signal_hook::flag::register(SIGINT, flag.clone())?;
+    Ok(flag)
 }
 
 fn print(text: &str) -> anyhow::Result<()> {

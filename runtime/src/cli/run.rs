@@ -2,8 +2,6 @@
 
 use std::io::Write;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -14,10 +12,9 @@ use peregrine_runtime::local::{LocalOptions, run_local};
 use peregrine_runtime::output;
 use peregrine_runtime::report::ProfileDetail;
 use peregrine_runtime::session::{CheckpointOptions, Start};
-use signal_hook::consts::SIGINT;
 
 use super::pictures::{DetectorFlags, PictureFlags};
-use super::{BackendFlag, Format, STOPPED, calibrate, print};
+use super::{BackendFlag, Format, calibrate, print, stop_on_ctrl_c};
 
 /// Flags of the main job.
 #[derive(Debug, Args)]
@@ -109,14 +106,6 @@ fn minutes(text: &str) -> Result<f64, String> {
     let value: Option<f64> = text.parse().ok();
     let within = value.filter(|minutes| (0.0..=1e6).contains(minutes));
     within.ok_or_else(|| "a number of minutes is expected".to_owned())
-}
-
-/// A flag that the first Ctrl-C sets; the second ends the process at once.
-fn stop_on_ctrl_c() -> std::io::Result<Arc<AtomicBool>> {
-    let flag = Arc::new(AtomicBool::new(false));
-    signal_hook::flag::register_conditional_shutdown(SIGINT, STOPPED.into(), flag.clone())?;
-    signal_hook::flag::register(SIGINT, flag.clone())?;
-    Ok(flag)
 }
 
 /// Runs and prints.

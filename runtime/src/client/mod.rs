@@ -118,15 +118,19 @@ impl Client {
             keys.insert(key);
             go_on()
         })?;
-        let keys = match &self.interface.bootstrap {
-            None => ServerKeys::Evaluation(keys),
-            Some(params) => {
-                let generator = KeyGenerator::new(&self.context);
-                let keys = BootstrapKeys::with_evaluation(&generator, &self.secret, params, keys);
-                ServerKeys::Bootstrapping(keys.at(|| "making the keys of the ephemeral secret".to_owned())?)
-            }
-        };
-        Ok(keys)
+        self.server_keys(keys)
+    }
+
+    /// What the server gets besides relinearisation and automorphism keys: for a program that bootstraps, keys of an ephemeral
+    /// secret, which is forgotten.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Ckks`] when they cannot be made for these parameters.
+    pub fn server_keys(&self, evaluation: EvalKeys) -> Result<ServerKeys, RuntimeError> {
+        let Some(params) = &self.interface.bootstrap else { return Ok(ServerKeys::Evaluation(evaluation)) };
+        let generator = KeyGenerator::new(&self.context);
+        let keys = BootstrapKeys::with_evaluation(&generator, &self.secret, params, evaluation);
+        Ok(ServerKeys::Bootstrapping(keys.at(|| "making the keys of the ephemeral secret".to_owned())?))
     }
 
     /// Encrypts one tensor per program input, at the input's level and scale, with the secret key; the uniform halves are

@@ -2,6 +2,7 @@
 //! model that it was made from.
 
 mod average_precision;
+mod log;
 mod report;
 mod subject;
 mod tally;
@@ -15,19 +16,23 @@ pub use report::{
 };
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use peregrine_data::set::{Content, InputFormat, Sample, Set, Truth, read_classes};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use crate::bytes::ByteSize;
 use crate::client::decode::{DecodeSpec, Detection, PixelBox};
 use crate::client::{ClientError, GUESSED, NamedTensor, Preprocessing, detections, draw, read_labels};
 use crate::error::RuntimeError;
 use crate::local::{Backend, in_pool};
-use crate::progress::{Phase, Progress};
+use crate::progress::{At, Phase, Progress};
 use crate::ranges::RangeViolation;
 use crate::report::SAME_OBJECT;
+use log::{Head, Log, digest};
 use subject::Subject;
 use tally::Tally;
 
@@ -56,6 +61,10 @@ pub struct EvalOptions {
     pub memory: Option<ByteSize>,
     /// Threads; else one per core.
     pub threads: Option<usize>,
+    /// Outcomes of samples are kept in this file; those that it has are not run again.
+    pub log: Option<PathBuf>,
+    /// Set when the evaluation shall stop; what was done until then is reported.
+    pub interrupt: Option<Arc<AtomicBool>>,
 }
 
 /// Where pictures with boxes go, and which boxes are drawn.
@@ -78,7 +87,17 @@ struct Outcome {
     error_bits: Option<f64>,
 }
 
+/// When a sample was run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Run {
+    /// In an evaluation that was stopped; the log had its outcome.
+    Earlier,
+    /// In this one.
+    Now,
+}
+
 /// What a model says about a sample.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 enum Verdict {
     /// Classes from the best down, at most five; none when an output is not finite.
     Classes(Vec<usize>),
@@ -106,6 +125,7 @@ struct Evaluation<'o> {
     set: Set,
     labels: Vec<String>,
     warnings: Vec<String>,
+    log: Option<Log>,
 }
 
 impl<'o> Evaluation<'o> {
@@ -136,32 +156,40 @@ impl<'o> Evaluation<'o> {
         let guess = subject.side().image().is_some() && subject.side().guesses_normalisation();
         let warnings = guess.then(|| GUESSED.to_owned()).into_iter().collect();
         let labels = if labels.is_empty() { set.classes.clone() } else { labels };
+        let head = || -> Result<Head, RuntimeError> {
+            Ok(Head {
+                model: digest(model)?,
+                data: set.path.display().to_string(),
+                backend: subject.backend().to_owned(),
+                against: options.against.as_deref().map(digest).transpose()?,
+            })
+        };
+        let log = options.log.as_deref().map(|path| Log::open(path, &head()?)).transpose()?;
         let subject = subject.open(progress)?;
-        Ok(Self { options, subject, original, set, labels, warnings })
+        Ok(Self { options, subject, original, set, labels, warnings, log })
     }
 
     fn run(self, progress: &dyn Progress) -> Result<EvalReport, RuntimeError> {
         let clock = Instant::now();
         progress.begin(Phase::Samples, self.set.samples.len() as u64);
-        let one = |(index, sample): (usize, &Sample)| {
-            let outcome = self.outcome(sample, index as u64);
-            progress.advance(1);
-            outcome
-        };
+        let one = |(index, sample): (usize, &Sample)| self.unless_stopped(sample, index as u64, progress);
         let samples = &self.set.samples;
-        let outcomes: Vec<Outcome> = if self.subject.is_parallel_inside() {
+        let outcomes: Vec<Option<(Outcome, Run)>> = if self.subject.is_parallel_inside() {
             samples.iter().enumerate().map(one).collect::<Result<_, _>>()?
         } else {
             samples.par_iter().enumerate().map(one).collect::<Result<_, _>>()?
         };
         progress.end();
         let mut tally = Tally::new(&self.labels);
-        outcomes.iter().for_each(|outcome| tally.add(outcome));
+        let done = outcomes.iter().flatten();
+        done.clone().for_each(|(outcome, _)| tally.add(outcome));
         Ok(EvalReport {
             model: self.subject.name().to_owned(),
             data: self.set.path.display().to_string(),
             backend: self.subject.backend(),
-            samples: samples.len(),
+            samples: done.clone().count(),
+            of: samples.len(),
+            known: done.filter(|(_, run)| *run == Run::Earlier).count(),
             score: tally.score(),
             agreement: self.options.against.as_deref().map(|path| tally.agreement(path)),
             not_finite: tally.not_finite(),
@@ -171,6 +199,34 @@ impl<'o> Evaluation<'o> {
             seconds: clock.elapsed().as_secs_f64(),
             warnings: self.warnings,
         })
+    }
+
+    /// The outcome of a sample, which an earlier run may have left; nothing once the evaluation is stopped.
+    fn unless_stopped(
+        &self,
+        sample: &Sample,
+        seed: u64,
+        progress: &dyn Progress,
+    ) -> Result<Option<(Outcome, Run)>, RuntimeError> {
+        if let Some(outcome) = self.log.as_ref().and_then(|log| log.known(&sample.name)) {
+            progress.advance(1);
+            return Ok(Some((Outcome { truth: sample.truth.clone(), ..outcome }, Run::Earlier)));
+        }
+        if self.options.interrupt.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed)) {
+            return Ok(None);
+        }
+        match self.outcome(sample, seed) {
+            Ok(outcome) => {
+                if let Some(log) = &self.log {
+                    log.add(&sample.name, &outcome)?;
+                }
+                progress.at(At::Sample { name: &sample.name, bits: outcome.error_bits });
+                progress.advance(1);
+                Ok(Some((outcome, Run::Now)))
+            }
+            Err(RuntimeError::Interrupted { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     fn outcome(&self, sample: &Sample, seed: u64) -> Result<Outcome, RuntimeError> {

@@ -20,6 +20,10 @@ pub struct EvalReport {
     pub backend: &'static str,
     /// Samples run.
     pub samples: usize,
+    /// Samples asked for: more than were run when the evaluation was stopped.
+    pub of: usize,
+    /// Samples whose outcome was in the log of an earlier run.
+    pub known: usize,
     /// Accuracy or mean average precision, where the truth is known.
     pub score: Option<ScoreReport>,
     /// Agreement with another model.
@@ -155,9 +159,13 @@ pub fn text(report: &EvalReport) -> String {
 }
 
 fn write_text(out: &mut String, report: &EvalReport) -> fmt::Result {
+    let stopped = match report.samples < report.of {
+        true => format!(" of {}, stopped", report.of),
+        false => String::new(),
+    };
     writeln!(
         out,
-        "{} on {} ({} backend, {} samples)\n",
+        "{} on {} ({} backend, {} samples{stopped})\n",
         report.model, report.data, report.backend, report.samples
     )?;
     if let Some(score) = &report.score {
@@ -199,8 +207,13 @@ fn write_text(out: &mut String, report: &EvalReport) -> fmt::Result {
             bits.least, bits.median
         )?;
     }
-    let each = 1e3 * report.seconds / report.samples.max(1) as f64;
-    writeln!(out, "seconds    {:.1} ({each:.1} ms a sample)", report.seconds)?;
+    let run = report.samples.saturating_sub(report.known);
+    let each = 1e3 * report.seconds / run.max(1) as f64;
+    let known = match report.known {
+        0 => String::new(),
+        known => format!("; {known} samples from the log"),
+    };
+    writeln!(out, "seconds    {:.1} ({each:.1} ms a sample{known})", report.seconds)?;
     match &report.score {
         Some(ScoreReport::Accuracy(score)) => write_classes(out, &score.classes, "samples", "right"),
         Some(ScoreReport::Detection(score)) => write_classes(out, &score.classes, "objects", "AP50"),

@@ -68,7 +68,11 @@ impl Subject {
             Backend::Noisy { seed } => Engine::Noisy { seed },
             Backend::Ckks => Engine::Planned(Box::new(Planned::new(
                 &loaded,
-                SessionOptions { memory: options.memory, ..SessionOptions::default() },
+                SessionOptions {
+                    memory: options.memory,
+                    interrupt: options.interrupt.clone(),
+                    ..SessionOptions::default()
+                },
             )?)),
         };
         let labels = loaded.client.labels.clone();

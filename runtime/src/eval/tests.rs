@@ -1,6 +1,8 @@
 //! Evaluations of the tiny program and of a small ONNX file, and average precision by hand and against a slow oracle.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use proptest::prelude::*;
 
@@ -12,7 +14,7 @@ use crate::client::decode::{DecodeSpec, Decoder, Detection, PixelBox, Thresholds
 use crate::client::onnx_testing::unary_model;
 use crate::error::RuntimeError;
 use crate::local::Backend;
-use crate::progress::Silent;
+use crate::progress::{At, Phase, Progress, Silent};
 use crate::testing::{artefact, client, f32_bytes, write_npy};
 use peregrine_ir::client::{ClientPart, RangeRecord};
 
@@ -219,5 +221,64 @@ proptest! {
             sum += (1..=right.len()).filter(reaches).map(|n| cut(n) / n as f64).fold(0.0, f64::max);
         }
         prop_assert!((average_precision(scored, objects) - sum / 101.0).abs() < 1e-9);
+    }
+}
+
+/// Stops the evaluation after this many samples.
+struct StopAfter(std::sync::atomic::AtomicUsize, Arc<AtomicBool>);
+
+impl Progress for StopAfter {
+    fn begin(&self, _: Phase, _: u64) {}
+    fn at(&self, at: At<'_>) {
+        if matches!(at, At::Sample { .. }) && self.0.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.1.store(true, Ordering::Relaxed);
+        }
+    }
+    fn advance(&self, _: u64) {}
+    fn end(&self) {}
+}
+
+#[test]
+fn a_stopped_evaluation_reports_what_it_has_and_continues() {
+    let bench = Bench::new();
+    let model = artefact(bench.folder.path(), &client());
+    let truth = Some(bench.truth(&model));
+    let (log, flag) = (bench.path("log.jsonl"), Arc::new(AtomicBool::new(false)));
+    let options =
+        EvalOptions { truth, log: Some(log.clone()), threads: Some(1), ..bench.options(Backend::Ckks) };
+    let stopped = EvalOptions { interrupt: Some(flag.clone()), ..options.clone() };
+    let report = evaluate(&model, &stopped, &StopAfter(3.into(), flag)).expect("a part is a report too");
+    assert_eq!((report.samples, report.of, report.known), (3, 8, 0));
+    assert!(text(&report).contains("3 samples of 8, stopped"), "{}", text(&report));
+    // A line that was cut off while it was written.
+    let mut written = std::fs::read_to_string(&log).expect("the log");
+    written.push_str("{\"sample\":");
+    std::fs::write(&log, written).expect("written");
+    let whole = run(&model, &options);
+    assert_eq!((whole.samples, whole.of, whole.known), (8, 8, 3));
+    let again = run(&model, &options);
+    assert_eq!((again.known, again.score.clone(), again.error_bits), (8, whole.score, whole.error_bits));
+    let plain = run(&model, &EvalOptions { log: None, ..options.clone() });
+    assert_eq!(accuracy(&again), accuracy(&plain));
+    let other = evaluate(&model, &EvalOptions { backend: Backend::Clear, ..options }, &Silent);
+    let error = other.expect_err("outcomes of another backend").to_string();
+    assert!(error.contains("another model, set or backend"), "{error}");
+}
+
+#[test]
+fn a_file_that_is_no_log_is_not_overwritten() {
+    let bench = Bench::new();
+    let model = artefact(bench.folder.path(), &client());
+    let truth = Some(bench.truth(&model));
+    for content in ["a shopping list\nmilk\n", "no newline"] {
+        std::fs::write(bench.path("log"), content).expect("written");
+        let options = EvalOptions {
+            truth: truth.clone(),
+            log: Some(bench.path("log")),
+            ..bench.options(Backend::Clear)
+        };
+        let error = evaluate(&model, &options, &Silent).expect_err("it is no log");
+        assert!(matches!(error, RuntimeError::EvalLog { .. }), "{error}");
+        assert_eq!(std::fs::read_to_string(bench.path("log")).expect("still there"), content);
     }
 }

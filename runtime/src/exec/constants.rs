@@ -186,7 +186,7 @@ impl LinearSite {
             })
             .collect();
         let bytes = |(index, diagonal): (usize, &PlannedDiagonal)| {
-            2 * u64::from(self.plan.period(index)) * term_bytes[diagonal.term as usize]
+            self.plan.coefficients(index) * term_bytes[diagonal.term as usize]
         };
         self.plan.diagonals.iter().enumerate().map(bytes).sum()
     }
@@ -276,11 +276,11 @@ impl VectorSite {
     }
 
     fn bytes(&self) -> u64 {
-        24 * u64::from(self.period.get())
+        16 * u64::from(self.period.get())
     }
 }
 
-/// Size of a coefficient of an integer plaintext, of which there are two per slot of its period: 4 bytes where all fit, else 8.
+/// Size of a coefficient of an integer plaintext: 4 bytes where all fit, else 8.
 fn coefficient_bytes(largest: f64, log_scale: f64) -> u64 {
     if largest.log2() + log_scale < 30.0 { 4 } else { 8 }
 }

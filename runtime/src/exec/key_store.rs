@@ -15,12 +15,12 @@ use peregrine_ckks::keys::{EvalKeys, SwitchingKey};
 use peregrine_ckks::params::Params;
 use peregrine_ckks::units::{GaloisElement, Level};
 use peregrine_ckks::wire::Wire;
-use peregrine_ir::program::{Inst, KeyManifest, Program};
+use peregrine_ir::program::{Inst, KeyManifest, Program, RefreshId};
 use tempfile::TempDir;
 
 use super::constants::Constants;
 use super::keys::ServerKeys;
-use super::memory::{all_key_bytes, resident_key_bytes};
+use super::memory::{ephemeral_key_bytes, resident_key_bytes};
 use crate::bytes::ByteSize;
 use crate::error::RuntimeError;
 
@@ -33,53 +33,33 @@ pub struct KeyUses {
     by_inst: Vec<Vec<KeyName>>,
     by_key: BTreeMap<KeyName, Vec<usize>>,
     bytes: BTreeMap<KeyName, u64>,
-    all: Option<ByteSize>,
+    /// Bytes of the keys of the ephemeral secret, which stay in memory.
+    ephemeral: u64,
 }
 
 impl KeyUses {
     /// The uses of a verified program with its planned calls.
     pub fn of(program: &Program, constants: &Constants, params: &Params) -> Self {
-        let n = params.n();
-        let names = |index: usize, inst: &Inst| -> Vec<KeyName> {
-            match inst {
-                Inst::Linear { .. } => constants.linear(index).map_or_else(Vec::new, |site| {
-                    site.linear_plan().galois_elements(n).into_iter().map(Some).collect()
-                }),
-                Inst::Mul { .. } | Inst::Square { .. } => vec![None],
-                Inst::Rotate { rotation, .. } => vec![Some(GaloisElement::from_rotation(*rotation, n))],
-                Inst::Conjugate { .. } => vec![Some(GaloisElement::conjugation(n))],
-                Inst::Bootstrap { .. }
-                | Inst::BootstrapPair { .. }
-                | Inst::Input { .. }
-                | Inst::AddVector { .. }
-                | Inst::MulVector { .. }
-                | Inst::Add { .. }
-                | Inst::Sub { .. }
-                | Inst::Rescale { .. }
-                | Inst::ModDrop { .. }
-                | Inst::Output { .. }
-                | Inst::Free { .. } => Vec::new(),
-            }
-        };
         let bytes: BTreeMap<KeyName, u64> = levels(&program.manifest)
             .map(|(name, level)| (name, resident_key_bytes(level, params)))
             .collect();
-        // Bootstrapping takes its keys as one set: they stay in memory.
-        let all = program.bootstrap.as_ref().map(|_| all_key_bytes(program, params));
-        let mut uses = Self { bytes, all, ..Self::default() };
+        let refreshes = refresh_keys(program, params);
+        let ephemeral = ephemeral_key_bytes(program, params);
+        let mut uses = Self { bytes, ephemeral, ..Self::default() };
         for (index, inst) in program.insts.iter().enumerate() {
+            let names = names(index, inst, (constants, &refreshes), params.n());
             let known: Vec<KeyName> =
-                names(index, inst).into_iter().filter(|name| uses.bytes.contains_key(name)).collect();
+                names.into_iter().filter(|name| uses.bytes.contains_key(name)).collect();
             known.iter().for_each(|name| uses.by_key.entry(*name).or_default().push(index));
             uses.by_inst.push(known);
         }
         uses
     }
 
-    /// Bytes of the keys of the most demanding instruction; of all keys when the program bootstraps.
+    /// Bytes of the keys of the most demanding instruction.
     pub fn largest(&self) -> ByteSize {
-        let sum = |names: &Vec<KeyName>| names.iter().map(|name| self.bytes[name]).sum();
-        self.all.unwrap_or_else(|| ByteSize(self.by_inst.iter().map(sum).max().unwrap_or(0)))
+        let sum = |names: &Vec<KeyName>| names.iter().map(|name| self.bytes[name]).sum::<u64>();
+        ByteSize(self.ephemeral + self.by_inst.iter().map(sum).max().unwrap_or(0))
     }
 
     fn needed(&self, index: usize) -> &[KeyName] {
@@ -91,6 +71,47 @@ impl KeyUses {
         let uses = self.by_key.get(&name).map_or(&[][..], Vec::as_slice);
         uses.get(uses.partition_point(|&at| at < index)).copied().unwrap_or(usize::MAX)
     }
+}
+
+/// The keys that an instruction needs.
+fn names(
+    index: usize,
+    inst: &Inst,
+    (constants, refreshes): (&Constants, &BTreeMap<RefreshId, Vec<KeyName>>),
+    n: usize,
+) -> Vec<KeyName> {
+    match inst {
+        Inst::Linear { .. } => constants.linear(index).map_or_else(Vec::new, |site| {
+            site.linear_plan().galois_elements(n).into_iter().map(Some).collect()
+        }),
+        Inst::Mul { .. } | Inst::Square { .. } => vec![None],
+        Inst::Rotate { rotation, .. } => vec![Some(GaloisElement::from_rotation(*rotation, n))],
+        Inst::Conjugate { .. } => vec![Some(GaloisElement::conjugation(n))],
+        Inst::Bootstrap { refresh, .. } | Inst::BootstrapPair { refresh, .. } => {
+            refreshes.get(refresh).cloned().unwrap_or_default()
+        }
+        Inst::Input { .. }
+        | Inst::AddVector { .. }
+        | Inst::MulVector { .. }
+        | Inst::Add { .. }
+        | Inst::Sub { .. }
+        | Inst::Rescale { .. }
+        | Inst::ModDrop { .. }
+        | Inst::Output { .. }
+        | Inst::Free { .. } => Vec::new(),
+    }
+}
+
+/// The relinearisation and automorphism keys of every refresh.
+fn refresh_keys(program: &Program, params: &Params) -> BTreeMap<RefreshId, Vec<KeyName>> {
+    let Some(spec) = program.bootstrap.clone().and_then(|spec| spec.check_for(params).ok()) else {
+        return BTreeMap::new();
+    };
+    let of = |slots| {
+        let galois = spec.galois_elements(slots).unwrap_or_default();
+        galois.into_iter().map(|(element, _)| Some(element)).chain([None]).collect()
+    };
+    program.refreshes.iter().map(|(id, refresh)| (id, of(refresh.slots))).collect()
 }
 
 fn levels(manifest: &KeyManifest) -> impl Iterator<Item = (KeyName, Level)> {
@@ -122,7 +143,7 @@ impl KeyStore<'_> {
     pub fn bootstrapping(&self) -> Option<&BootstrapKeys> {
         match self {
             Self::Resident(keys) => keys.bootstrapping(),
-            Self::Scratch(_) => None,
+            Self::Scratch(keys) => keys.resident.bootstrapping(),
         }
     }
 
@@ -130,7 +151,7 @@ impl KeyStore<'_> {
     pub fn keys(&self) -> &EvalKeys {
         match self {
             Self::Resident(keys) => keys.evaluation(),
-            Self::Scratch(keys) => &keys.resident,
+            Self::Scratch(keys) => keys.resident.evaluation(),
         }
     }
 }
@@ -147,13 +168,15 @@ pub struct ScratchKeys {
     context: Context,
     uses: KeyUses,
     capacity: u64,
-    resident: EvalKeys,
+    /// Those that memory holds, and always the keys of the ephemeral secret.
+    resident: ServerKeys,
     names: BTreeSet<KeyName>,
     pending: Option<Pending>,
 }
 
 impl ScratchKeys {
-    /// An empty store in a new folder under `parent`, for at most `capacity` bytes of expanded keys in memory.
+    /// A store in a new folder under `parent`, for at most `capacity` bytes of expanded keys in memory. `resident` holds no
+    /// relinearisation and automorphism keys yet.
     ///
     /// # Errors
     /// [`RuntimeError::Scratch`] when no folder can be made there.
@@ -162,15 +185,16 @@ impl ScratchKeys {
         context: &Context,
         uses: KeyUses,
         capacity: ByteSize,
+        resident: ServerKeys,
     ) -> Result<Self, RuntimeError> {
         let folder = tempfile::Builder::new().prefix("peregrine-keys-").tempdir_in(parent);
         let folder = folder.map_err(|source| scratch(parent, source))?;
         Ok(Self {
             folder,
             context: context.clone(),
+            capacity: capacity.0.saturating_sub(uses.ephemeral),
             uses,
-            capacity: capacity.0,
-            resident: EvalKeys::new(),
+            resident,
             names: BTreeSet::new(),
             pending: None,
         })
@@ -199,13 +223,13 @@ impl ScratchKeys {
             let read = pending.reader.join().unwrap_or_else(|_| {
                 Err(scratch(self.folder.path(), std::io::Error::other("the reading thread failed")))
             })?;
-            self.resident.extend(read);
+            self.resident.evaluation_mut().extend(read);
             self.names.extend(pending.names);
         }
         let missing: Vec<KeyName> = needed.difference(&self.names).copied().collect();
         self.make_room(&missing, index, index);
         let read = read_keys(self.folder.path(), &self.context, &missing)?;
-        self.resident.extend(read);
+        self.resident.evaluation_mut().extend(read);
         self.names.extend(missing);
         self.prefetch(index);
         Ok(())
@@ -240,7 +264,7 @@ impl ScratchKeys {
             let Some((_, victim)) = later.filter(|(at, _)| *at > until).max() else { return wanted == 0 };
             held -= self.uses.bytes.get(&victim).copied().unwrap_or(0);
             self.names.remove(&victim);
-            drop(self.resident.remove(victim));
+            drop(self.resident.evaluation_mut().remove(victim));
         }
         true
     }

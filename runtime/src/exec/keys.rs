@@ -27,6 +27,14 @@ impl ServerKeys {
         }
     }
 
+    /// The same, mutable.
+    pub(super) fn evaluation_mut(&mut self) -> &mut EvalKeys {
+        match self {
+            Self::Evaluation(keys) => keys,
+            Self::Bootstrapping(keys) => keys.evaluation_mut(),
+        }
+    }
+
     /// The keys for bootstrapping.
     pub fn bootstrapping(&self) -> Option<&BootstrapKeys> {
         match self {

@@ -4,6 +4,7 @@ use std::fmt;
 
 use peregrine_ckks::evaluator::linear::{Batching, LinearPlan};
 use peregrine_ckks::params::Params;
+use peregrine_ckks::ring::poly::polynomial_bytes;
 use peregrine_ckks::units::{Level, Slots};
 use peregrine_ir::program::{Inst, KeyManifest, Program};
 use peregrine_ir::{BootstrapSpec, EntityId};
@@ -16,10 +17,8 @@ use crate::error::{BudgetOrigin, RuntimeError};
 
 /// Memory of the process besides what is counted: code, thread stacks.
 const PROCESS: u64 = 28 << 20;
-/// Most memory of dropped polynomials that wait for one of their size; less when little is in work.
-const WAITING: u64 = 256 << 20;
-/// One part in this many of keys and ciphertexts is the allocator's slack.
-const SLACK: u64 = 64;
+/// One part in this many of ciphertexts and intermediate values lies idle between others in use.
+const GAPS: u64 = 8;
 
 /// What a run needs memory for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,6 +32,8 @@ pub struct MemoryEstimate {
     /// Live ciphertexts, intermediate values of the instruction that runs, and the constants expanded for it, at their
     /// largest sum.
     pub working: ByteSize,
+    /// Live ciphertexts and intermediate values alone.
+    pub polynomials: ByteSize,
     /// Weights, tables of the ring, plans, and the process itself.
     pub fixed: ByteSize,
 }
@@ -47,13 +48,15 @@ impl MemoryEstimate {
         params: &Params,
     ) -> Self {
         let keys = all_key_bytes(program, params);
-        let working = ByteSize(working_bytes(program, schedule, constants, params));
-        let slack = (keys.0 + working.0) / SLACK + WAITING.min(working.0 / 3 * 2);
+        let working = |expanded| ByteSize(working_bytes(program, schedule, (constants, expanded), params));
+        let (working, polynomials) = (working(Expanded::Counted), working(Expanded::Apart));
+        let slack = polynomials.0 / GAPS;
         Self {
             keys,
             largest_keys: uses.largest(),
             constants: constants.bytes(),
             working,
+            polynomials,
             fixed: ByteSize(fixed_bytes(program, params) + slack),
         }
     }
@@ -79,14 +82,17 @@ impl MemoryEstimate {
     /// [`RuntimeError::Memory`] when even the least does not fit.
     pub fn plan(&self, budget: MemoryBudget, scratch: Scratch) -> Result<MemoryPlan, RuntimeError> {
         let Some((size, origin)) = budget.0 else {
-            return Ok(MemoryPlan { keys: KeyPlace::Memory, constants: self.constants });
+            let resident = ByteSize(u64::MAX);
+            return Ok(MemoryPlan { keys: KeyPlace::Memory, constants: self.constants, resident });
         };
         if let Some(left) = size.0.checked_sub(self.least().0) {
-            return Ok(MemoryPlan { keys: KeyPlace::Memory, constants: ByteSize(left) });
+            let resident = ByteSize(size.0 - self.fixed.0 - left.min(self.constants.0));
+            return Ok(MemoryPlan { keys: KeyPlace::Memory, constants: ByteSize(left), resident });
         }
         if scratch == Scratch::Given && size >= self.least_with_scratch() {
             let left = ByteSize(size.0 - self.working.0 - self.fixed.0);
-            return Ok(MemoryPlan { keys: KeyPlace::Scratch { memory: left }, constants: ByteSize(0) });
+            let (keys, resident) = (KeyPlace::Scratch { memory: left }, ByteSize(size.0 - self.fixed.0));
+            return Ok(MemoryPlan { keys, constants: ByteSize(0), resident });
         }
         let mib = |size: ByteSize| size.0.div_ceil(1 << 20);
         let (all, least) = (mib(self.least()), mib(self.least_with_scratch()));
@@ -133,6 +139,8 @@ pub struct MemoryPlan {
     pub keys: KeyPlace,
     /// Memory for encoded constants; the others are expanded on demand.
     pub constants: ByteSize,
+    /// Keys, ciphertexts and intermediate values together; what is idle goes back to the system beyond that.
+    pub resident: ByteSize,
 }
 
 impl fmt::Display for MemoryEstimate {
@@ -164,11 +172,9 @@ pub(super) fn all_key_bytes(program: &Program, params: &Params) -> ByteSize {
     ByteSize(manifest + ephemeral_key_bytes(program, params))
 }
 
-/// Memory of a polynomial of so many limbs: large ones are on huge pages of their own.
+/// Memory of a polynomial of so many limbs.
 fn polynomial(limbs: usize, params: &Params) -> u64 {
-    const HUGE_PAGE: u64 = 2 << 20;
-    let bytes = 8 * (params.n() * limbs) as u64;
-    if bytes < HUGE_PAGE / 2 { bytes } else { bytes.next_multiple_of(HUGE_PAGE) }
+    polynomial_bytes(params.n() * limbs)
 }
 
 /// Memory of one expanded switching key.
@@ -182,7 +188,19 @@ pub fn key_bytes(manifest: &KeyManifest, params: &Params) -> ByteSize {
     ByteSize(levels.map(|&level| params.key_bytes(level)).sum())
 }
 
-fn working_bytes(program: &Program, schedule: &Schedule, constants: &Constants, params: &Params) -> u64 {
+/// Whether the constants that an instruction expands count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Expanded {
+    Counted,
+    Apart,
+}
+
+fn working_bytes(
+    program: &Program,
+    schedule: &Schedule,
+    constants: (&Constants, Expanded),
+    params: &Params,
+) -> u64 {
     let cipher = |level: Level| 2 * polynomial(level.limbs(), params);
     let sizes: Vec<u64> = (0..schedule.registers())
         .map(|reg| schedule.get(EntityId::new(reg)).map_or(0, |ty| cipher(ty.level)))
@@ -210,7 +228,7 @@ fn working_bytes(program: &Program, schedule: &Schedule, constants: &Constants, 
 
 fn scratch_bytes(
     schedule: &Schedule,
-    constants: &Constants,
+    (constants, expanded): (&Constants, Expanded),
     params: &Params,
     index: usize,
     inst: &Inst,
@@ -219,9 +237,14 @@ fn scratch_bytes(
         return 0;
     };
     match inst {
-        Inst::Linear { .. } => {
-            constants.linear(index).map_or(0, |site| linear_scratch(site.linear_plan(), level, params))
-        }
+        Inst::Linear { .. } => constants.linear(index).map_or(0, |site| {
+            let batching = Batching::of(site.linear_plan(), params, level);
+            let scratch = linear_scratch(site.linear_plan(), &batching, level, params);
+            match expanded {
+                Expanded::Counted => scratch + batching.diagonal_bytes().min(site.bytes()),
+                Expanded::Apart => scratch,
+            }
+        }),
         Inst::Mul { .. } | Inst::Square { .. } | Inst::Rotate { .. } | Inst::Conjugate { .. } => {
             // Decomposed digits over Q and P, and the accumulated key product.
             (params.digits_at(level) as u64 + 3) * extended_poly(level, params)
@@ -240,7 +263,7 @@ fn scratch_bytes(
 const REFRESH_POLYNOMIALS: u64 = 28;
 
 /// The two keys of the ephemeral secret: one over the whole chain, a small one.
-fn ephemeral_key_bytes(program: &Program, params: &Params) -> u64 {
+pub(super) fn ephemeral_key_bytes(program: &Program, params: &Params) -> u64 {
     let small = |spec: &BootstrapSpec| 16 * params.n() as u64 * (1 + spec.ephemeral_special as u64);
     program.bootstrap.as_ref().map_or(0, |spec| resident_key_bytes(params.max_level(), params) + small(spec))
 }
@@ -263,11 +286,11 @@ fn extended_poly(level: Level, params: &Params) -> u64 {
 
 /// Scratch space of a double-hoisted linear transform: turned inputs, a portion of the transform, two polynomials over Q and P per
 /// output, and the digits of what is being rotated.
-fn linear_scratch(plan: &LinearPlan, level: Level, params: &Params) -> u64 {
+fn linear_scratch(plan: &LinearPlan, batching: &Batching, level: Level, params: &Params) -> u64 {
     let extended = extended_poly(level, params);
     let digits = params.digits_at(level) as u64;
     let made = 2 * (plan.joined.len() + plan.turned.len()) as u64 * extended;
-    made + Batching::of(plan, params, level).bytes() + (2 * u64::from(plan.outputs) + digits + 4) * extended
+    made + batching.bytes() + (2 * u64::from(plan.outputs) + digits + 4) * extended
 }
 
 fn fixed_bytes(program: &Program, params: &Params) -> u64 {

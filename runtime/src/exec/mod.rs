@@ -29,6 +29,7 @@ use peregrine_ckks::context::Context;
 use peregrine_ckks::encoder::Encoder;
 use peregrine_ckks::evaluator::Evaluator;
 use peregrine_ckks::params::Params;
+use peregrine_ckks::ring::arena;
 use peregrine_ckks::units::Level;
 use peregrine_ir::program::{Inst, Program, rescaled_at_once};
 
@@ -125,6 +126,13 @@ impl Server {
     ) -> Result<(), RuntimeError> {
         self.refreshers(context)?;
         self.constants.encode(&self.program, context, budget, progress)
+    }
+
+    /// Makes memory ready for runs: what ciphertexts and intermediate values take is touched and kept, within the plan.
+    pub fn warm(&self, plan: &MemoryPlan) {
+        let working = self.estimate.polynomials.0;
+        arena::set_limits(working, plan.resident.0);
+        arena::warm(working);
     }
 
     /// The bootstrapping tables, made at first use.

@@ -1,6 +1,6 @@
 //! Running a network.
 
-use super::{Mode, Net, NodeId, Op, Saved, Statistics, Tape};
+use super::{Mode, Net, NodeId, Op, PolyAct, Ranges, Saved, Statistics, Tape};
 use crate::ops::{batch_norm, elementwise, poly_act, shape};
 use crate::tensor::{Pool, Tensor};
 
@@ -72,19 +72,7 @@ impl Net {
                 function.forward(x, slopes.map_or(&[], numbers), y);
             }
             Op::PolyAct(act) => {
-                let powers = numbers(act.powers);
-                if mode.ranges == Statistics::Batch {
-                    let saved = poly_act::forward(x, powers, y);
-                    match act.started {
-                        true => poly_act::track(&mut act.max, &saved.peaks),
-                        false => poly_act::start(&mut act.max, &saved.peaks),
-                    }
-                    act.started = true;
-                    return Saved::PolyAct(saved);
-                }
-                let scales: Vec<f64> = act.max.iter().map(|m| poly_act::scale(*m)).collect();
-                poly_act::evaluate(x, &poly_act::fold(powers, &scales), y);
-                return Saved::PolyAct(poly_act::Saved { peaks: Vec::new(), scales });
+                return Saved::PolyAct(polynomial(act, x, numbers(act.powers), mode.ranges, y));
             }
             Op::Poly { coefficients } => poly_act::evaluate(x, coefficients, y),
             Op::Add => elementwise::add(x, tape.value(node.args[1]), 1.0, y),
@@ -97,6 +85,42 @@ impl Net {
             Op::Separable(map) => map.forward(x, y),
         }
         Saved::None
+    }
+}
+
+fn polynomial(
+    act: &mut PolyAct,
+    x: &Tensor,
+    powers: &[f32],
+    ranges: Ranges,
+    y: &mut Tensor,
+) -> poly_act::Saved {
+    let mut maxima = Vec::new();
+    match ranges {
+        Ranges::Batch => {
+            let saved = poly_act::forward(x, powers, y);
+            act.follow(&saved.maxima, poly_act::track);
+            return saved;
+        }
+        Ranges::Tracked => {
+            maxima = poly_act::maxima(&poly_act::peaks(x));
+            act.follow(&maxima, poly_act::hold);
+        }
+        Ranges::Fixed => {}
+    }
+    let scales: Vec<f64> = act.max.iter().map(|m| poly_act::scale(*m)).collect();
+    poly_act::evaluate(x, &poly_act::fold(powers, &scales), y);
+    poly_act::Saved { peaks: Vec::new(), maxima, scales }
+}
+
+impl PolyAct {
+    /// Moves the running maxima by `rule`; the first batch defines them.
+    fn follow(&mut self, maxima: &[f32], rule: fn(&mut [f32], &[f32])) {
+        match self.started {
+            true => rule(&mut self.max, maxima),
+            false => self.max.copy_from_slice(maxima),
+        }
+        self.started = true;
     }
 }
 

@@ -177,20 +177,31 @@ pub enum Statistics {
     Running,
 }
 
+/// What polynomial activations normalise their operands by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ranges {
+    /// The largest |x| of the batch, which the gradient flows through; the running maxima follow as an average.
+    Batch,
+    /// The running maxima, which rise to the batch's at once and fall slowly: no batch leaves them.
+    Tracked,
+    /// The running maxima, which stay.
+    Fixed,
+}
+
 /// How a network is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mode {
     /// Batch norms.
     pub norms: Statistics,
     /// Ranges of polynomial activations.
-    pub ranges: Statistics,
+    pub ranges: Ranges,
 }
 
 impl Mode {
-    /// Training.
-    pub const TRAIN: Self = Self { norms: Statistics::Batch, ranges: Statistics::Batch };
+    /// Training with the ranges of the batch.
+    pub const TRAIN: Self = Self { norms: Statistics::Batch, ranges: Ranges::Batch };
     /// Inference.
-    pub const EVALUATE: Self = Self { norms: Statistics::Running, ranges: Statistics::Running };
+    pub const EVALUATE: Self = Self { norms: Statistics::Running, ranges: Ranges::Fixed };
 }
 
 /// What a node keeps for its gradient besides its operands.
@@ -220,10 +231,10 @@ impl Tape {
         self.values[id].as_ref().expect("the run kept this value")
     }
 
-    /// Peaks of a polynomial activation's operand over the batch, if the run measured them.
-    pub(crate) fn peaks(&self, id: NodeId) -> &[poly_act::Peak] {
+    /// Largest |x| of a polynomial activation's operand over the batch, per channel, if the run measured them.
+    pub(crate) fn maxima(&self, id: NodeId) -> &[f32] {
         match &self.saved[id] {
-            Saved::PolyAct(saved) => &saved.peaks,
+            Saved::PolyAct(saved) => &saved.maxima,
             Saved::None | Saved::BatchNorm(_) | Saved::Affine(_) => &[],
         }
     }

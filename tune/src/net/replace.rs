@@ -51,7 +51,8 @@ impl Polynomials {
 /// of the range.
 pub fn default_bound(degree: usize) -> f64 {
     match degree {
-        2 => 6.0,
+        0..=3 => 6.0,
+        4..=7 => 3.5,
         _ => BOUND,
     }
 }

@@ -7,7 +7,7 @@ use peregrine_passes::tensor::interp::{Batch, run};
 
 use super::*;
 use crate::net::forward::Keep;
-use crate::penalty::RangePenalty;
+use crate::penalty::{RangePenalty, Restraint};
 use crate::tensor::Pool;
 
 /// A tensor graph under construction, with random weights.
@@ -186,11 +186,12 @@ fn check_gradients(net: &Net, mode: Mode, penalty: Option<RangePenalty>) {
     let mut rng = fastrand::Rng::with_seed(4);
     let shape = Shape { n: 4, ..net.nodes[output].shape };
     let dy = Tensor { shape, data: (0..shape.len()).map(|_| rng.f32() - 0.5).collect() };
+    let restraint = Restraint { penalty, outlier: None };
     let loss = |net: &Net| {
         let mut net = net.clone();
         let tape = net.forward(input.clone(), mode, Keep::All, &mut Pool::default());
         net.clear_grads();
-        let cost = net.backward(&tape, vec![(output, dy.clone())], penalty.as_ref(), &mut Pool::default());
+        let cost = net.backward(&tape, vec![(output, dy.clone())], &restraint, &mut Pool::default());
         let y = tape.value(output);
         let value: f64 = y.data.iter().zip(&dy.data).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
         (value + cost, net)

@@ -15,6 +15,8 @@ pub const BOUND: f64 = 3.0;
 pub const EPSILON: f64 = 1e-3;
 /// Weight of a new batch in the running maximum.
 pub const MOMENTUM: f32 = 0.1;
+/// What is left of a tracked maximum after a batch.
+const DECAY: f32 = 0.998;
 
 /// Scale of a channel whose largest |x| is `max`.
 pub fn scale(max: f32) -> f64 {
@@ -35,6 +37,8 @@ pub struct Peak {
 pub struct Saved {
     /// Peaks of the batch; empty when the scales were constants.
     pub peaks: Vec<Peak>,
+    /// Largest |x| per channel; empty when they were not measured.
+    pub maxima: Vec<f32>,
     /// Scales used.
     pub scales: Vec<f64>,
 }
@@ -188,7 +192,12 @@ pub fn forward(x: &Tensor, powers: &[f32], y: &mut Tensor) -> Saved {
     let peaks = peaks(x);
     let scales: Vec<f64> = peaks.iter().map(|p| scale(p.max)).collect();
     evaluate(x, &fold(powers, &scales), y);
-    Saved { peaks, scales }
+    Saved { maxima: maxima(&peaks), peaks, scales }
+}
+
+/// The largest |x| alone.
+pub fn maxima(peaks: &[Peak]) -> Vec<f32> {
+    peaks.iter().map(|p| p.max).collect()
 }
 
 /// Turns `grad = dy` into `dx`; with peaks, the gradient by the scales goes to them.
@@ -228,12 +237,12 @@ impl Reduce<9> for Powers {
     }
 }
 
-/// Replaces the running maxima by those of the first batch.
-pub fn start(running: &mut [f32], peaks: &[Peak]) {
-    running.iter_mut().zip(peaks).for_each(|(m, peak)| *m = peak.max);
+/// Moves the running maxima towards those of a batch.
+pub fn track(running: &mut [f32], maxima: &[f32]) {
+    running.iter_mut().zip(maxima).for_each(|(m, batch)| *m += MOMENTUM * (batch - *m));
 }
 
-/// Moves the running maxima towards those of a batch.
-pub fn track(running: &mut [f32], peaks: &[Peak]) {
-    running.iter_mut().zip(peaks).for_each(|(m, peak)| *m += MOMENTUM * (peak.max - *m));
+/// Lifts the running maxima to those of a batch, or lets them sink a little.
+pub fn hold(running: &mut [f32], maxima: &[f32]) {
+    running.iter_mut().zip(maxima).for_each(|(m, batch)| *m = larger(*m * DECAY, *batch));
 }

@@ -3,6 +3,7 @@
 use peregrine_ir::client::RangeRecord;
 
 use super::{TrainError, Trainer, classes_of};
+use crate::data::Dataset;
 use crate::loss;
 use crate::net::{Keep, Mode, Net, NodeId, Op};
 use crate::tensor::Tensor;
@@ -70,7 +71,7 @@ impl Trainer<'_> {
     pub fn evaluate(&mut self) -> Result<Evaluation, TrainError> {
         let operands: Vec<NodeId> = self.net.poly_acts().map(|(id, _)| self.net.nodes[id].args[0]).collect();
         let outputs: Vec<NodeId> = self.net.outputs.iter().map(|(_, id)| *id).collect();
-        let mut tally = Tally::new(&self.net);
+        let mut tally = Tally::new(&self.net, self.test.data);
         for indices in batches(self.test.data.len()) {
             let batch = self.test.batch(&indices, None, &mut self.pool)?;
             let copy = self.pool.copy(&batch);
@@ -87,16 +88,18 @@ impl Trainer<'_> {
             taught.recycle(&mut self.pool);
             tape.recycle(&mut self.pool);
         }
-        Ok(tally.finish(self.net.classes().is_some(), self.test.data.labels().is_some()))
+        Ok(tally.finish())
     }
 }
 
 /// Sums over batches.
 struct Tally {
     images: usize,
-    right: usize,
-    original: usize,
-    same: usize,
+    /// With labels.
+    right: Option<usize>,
+    original: Option<usize>,
+    /// With classes.
+    same: Option<usize>,
     squares: [f64; 2],
     broken: usize,
     layers: Vec<(String, f64)>,
@@ -104,18 +107,26 @@ struct Tally {
 }
 
 impl Tally {
-    fn new(net: &Net) -> Self {
+    fn new(net: &Net, data: &Dataset) -> Self {
+        let same = net.classes().map(|_| 0);
+        let right = data.labels().and(same);
         let layers = net.poly_acts().map(|(id, _)| (net.nodes[id].name.clone(), 0.0)).collect();
         let ratios = Vec::new();
-        Self { images: 0, right: 0, original: 0, same: 0, squares: [0.0; 2], broken: 0, layers, ratios }
+        let squares = [0.0; 2];
+        Self { images: 0, right, original: right, same, squares, broken: 0, layers, ratios }
     }
 
     fn output(&mut self, value: &Tensor, taught: &Tensor, labels: Option<&[usize]>) {
         let theirs = classes_of(taught);
-        self.same += loss::hits(value, &theirs);
+        let count = |sum: &mut Option<usize>, value: &Tensor, labels: &[usize]| {
+            if let Some(sum) = sum {
+                *sum += loss::hits(value, labels);
+            }
+        };
+        count(&mut self.same, value, &theirs);
         if let Some(labels) = labels {
-            self.right += loss::hits(value, labels);
-            self.original += loss::hits(taught, labels);
+            count(&mut self.right, value, labels);
+            count(&mut self.original, taught, labels);
         }
         for (x, t) in value.data.iter().zip(&taught.data) {
             let (x, t) = (f64::from(*x), f64::from(*t));
@@ -150,15 +161,15 @@ impl Tally {
         self.ratios.extend(worst);
     }
 
-    fn finish(mut self, classes: bool, labels: bool) -> Evaluation {
+    fn finish(mut self) -> Evaluation {
         self.ratios.sort_by(f64::total_cmp);
         let images = self.images;
         let share = |count: usize| count as f64 / images.max(1) as f64;
         Evaluation {
             images,
-            accuracy: (classes && labels).then(|| share(self.right)),
-            original: (classes && labels).then(|| share(self.original)),
-            agreement: classes.then(|| share(self.same)),
+            accuracy: self.right.map(share),
+            original: self.original.map(share),
+            agreement: self.same.map(share),
             difference: self.squares[0] / self.squares[1].max(f64::MIN_POSITIVE),
             broken: self.broken,
             overshoot: Overshoot { layers: self.layers, images: self.ratios },

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use crate::data::Dataset;
 use crate::data::augment::Augment;
 use crate::loss;
-use crate::net::{Mode, Net, NodeId, Statistics};
-use crate::penalty::RangePenalty;
+use crate::net::{Mode, Net, NodeId, Ranges, Statistics};
+use crate::penalty::Restraint;
 use crate::sgd::{Schedule, Sgd};
 use crate::tensor::Pool;
 
@@ -61,10 +61,12 @@ pub struct Options {
     pub sgd: Sgd,
     /// Loss.
     pub objective: Objective,
-    /// Range penalty.
-    pub penalty: Option<RangePenalty>,
-    /// Part of the steps, at the end, in which ranges are those of inference.
+    /// What keeps operands in their ranges.
+    pub restraint: Restraint,
+    /// Part of the steps, at the end, in which ranges and norms are those of inference.
     pub settle: f64,
+    /// What polynomials normalise by before that part.
+    pub ranges: Ranges,
     /// Augmentation.
     pub augment: Augment,
     /// Seed of order and augmentation.
@@ -230,8 +232,8 @@ impl<'a> Trainer<'a> {
 
     fn mode(&self, steps: usize) -> Mode {
         match self.part_done(steps) >= 1.0 - self.options.settle {
-            true => Mode { norms: Statistics::Running, ranges: Statistics::Running },
-            false => Mode::TRAIN,
+            true => Mode::EVALUATE,
+            false => Mode { norms: Statistics::Batch, ranges: self.options.ranges },
         }
     }
 

@@ -2,7 +2,8 @@
 
 use super::{Distillation, Objective, Record, TrainError, Trainer, mix};
 use crate::loss::{self, Loss};
-use crate::net::{Keep, Mode, Net, NodeId, Op, Statistics, Tape};
+use crate::net::{Keep, Mode, Net, NodeId, Op, Tape};
+use crate::ops::poly_act;
 use crate::tensor::Tensor;
 
 /// A loss this many times that of the first steps ends the run.
@@ -39,13 +40,13 @@ impl Trainer<'_> {
             return Err(self.diverged(&tape));
         }
         self.net.clear_grads();
-        let penalty = self.options.penalty;
-        let penalty = self.net.backward(&tape, objectives.seeds, penalty.as_ref(), &mut self.pool);
+        let restraint = self.options.restraint;
+        let penalty = self.net.backward(&tape, objectives.seeds, &restraint, &mut self.pool);
         let norm = self.options.sgd.step(&mut self.net, rate as f32);
         if !norm.is_finite() {
             return Err(self.diverged(&tape));
         }
-        let ranges = reaches(&self.net, &tape, mode);
+        let ranges = reaches(&self.net, &tape);
         tape.recycle(&mut self.pool);
         Ok(Record {
             step: self.progress.step + 1,
@@ -110,7 +111,7 @@ impl Trainer<'_> {
             let layer = self.net.nodes[id].name.clone();
             return TrainError::Diverged { step, layer, what: "gave numbers that are not finite".into() };
         }
-        let worst = reaches(&self.net, tape, Mode::EVALUATE)
+        let worst = reaches(&self.net, tape)
             .into_iter()
             .zip(self.net.poly_acts())
             .max_by(|(a, _), (b, _)| a.total_cmp(b));
@@ -132,15 +133,15 @@ impl Objectives {
 }
 
 /// Largest |x| of each polynomial activation's operand in this batch, relative to the channel's running maximum.
-fn reaches(net: &Net, tape: &Tape, mode: Mode) -> Vec<f64> {
+fn reaches(net: &Net, tape: &Tape) -> Vec<f64> {
     let of = |id: NodeId| -> f64 {
         let Op::PolyAct(act) = &net.nodes[id].op else { return 0.0 };
         let ratio = |max: f32, c: usize| f64::from(max / act.max[c].max(f32::MIN_POSITIVE));
-        let peaks = match (mode.ranges, tape.peaks(id)) {
-            (Statistics::Batch, peaks) if !peaks.is_empty() => peaks.to_vec(),
-            _ => crate::ops::poly_act::peaks(tape.value(net.nodes[id].args[0])),
+        let maxima = match tape.maxima(id) {
+            [] => poly_act::maxima(&poly_act::peaks(tape.value(net.nodes[id].args[0]))),
+            measured => measured.to_vec(),
         };
-        peaks.iter().enumerate().map(|(c, p)| ratio(p.max, c)).fold(0.0, f64::max)
+        maxima.iter().enumerate().map(|(c, max)| ratio(*max, c)).fold(0.0, f64::max)
     };
     net.poly_acts().map(|(id, _)| of(id)).collect()
 }

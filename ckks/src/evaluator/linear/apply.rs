@@ -5,7 +5,6 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use rayon::prelude::*;
-use smallvec::SmallVec;
 
 use super::batching::{Batching, is_rotated};
 use super::plan::{Close, GiantOrder, GiantStep, LinearPlan, PlanError, Stage};
@@ -18,7 +17,6 @@ use crate::evaluator::Evaluator;
 use crate::evaluator::keyswitch::{Hoisted, QpPair, for_each_raised, key_product, modulus, rotation_key};
 use crate::evaluator::mod_down::{Divisor, mod_down};
 use crate::evaluator::scratch::with_scratch;
-use crate::kernels::PlainTerm;
 use crate::keys::{EvalKeys, SwitchingKey};
 use crate::plaintext::IntPlaintext;
 use crate::ring::automorphism::Automorphism;
@@ -26,9 +24,6 @@ use crate::ring::poly::{Ntt, RnsPoly};
 use crate::units::{GaloisElement, Level, Rotation, Scale};
 
 const OP: &str = "linear transform";
-
-/// Diagonals expanded at a time, so that their limbs stay in cache until they are used.
-const EXPANDED: usize = 8;
 
 /// Applies `plan`. The inputs are at one level; for every term, input scale times diagonal scale is the same, and is the
 /// scale of the results, which are not rescaled. The results are at the level of the inputs.
@@ -125,21 +120,21 @@ struct Step<'a> {
 }
 
 /// An input, decomposed if it is rotated, and multiplied by `P` modulo the Q primes.
-struct Operand<'a> {
-    hoisted: Option<Hoisted<'a>>,
-    lifted: [RnsPoly<Ntt>; 2],
+pub(super) struct Operand<'a> {
+    pub(super) hoisted: Option<Hoisted<'a>>,
+    pub(super) lifted: [RnsPoly<Ntt>; 2],
 }
 
 /// Operands by input.
-type Operands<'a> = BTreeMap<u32, Operand<'a>>;
+pub(super) type Operands<'a> = BTreeMap<u32, Operand<'a>>;
 
 pub(super) struct Transform<'a> {
-    ctx: &'a Context,
-    plan: &'a LinearPlan,
+    pub(super) ctx: &'a Context,
+    pub(super) plan: &'a LinearPlan,
     inputs: Vec<&'a Ciphertext>,
     steps: BTreeMap<Rotation, Step<'a>>,
     conjugation: Option<Step<'a>>,
-    q_limbs: usize,
+    pub(super) q_limbs: usize,
 }
 
 /// A sum that waits for its rotation; one for each output.
@@ -156,16 +151,16 @@ struct Giants<'a> {
 }
 
 /// The products of one batch of inputs for some giant steps.
-struct Pass<'a> {
+pub(super) struct Pass<'a> {
     /// For each giant that has any: the pair it adds to, and its products.
-    sums: Vec<(usize, Vec<Product<'a>>)>,
+    pub(super) sums: Vec<(usize, Vec<Product<'a>>)>,
     /// `(input, baby)` of every rotated input in use, and its place among the buffers.
-    babies: BTreeMap<(u32, u32), usize>,
+    pub(super) babies: BTreeMap<(u32, u32), usize>,
     operands: BTreeSet<u32>,
 }
 
 /// A term and its diagonal.
-type Product<'a> = (&'a Term, Arc<IntPlaintext>);
+pub(super) type Product<'a> = (&'a Term, Arc<IntPlaintext>);
 
 impl<'a> Transform<'a> {
     pub(super) fn new(
@@ -333,7 +328,7 @@ impl<'a> Transform<'a> {
                 true => work.products += 1.0,
                 false => work.plain_products += 1.0,
             }
-            work.add_diagonals(diagonal.period().get(), 1.0);
+            work.add_diagonals((diagonal.period().get(), diagonal.form()), 1.0);
         }
         self.ctx.count(shape.linear(&work, Ending::ModDown));
     }
@@ -376,90 +371,8 @@ impl<'a> Transform<'a> {
         }
     }
 
-    /// All products of a pass on limb `m`.
-    fn products(&self, pass: &Pass<'_>, operands: &Operands<'_>, m: usize, slots: &mut [[&mut [u64]; 2]]) {
-        let n = self.ctx.n();
-        with_scratch(n, 2 * pass.babies.len(), |scratch| {
-            let mut buffers: Vec<&mut [u64]> = scratch.limbs_mut().collect();
-            let pairs = buffers.chunks_exact_mut(2).map(|pair| match pair {
-                [b, a] => [&mut **b, &mut **a],
-                _ => unreachable!("chunks of two"),
-            });
-            let mut pairs: Vec<[&mut [u64]; 2]> = pairs.collect();
-            for (&(input, baby), &place) in &pass.babies {
-                let [b, a] = &mut pairs[place];
-                self.baby(&operands[&input], self.plan.babies[input as usize][baby as usize], m, [b, a]);
-            }
-            let rotated: Vec<[&[u64]; 2]> = pairs.iter().map(|[b, a]| [&**b, &**a]).collect();
-            with_scratch(n, EXPANDED, |weights| {
-                for (slot, products) in &pass.sums {
-                    let [c0, c1] = &mut slots[*slot];
-                    for products in products.chunks(EXPANDED) {
-                        let terms = products.iter().filter_map(|(term, diagonal)| {
-                            let pair = self.operand(pass, &operands[&term.input], term, m, &rotated)?;
-                            Some((pair, &**diagonal))
-                        });
-                        self.multiply(m, terms, weights, [c0, c1]);
-                    }
-                }
-            });
-        });
-    }
-
-    /// Limb `m` of the rotated input of a term, modulo `QP`; none for special primes, modulo which an input that is
-    /// not rotated is zero.
-    fn operand<'b>(
-        &self,
-        pass: &Pass<'_>,
-        operand: &'b Operand<'_>,
-        term: &Term,
-        m: usize,
-        rotated: &[[&'b [u64]; 2]],
-    ) -> Option<[&'b [u64]; 2]> {
-        if let Some(&place) = pass.babies.get(&(term.input, term.baby)) {
-            return Some(rotated[place]);
-        }
-        let [c0, c1] = &operand.lifted;
-        (m < self.q_limbs).then(|| [c0.limb(m), c1.limb(m)])
-    }
-
-    /// `out += sum operand * diagonal` on limb `m`.
-    fn multiply<'b>(
-        &self,
-        m: usize,
-        terms: impl Iterator<Item = ([&'b [u64]; 2], &'b IntPlaintext)>,
-        weights: &mut RnsPoly<Ntt>,
-        out: [&mut [u64]; 2],
-    ) {
-        let (pairs, used): (SmallVec<[[&[u64]; 2]; EXPANDED]>, SmallVec<[&IntPlaintext; EXPANDED]>) =
-            terms.unzip();
-        let mut buffers: SmallVec<[&mut [u64]; EXPANDED]> = weights.limbs_mut().take(used.len()).collect();
-        self.expand(m, &used, &mut buffers);
-        let mut terms: SmallVec<[PlainTerm<'_>; EXPANDED]> = SmallVec::new();
-        for ((&[x0, x1], diagonal), buffer) in pairs.iter().zip(&used).zip(&buffers) {
-            terms.push(PlainTerm { x0, x1, weights: &buffer[..values_of(diagonal)] });
-        }
-        self.ctx.kernels().plain_dot_add(modulus(self.ctx, self.q_limbs, m), out, &terms);
-    }
-
-    /// NTT values of some diagonals modulo the prime of limb `m`, one per run of equal ones, in the first words of a buffer
-    /// each. Those of one size are transformed together.
-    fn expand(&self, m: usize, diagonals: &[&IntPlaintext], buffers: &mut [&mut [u64]]) {
-        let table = self.ctx.table(self.q_limbs, m);
-        for (diagonal, buffer) in diagonals.iter().zip(buffers.iter_mut()) {
-            diagonal.residues(self.ctx.kernels(), table.modulus(), &mut buffer[..values_of(diagonal)]);
-        }
-        let sizes: BTreeSet<usize> = diagonals.iter().map(|diagonal| values_of(diagonal)).collect();
-        for size in sizes {
-            let equal = diagonals.iter().zip(buffers.iter_mut()).filter(|(d, _)| values_of(d) == size);
-            let mut equal: SmallVec<[&mut [u64]; EXPANDED]> =
-                equal.map(|(_, buffer)| &mut buffer[..size]).collect();
-            table.forward_subrings(&mut equal);
-        }
-    }
-
     /// The rotated input modulo `QP`, on limb `m`.
-    fn baby(&self, operand: &Operand<'_>, rotation: Rotation, m: usize, [b, a]: [&mut [u64]; 2]) {
+    pub(super) fn baby(&self, operand: &Operand<'_>, rotation: Rotation, m: usize, [b, a]: [&mut [u64]; 2]) {
         let (Some(hoisted), Some(step)) = (&operand.hoisted, self.steps.get(&rotation)) else {
             unreachable!("inputs with a rotation are decomposed and have its key");
         };
@@ -486,8 +399,7 @@ impl<'a> Transform<'a> {
         let QpPair { c0: first, c1: second } = x;
         for second in mod_down(ctx, vec![second], Divisor::Special, |_, _, _| ()) {
             for_each_raised(ctx, &second, sum, |m, digits, [c0, c1]| {
-                with_scratch(ctx.n(), 2, |scratch| {
-                    let mut products: SmallVec<[&mut [u64]; 2]> = scratch.limbs_mut().collect();
+                with_scratch(ctx.n(), 2, |products| {
                     let [b, a] = &mut products[..] else { unreachable!("two limbs") };
                     key_product(ctx, (q_limbs, m), digits, step.key, &step.permutation, [&mut **b, &mut **a]);
                     let q = modulus(ctx, q_limbs, m);
@@ -498,11 +410,6 @@ impl<'a> Transform<'a> {
             });
         }
     }
-}
-
-/// How many values of a diagonal differ: two for each slot of its period.
-fn values_of(diagonal: &IntPlaintext) -> usize {
-    2 * diagonal.period().get() as usize
 }
 
 /// Whether the products of a giant step go straight to the output.

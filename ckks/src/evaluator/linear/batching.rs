@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use super::plan::LinearPlan;
+use super::products::EXPANDED_LIMBS;
 use crate::params::Params;
 use crate::units::Level;
 
@@ -31,6 +32,7 @@ pub struct Batching {
     /// Giant steps at once.
     pub(super) giants: usize,
     bytes: u64,
+    diagonal_bytes: u64,
 }
 
 /// Whether a term of the plan uses a rotation of `input`.
@@ -60,26 +62,36 @@ impl Batching {
             let babies = plan.babies[input].len() as u64;
             let rotated = if is_rotated(plan, input as u32) { raised } else { 0 };
             let buffers = rayon::current_num_threads() as u64 * 2 * babies * limb;
-            2 * limb * level.limbs() as u64 + rotated + buffers + terms[input].div_ceil(rounds) * limb
+            2 * limb * level.limbs() as u64 + rotated + buffers
         };
-        let (mut batches, mut largest) = (Vec::new(), 0);
-        let (mut first, mut sum) = (0u32, 0u64);
+        // A diagonal of real slots has half as many coefficients as a limb has words, of four bytes or of eight.
+        let diagonals = |input: usize| terms[input].div_ceil(rounds) * limb / 2;
+        let (mut batches, mut largest, mut diagonal_bytes) = (Vec::new(), 0, 0);
+        let (mut first, mut sum, mut weights) = (0u32, 0u64, 0u64);
         for input in 0..plan.babies.len() {
-            let next = size(input);
-            if sum > 0 && sum + next > portions.batch {
+            let (next, diagonals) = (size(input), diagonals(input));
+            if sum > 0 && sum + weights + next + diagonals > portions.batch {
                 batches.push(first..input as u32);
-                (first, sum) = (input as u32, 0);
+                (first, sum, weights) = (input as u32, 0, 0);
             }
-            sum += next;
-            largest = largest.max(sum);
+            (sum, weights) = (sum + next, weights + diagonals);
+            (largest, diagonal_bytes) = (largest.max(sum), diagonal_bytes.max(weights));
         }
         batches.push(first..plan.babies.len() as u32);
-        Self { inputs: batches, giants, bytes: largest + 2 * giants as u64 * extended }
+        let expanded = rayon::current_num_threads() as u64 * EXPANDED_LIMBS * limb;
+        let bytes = largest + expanded + 2 * giants as u64 * extended;
+        Self { inputs: batches, giants, bytes, diagonal_bytes }
     }
 
-    /// Bytes of the decomposed inputs, rotations, diagonals and unfinished giant steps that are held at once, at most.
+    /// Bytes of the decomposed inputs, rotations, expanded diagonals and unfinished giant steps that are held at once, at most.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Bytes of the compact diagonals of a portion, at most.
+    #[must_use]
+    pub fn diagonal_bytes(&self) -> u64 {
+        self.diagonal_bytes
     }
 }

@@ -7,6 +7,7 @@
 mod apply;
 mod batching;
 mod plan;
+mod products;
 #[cfg(test)]
 mod tests;
 

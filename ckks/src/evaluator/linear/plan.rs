@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use thiserror::Error;
 
 use crate::cost::LinearWork;
+use crate::plaintext::Form;
 use crate::units::{GaloisElement, Level, Rotation, Slots};
 
 /// Names a diagonal of a plan to its [`DiagonalSource`](super::DiagonalSource).
@@ -357,8 +358,8 @@ impl LinearPlan {
         }
     }
 
-    /// The work of the transform with diagonals of the given periods, for [`crate::cost`].
-    pub fn work(&self, period: impl Fn(DiagonalId) -> Slots) -> LinearWork {
+    /// The work of the transform with diagonals of the given periods and forms, for [`crate::cost`].
+    pub fn work(&self, diagonal: impl Fn(DiagonalId) -> (Slots, Form)) -> LinearWork {
         let counts = self.counts();
         let mut work = LinearWork {
             inputs: f64::from(self.operands()) + self.turned.len() as f64,
@@ -374,7 +375,8 @@ impl LinearPlan {
                 true => work.products += 1.0,
                 false => work.plain_products += 1.0,
             }
-            work.add_diagonals(period(term.diagonal).get(), 1.0);
+            let (period, form) = diagonal(term.diagonal);
+            work.add_diagonals((period.get(), form), 1.0);
         }
         work
     }

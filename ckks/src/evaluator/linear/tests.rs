@@ -518,7 +518,10 @@ fn the_work_counted_is_the_work_foreseen() {
         run();
         ctx.work() - before
     };
-    let work = plan.work(|id| source.encoded[id.0 as usize].period());
+    let work = plan.work(|id| {
+        let diagonal = &source.encoded[id.0 as usize];
+        (diagonal.period(), diagonal.form())
+    });
     let shape = Shape::new(ctx.params(), level);
     let inputs = [&cts[0], &cts[1]];
     let transform = counted(&|| drop(apply(ev, &inputs, &plan, &source, &keys).expect("valid")));

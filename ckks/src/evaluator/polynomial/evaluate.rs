@@ -19,7 +19,7 @@ use crate::ring::poly::{Ntt, RnsPoly};
 use crate::units::{Level, Scale, Slots};
 
 /// Leaves have powers below this. With 4, few powers are computed that are no powers of two.
-const LEAF: usize = 4;
+pub(super) const LEAF: usize = 4;
 
 /// The level at each multiplicative depth, from that of the operand down.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +44,7 @@ impl Ladder {
 }
 
 /// Depth of the power `k`.
-fn depth_of(k: usize) -> u32 {
+pub(super) fn depth_of(k: usize) -> u32 {
     k.next_power_of_two().trailing_zeros()
 }
 

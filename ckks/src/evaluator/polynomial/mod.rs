@@ -8,6 +8,7 @@
 //! Coefficients are numbers for all slots or vectors of slots ("per channel"); both cost the same levels.
 
 mod coefficient;
+mod count;
 mod evaluate;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ use crate::evaluator::Evaluator;
 use crate::keys::EvalKeys;
 use crate::units::{Level, Scale};
 
+pub(crate) use count::Count;
 use evaluate::Evaluation;
 pub(crate) use evaluate::Ladder;
 
@@ -147,7 +149,7 @@ impl Evaluator {
 
 impl Ladder {
     /// One level for each depth.
-    fn by_one(start: Level, depth: u32) -> Result<Ladder, Error> {
+    pub(crate) fn by_one(start: Level, depth: u32) -> Result<Ladder, Error> {
         let below = |count| start.below(count);
         let levels: Option<Vec<Level>> = (0..=depth).map(below).collect();
         levels.map(Ladder::new).ok_or(Error::NoLevelLeft { op: "polynomial evaluation", level: start })

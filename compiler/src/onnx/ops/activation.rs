@@ -6,6 +6,8 @@ use tract_onnx::pb::NodeProto;
 use super::affine::{Operand, channels, with_constant};
 use crate::onnx::error::Refusal;
 use crate::onnx::node::NodeView;
+use crate::onnx::recognise::Found;
+use crate::onnx::tensor::Constant;
 use crate::onnx::translate::{Translator, Value};
 
 fn unary(t: &mut Translator, node: NodeView<'_>, activation: Activation) -> Result<Value, Refusal> {
@@ -37,7 +39,11 @@ pub(super) fn leaky_relu(t: &mut Translator, node: NodeView<'_>) -> Result<Value
 /// PRelu with slopes per channel.
 pub(super) fn prelu(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refusal> {
     let slopes = t.constant(node, 1)?;
-    let (x, slopes) = with_constant(t, node, 0, &slopes)?;
+    sloped(t, node, &slopes)
+}
+
+fn sloped(t: &mut Translator, node: NodeView<'_>, slopes: &Constant) -> Result<Value, Refusal> {
+    let (x, slopes) = with_constant(t, node, 0, slopes)?;
     let slope = t.floats(&[slopes.len()], slopes.into_iter().map(|s| s as f32).collect());
     activated(t, node, &x, Activation::PRelu { slope })
 }
@@ -148,15 +154,55 @@ pub(super) fn elu(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refus
     unary(t, node, Activation::Elu { alpha })
 }
 
+/// Selu: `gamma` times Elu.
+pub(super) fn selu(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refusal> {
+    let alpha = node.float("alpha")?.unwrap_or(1.673_263_2);
+    let gamma = node.float("gamma")?.unwrap_or(1.050_701);
+    let x = Operand::read(t, node, 0)?;
+    scaled(t, node, &x, [1.0, f64::from(gamma)], Activation::Elu { alpha })
+}
+
+/// `after * activation(before * x)`.
+fn scaled(
+    t: &mut Translator,
+    node: NodeView<'_>,
+    x: &Operand,
+    [before, after]: [f64; 2],
+    activation: Activation,
+) -> Result<Value, Refusal> {
+    let channels = channels(t.shape(x.x))?;
+    let mut y = x.x;
+    let times = |t: &mut Translator, y, factor: f64| -> Result<_, Refusal> {
+        if factor == 1.0 {
+            return Ok(y);
+        }
+        let (mul, add) =
+            (t.doubles(&[channels], vec![factor; channels]), t.doubles(&[channels], vec![0.0; channels]));
+        t.emit(node, TensorOp::ChannelAffine { mul, add }, &[y])
+    };
+    y = times(t, y, before)?;
+    y = t.emit(node, TensorOp::Activation(activation), &[y])?;
+    y = times(t, y, after)?;
+    x.result(t, y)
+}
+
 /// An activation written as several nodes, the last of which is `node`.
 pub(crate) fn recognised(
     t: &mut Translator,
     node: NodeView<'_>,
     operand: &str,
-    activation: &Activation,
+    found: &Found,
 ) -> Result<Value, Refusal> {
     let proto = NodeProto { input: vec![operand.to_owned()], ..node.proto.clone() };
-    unary(t, NodeView { proto: &proto, opset: node.opset }, activation.clone())
+    let node = NodeView { proto: &proto, opset: node.opset };
+    match found {
+        Found::Activation(activation) => unary(t, node, activation.clone()),
+        Found::ScaledSilu(beta) => {
+            let x = Operand::read(t, node, 0)?;
+            scaled(t, node, &x, [*beta, 1.0 / beta], Activation::Silu)
+        }
+        Found::Slopes(slopes) => sloped(t, node, slopes),
+    }
 }
 
 /// Largest power translated.

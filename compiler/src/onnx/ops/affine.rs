@@ -23,13 +23,40 @@ pub(super) struct Operand {
 impl Operand {
     /// Input `i`.
     pub(super) fn read(t: &mut Translator, node: NodeView<'_>, i: usize) -> Result<Self, Refusal> {
-        if let Value::View(view) = t.value(node, i)?
-            && let Some(part) = view.parts.first()
-            && view.permutation(elements(t.shape(part.base))).is_some()
-        {
-            return Ok(Self { x: part.base, view: Some(view.clone()) });
+        match Self::in_place(t, node, i)? {
+            Some(operand) => Ok(operand),
+            None => Ok(Self { x: t.data(node, i)?, view: None }),
         }
-        Ok(Self { x: t.data(node, i)?, view: None })
+    }
+
+    /// Input `i`, if it is a tensor or a permutation of one.
+    pub(super) fn in_place(t: &Translator, node: NodeView<'_>, i: usize) -> Result<Option<Self>, Refusal> {
+        Ok(match t.value(node, i)? {
+            Value::Data(x) => Some(Self { x: *x, view: None }),
+            Value::View(view) => match view.parts.first() {
+                Some(part) if view.permutation(elements(t.shape(part.base))).is_some() => {
+                    Some(Self { x: part.base, view: Some(view.clone()) })
+                }
+                _ => None,
+            },
+            Value::Constant(_) | Value::Unusable => None,
+        })
+    }
+
+    /// Whether the tensor is read in another order or shape than its own.
+    pub(super) fn is_moved(&self) -> bool {
+        self.view.is_some()
+    }
+
+    /// A view of the operand's shape, in the order and shape of the operand's tensor.
+    pub(super) fn in_its_order(&self, t: &Translator, view: &View) -> View {
+        let Some(own) = &self.view else { return view.clone() };
+        let table = &own.parts[0].table;
+        let mut positions = vec![0; table.len()];
+        for (i, &at) in table.iter().enumerate() {
+            positions[at as usize] = i as u32;
+        }
+        view.picked(t.shape(self.x).to_vec(), &positions, 0.0)
     }
 
     /// A tensor that is not moved.

@@ -7,18 +7,30 @@ use super::affine::{Operand, affine, channels, with_constant};
 use crate::onnx::error::{Refusal, shape_text};
 use crate::onnx::node::NodeView;
 use crate::onnx::translate::{Translator, Value};
+use crate::onnx::view::View;
 
 /// Operands of a binary operator.
 enum Operands {
-    Both(Operand, ValueId),
+    /// Both encrypted.
+    Both(Pair),
     /// Encrypted first, one value per channel second.
     ConstantRight(Operand, Vec<f64>),
     ConstantLeft(Vec<f64>, Operand),
 }
 
+/// Two tensors of one shape whose elements correspond.
+struct Pair {
+    left: ValueId,
+    right: ValueId,
+    /// How the elements of the result are moved.
+    like: Operand,
+}
+
 fn operands(t: &mut Translator, node: NodeView<'_>) -> Result<Operands, Refusal> {
     match (t.value(node, 0)?.clone(), t.value(node, 1)?.clone()) {
-        (Value::Data(_) | Value::View(_), Value::Data(_) | Value::View(_)) => both(t, node, 0, 1),
+        (Value::Data(_) | Value::View(_), Value::Data(_) | Value::View(_)) => {
+            pair(t, node).map(Operands::Both)
+        }
         (Value::Data(_) | Value::View(_), Value::Constant(c)) => {
             let (x, values) = with_constant(t, node, 0, &c)?;
             Ok(Operands::ConstantRight(x, values))
@@ -31,38 +43,79 @@ fn operands(t: &mut Translator, node: NodeView<'_>) -> Result<Operands, Refusal>
     }
 }
 
-fn both(t: &mut Translator, node: NodeView<'_>, i: usize, j: usize) -> Result<Operands, Refusal> {
-    let (left, right) = (t.data_shape(node, i)?, t.data_shape(node, j)?);
-    if left != right {
-        let (left, right) = (shape_text(Some(&left)), shape_text(Some(&right)));
-        return Err(Refusal::new(
-            format!("it broadcasts encrypted {left} with {right}"),
-            "only tensors of one shape can be combined under encryption: remove the layer (squeeze-and-excitation, say)",
-        ));
+/// Both operands, the smaller one repeated to the shape of the larger. Where one of them is a permutation of a tensor
+/// (channels last, say), the other is brought to the order of that tensor.
+fn pair(t: &mut Translator, node: NodeView<'_>) -> Result<Pair, Refusal> {
+    let shapes = [t.data_shape(node, 0)?, t.data_shape(node, 1)?];
+    let shape = common_shape(&shapes[0], &shapes[1])?;
+    let mut anchors = [None, None];
+    for (i, anchor) in anchors.iter_mut().enumerate() {
+        if shapes[i] == shape {
+            *anchor = Operand::in_place(t, node, i)?;
+        }
     }
-    let (a, b) = (Operand::read(t, node, i)?, Operand::read(t, node, j)?);
-    if a.moves_like(&b) && t.shape(a.x) == t.shape(b.x) {
-        return Ok(Operands::Both(a, b.x));
+    if let [Some(a), Some(b)] = &anchors
+        && a.moves_like(b)
+        && t.shape(a.x) == t.shape(b.x)
+    {
+        return Ok(Pair { left: a.x, right: b.x, like: a.clone() });
     }
-    let (a, b) = (t.data(node, i)?, t.data(node, j)?);
-    Ok(Operands::Both(Operand::still(a), b))
+    let order = match &anchors {
+        [Some(_), Some(b)] if b.is_moved() => 1,
+        [Some(_), _] => 0,
+        [None, Some(_)] => 1,
+        [None, None] => return settled(t, node, &shape),
+    };
+    let Some(like) = anchors[order].take() else { return settled(t, node, &shape) };
+    let other = 1 - order;
+    let view = repeated(t, node, other, &shape)?;
+    let view = like.in_its_order(t, &view);
+    let moved = t.settle(node.name(), &view)?;
+    let (left, right) = if order == 0 { (like.x, moved) } else { (moved, like.x) };
+    Ok(Pair { left, right, like })
 }
 
-fn joined(
-    t: &mut Translator,
-    node: NodeView<'_>,
-    op: TensorOp,
-    a: &Operand,
-    b: ValueId,
-) -> Result<Value, Refusal> {
-    let y = t.emit(node, op, &[a.x, b])?;
-    a.result(t, y)
+fn settled(t: &mut Translator, node: NodeView<'_>, shape: &[usize]) -> Result<Pair, Refusal> {
+    let [left, right] = [repeated(t, node, 0, shape)?, repeated(t, node, 1, shape)?];
+    let (left, right) = (t.settle(node.name(), &left)?, t.settle(node.name(), &right)?);
+    Ok(Pair { left, right, like: Operand::still(left) })
+}
+
+fn repeated(t: &Translator, node: NodeView<'_>, i: usize, shape: &[usize]) -> Result<View, Refusal> {
+    let view = t.view(node, i)?;
+    let from = view.shape.clone();
+    super::select::expanded(view, shape)?.ok_or_else(|| no_common_shape(&from, shape))
+}
+
+/// The shape that two tensors broadcast to.
+fn common_shape(a: &[usize], b: &[usize]) -> Result<Vec<usize>, Refusal> {
+    let rank = a.len().max(b.len());
+    let extent = |s: &[usize], axis: usize| (axis + s.len()).checked_sub(rank).map_or(1, |i| s[i]);
+    let join = |axis: usize| match (extent(a, axis), extent(b, axis)) {
+        (x, y) if x == y || y == 1 => Some(x),
+        (1, y) => Some(y),
+        _ => None,
+    };
+    (0..rank).map(join).collect::<Option<_>>().ok_or_else(|| no_common_shape(a, b))
+}
+
+fn no_common_shape(a: &[usize], b: &[usize]) -> Refusal {
+    let (a, b) = (shape_text(Some(a)), shape_text(Some(b)));
+    Refusal::new(
+        format!("its operands {a} and {b} have no common shape"),
+        "give an input whose sides the strides divide (--input-shape), or export the model again",
+    )
+}
+
+fn joined(t: &mut Translator, node: NodeView<'_>, op: TensorOp, pair: &Pair) -> Result<Value, Refusal> {
+    let y = t.emit(node, op, &[pair.left, pair.right])?;
+    pair.like.result(t, y)
 }
 
 /// Add.
 pub(super) fn add(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refusal> {
     match operands(t, node)? {
-        Operands::Both(a, b) => joined(t, node, TensorOp::Add, &a, b),
+        Operands::Both(pair) => joined(t, node, TensorOp::Add, &pair),
         Operands::ConstantRight(x, c) | Operands::ConstantLeft(c, x) => {
             affine(t, node, &x, vec![1.0; c.len()], c)
         }
@@ -72,7 +125,7 @@ pub(super) fn add(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refus
 /// Sub.
 pub(super) fn sub(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refusal> {
     match operands(t, node)? {
-        Operands::Both(a, b) => joined(t, node, TensorOp::Sub, &a, b),
+        Operands::Both(pair) => joined(t, node, TensorOp::Sub, &pair),
         Operands::ConstantRight(x, c) => {
             affine(t, node, &x, vec![1.0; c.len()], c.into_iter().map(|v| -v).collect())
         }
@@ -83,7 +136,7 @@ pub(super) fn sub(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refus
 /// Mul.
 pub(super) fn mul(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refusal> {
     match operands(t, node)? {
-        Operands::Both(a, b) => joined(t, node, TensorOp::Mul, &a, b),
+        Operands::Both(pair) => joined(t, node, TensorOp::Mul, &pair),
         Operands::ConstantRight(x, c) | Operands::ConstantLeft(c, x) => {
             let zero = vec![0.0; c.len()];
             affine(t, node, &x, c, zero)

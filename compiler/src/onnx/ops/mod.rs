@@ -55,6 +55,7 @@ pub(crate) fn translator(op: &str) -> Option<Translate> {
         "Softplus" => activation::softplus,
         "Mish" => activation::mish,
         "Elu" => activation::elu,
+        "Selu" => activation::selu,
         "AveragePool" => pool::average,
         "MaxPool" => pool::max,
         "GlobalAveragePool" => pool::global_average,
@@ -75,7 +76,8 @@ pub(crate) fn translator(op: &str) -> Option<Translate> {
         "Squeeze" => shape::squeeze,
         "Unsqueeze" => shape::unsqueeze,
         "Transpose" => shape::transpose,
-        "Identity" | "Dropout" => shape::same,
+        "Identity" => shape::same,
+        "Dropout" => shape::dropout,
         "Cast" => shape::cast,
         _ => return None,
     })
@@ -94,8 +96,7 @@ pub(crate) fn unknown(op: &str) -> Refusal {
         "InstanceNormalization" | "LayerNormalization" | "GroupNormalization" | "LpNormalization" => {
             "replace it by BatchNormalization and fine-tune"
         }
-        "Selu" | "Softsign" | "Celu" | "ThresholdedRelu" | "Erf" | "Exp" | "Log" | "Sqrt" | "Abs" | "Sin"
-        | "Cos" => {
+        "Softsign" | "Celu" | "ThresholdedRelu" | "Erf" | "Exp" | "Log" | "Sqrt" | "Abs" | "Sin" | "Cos" => {
             "replace the activation by Relu, HardSwish, Silu, Sigmoid, Tanh, Gelu, Elu, Mish or a polynomial and fine-tune"
         }
         "QuantizeLinear" | "DequantizeLinear" | "QLinearConv" | "ConvInteger" | "FakeQuantize" => {

@@ -161,7 +161,15 @@ fn reduce(
         0 => (0..shape.len()).filter(|axis| !axes.contains(axis)).map(|axis| shape[axis]).collect(),
         _ => (0..shape.len()).map(|axis| if axes.contains(&axis) { 1 } else { shape[axis] }).collect(),
     };
-    let (x, axes) = reduced_map(t, node, &shape, &axes)?;
+    let large: Vec<usize> = axes.iter().copied().filter(|&a| shape[a] != 1).collect();
+    if large.is_empty() {
+        let view = t.view(node, 0)?;
+        return t.moved(view.reshaped(kept));
+    }
+    if shape.len() > 4 {
+        return few_terms(t, node, &large, factor, kept);
+    }
+    let Reduced { x, axes, order } = reduced_map(t, node, &shape, &large)?;
     let extents = image_shape(t.shape(x))?;
     let whole_mean = axes == [2, 3] && factor(2) != 1.0;
     let y = match whole_mean {
@@ -179,34 +187,87 @@ fn reduce(
             t.emit(node, TensorOp::Separable(Separable { maps }), &[x])?
         }
     };
-    t.moved(View::of(y, t.shape(y)).reshaped(kept))
+    t.moved(View::of(y, t.shape(y)).permuted(&order).reshaped(kept))
 }
 
-/// The operand as a map, with the axes to reduce: a view that permutes the axes of a map (channels last) is undone.
+/// A map and which of its axes are reduced; the operand has its axes in this order.
+struct Reduced {
+    x: ValueId,
+    axes: Vec<usize>,
+    order: [usize; 4],
+}
+
+/// The operand as a map: a view that permutes the axes of a map (channels last) is undone.
 fn reduced_map(
     t: &mut Translator,
     node: NodeView<'_>,
     shape: &[usize],
     axes: &[usize],
-) -> Result<(ValueId, Vec<usize>), Refusal> {
+) -> Result<Reduced, Refusal> {
     let sorted =
         |axes: Vec<usize>| axes.into_iter().collect::<std::collections::BTreeSet<_>>().into_iter().collect();
+    let (first, last) = ([0, 1, 2, 3], [0, 2, 3, 1]);
     let view = t.view(node, 0)?;
     if let ([_, _, _, channels], [part]) = (shape, view.parts.as_slice())
         && view.permutation(elements(t.shape(part.base))).is_some()
         && t.shape(part.base).len() == 4
-        && *part.table == *View::of(part.base, t.shape(part.base)).permuted(&[0, 2, 3, 1]).parts[0].table
+        && *part.table == *View::of(part.base, t.shape(part.base)).permuted(&last).parts[0].table
     {
         debug_assert_eq!(*channels, t.shape(part.base)[1]);
-        let axes = axes.iter().map(|&a| [0, 2, 3, 1][a]).filter(|&a| a > 0).collect();
-        return Ok((part.base, sorted(axes)));
+        let axes = axes.iter().map(|&a| last[a]).filter(|&a| a > 0).collect();
+        return Ok(Reduced { x: part.base, axes: sorted(axes), order: last });
     }
-    let axes: Vec<usize> = axes.iter().copied().filter(|&a| shape[a] != 1).collect();
-    if axes.contains(&0) || shape.len() != 4 {
+    if axes.contains(&0) || shape.len() < 2 {
         return Err(Refusal::new(
             format!("it reduces axes {axes:?} of {}", shape_text(Some(shape))),
             "reduce channels, rows or columns of a map [1, C, H, W]",
         ));
     }
-    Ok((t.data(node, 0)?, sorted(axes)))
+    let axes = sorted(axes.to_vec());
+    if shape.len() == 4 {
+        return Ok(Reduced { x: t.data(node, 0)?, axes, order: first });
+    }
+    let map: Vec<usize> = shape.iter().copied().chain([1, 1]).take(4).collect();
+    let x = t.settle(node.name(), &view.reshaped(map))?;
+    Ok(Reduced { x, axes, order: first })
+}
+
+/// Most terms of a sum over the axes of a tensor that is no map.
+const MAX_TERMS: usize = 64;
+
+/// A sum over few coordinates, term by term.
+fn few_terms(
+    t: &mut Translator,
+    node: NodeView<'_>,
+    axes: &[usize],
+    factor: impl Fn(usize) -> f32,
+    kept: Vec<usize>,
+) -> Result<Value, Refusal> {
+    let view = t.view(node, 0)?;
+    let count: usize = axes.iter().map(|&a| view.shape[a]).product();
+    if count > MAX_TERMS {
+        return Err(Refusal::new(
+            format!("it reduces axes {axes:?} of {}", shape_text(Some(&view.shape))),
+            "reduce channels, rows or columns of a map [1, C, H, W]",
+        ));
+    }
+    let mut total: Option<ValueId> = None;
+    for term in 0..count {
+        let mut rest = term;
+        let mut coordinates: Vec<Vec<u32>> = view.shape.iter().map(|&e| (0..e as u32).collect()).collect();
+        for &axis in axes {
+            coordinates[axis] = vec![(rest % view.shape[axis]) as u32];
+            rest /= view.shape[axis];
+        }
+        let value = t.settle(node.name(), &view.indexed(&coordinates, 0.0).reshaped(kept.clone()))?;
+        total = Some(match total {
+            None => value,
+            Some(so_far) => t.emit(node, TensorOp::Add, &[so_far, value])?,
+        });
+    }
+    let Some(total) = total else { return t.moved(view.reshaped(kept)) };
+    let factor: f64 = axes.iter().map(|&a| f64::from(factor(view.shape[a]))).product();
+    let channels = super::affine::channels(t.shape(total))?;
+    let scaled = super::affine::Operand::still(total);
+    super::affine::affine(t, node, &scaled, vec![factor; channels], vec![0.0; channels])
 }

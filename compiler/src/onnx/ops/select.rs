@@ -205,27 +205,37 @@ pub(super) fn concat(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Re
     t.moved(View::joined(&views, axis))
 }
 
-/// Expand and Tile: coordinates repeat.
+/// Expand: coordinates repeat.
 pub(super) fn expand(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refusal> {
     let view = t.view(node, 0)?;
     let target = t.constant(node, 1)?.to_i64();
+    let bad = || Refusal::new(format!("its shape {target:?} does not fit"), "export the model again");
     let rank = view.shape.len().max(target.len());
     let from: Vec<usize> =
         std::iter::repeat_n(1, rank - view.shape.len()).chain(view.shape.iter().copied()).collect();
-    let mut axes = unmoved(&from);
+    let mut shape = from.clone();
     for (axis, &extent) in (rank - target.len()..).zip(&target) {
-        match usize::try_from(extent) {
-            Ok(extent) if extent == 1 || extent == from[axis] => {}
-            Ok(extent) if from[axis] == 1 && (2..1 << 20).contains(&extent) => axes[axis] = vec![0; extent],
-            _ => {
-                return Err(Refusal::new(
-                    format!("its shape {target:?} does not fit"),
-                    "export the model again",
-                ));
-            }
-        }
+        let extent = usize::try_from(extent).ok().filter(|&e| e > 0).ok_or_else(bad)?;
+        shape[axis] = if extent == 1 { from[axis] } else { extent };
     }
-    indexed(t, &view.reshaped(from), &axes, 0.0)
+    t.moved(expanded(view, &shape)?.ok_or_else(bad)?)
+}
+
+/// The view repeated along axes of extent 1 to `shape`; `None` when it does not broadcast to it.
+pub(super) fn expanded(view: View, shape: &[usize]) -> Result<Option<View>, Refusal> {
+    let Some(lead) = shape.len().checked_sub(view.shape.len()) else { return Ok(None) };
+    let from: Vec<usize> = std::iter::repeat_n(1, lead).chain(view.shape.iter().copied()).collect();
+    if from == shape {
+        return Ok(Some(view.reshaped(from)));
+    }
+    small(shape)?;
+    let axis = |(&own, &extent): (&usize, &usize)| match own {
+        _ if own == extent => Some((0..extent as u32).collect()),
+        1 => Some(vec![0; extent]),
+        _ => None,
+    };
+    let axes: Option<Vec<Vec<u32>>> = from.iter().zip(shape).map(axis).collect();
+    Ok(axes.map(|axes| view.reshaped(from.clone()).indexed(&axes, 0.0)))
 }
 
 /// Tile.

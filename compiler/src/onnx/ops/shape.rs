@@ -119,7 +119,18 @@ pub(super) fn transpose(t: &mut Translator, node: NodeView<'_>) -> Result<Value,
     t.moved(view.permuted(&order))
 }
 
-/// Identity and Dropout (inference).
+/// Dropout, which must not be in training mode.
+pub(super) fn dropout(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refusal> {
+    let training = t.optional(node, 2)?.and_then(|c| c.scalar()).is_some_and(|v| v != 0.0);
+    match training {
+        false => same(t, node),
+        true => {
+            Err(Refusal::new("it is in training mode", "export the model in evaluation mode (model.eval())"))
+        }
+    }
+}
+
+/// Identity.
 pub(super) fn same(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refusal> {
     Ok(t.value(node, 0)?.clone())
 }

@@ -5,10 +5,12 @@ use std::path::Path;
 
 use peregrine_ir::client::ClientTensor;
 use peregrine_ir::program::{ClearMachine, Noise, pack_input, unpack_output};
-use peregrine_ir::tensor::TensorOp;
+use peregrine_ir::tensor::{TensorGraph, TensorOp};
 use peregrine_passes::Verification;
+use peregrine_passes::fhe::assign::LayoutSearch;
+use peregrine_passes::fhe::pack::pack;
 use peregrine_passes::pipeline::{self, Calibration};
-use peregrine_passes::tensor::{self, interp};
+use peregrine_passes::tensor::{self, interp, ranges};
 
 use super::support::sample;
 use crate::onnx::{ImportOptions, Imported, MaxPools, import_with};
@@ -149,44 +151,83 @@ fn max_pools_are_averaged_only_when_asked() {
     let mut graph = kept.graph;
     let mut manager = peregrine_passes::PassManager::new(Verification::EachPass);
     let refused = tensor::canonical(&mut graph, &mut manager)
-        .and_then(|()| tensor::polynomial(&mut graph, &mut manager));
+        .and_then(|()| tensor::polynomial(&mut graph, None, &mut manager));
     let refused = refused.unwrap_err().to_string();
     assert!(refused.contains("MaxPool_") && refused.contains("--maxpool avg"), "{refused}");
     assert_eq!(imported("mtcnn_pnet").averaged.len(), 1);
 }
 
+/// A model with an input, as tensors before encryption.
+struct Subject {
+    imported: Imported,
+    batch: interp::Batch,
+    expected: Vec<ClientTensor>,
+}
+
+impl Subject {
+    fn of(name: &str) -> Self {
+        let imported = imported(name);
+        let input = sample(&imported.input.shape, 5);
+        let expected = Tract::load(&imported.model).unwrap().run(&input).unwrap();
+        let encrypted = match &imported.head {
+            Some(head) => Tract::load(head).unwrap().run(&input).unwrap().remove(0),
+            None => input,
+        };
+        let batch = interp::Batch::new(&encrypted.shape[1..], encrypted.data).unwrap();
+        Self { imported, batch, expected }
+    }
+
+    fn numbers(&self) -> Vec<f64> {
+        self.batch.data().iter().map(|&v| f64::from(v)).collect()
+    }
+
+    /// The server's outputs, through the tail, are tract's.
+    fn assert_outputs(&self, name: &str, graph: &TensorGraph, outputs: Vec<Vec<f64>>) {
+        let shape = |port: &peregrine_ir::OutputPort| graph.nodes[port.value].ty.shape.clone();
+        let server: Vec<ClientTensor> = (graph.outputs.iter().zip(outputs))
+            .map(|(port, data)| ClientTensor {
+                shape: shape(port),
+                data: data.into_iter().map(|v| v as f32).collect(),
+            })
+            .collect();
+        let found = match &self.imported.tail {
+            Some(tail) => Tract::load(tail).unwrap().run_many(&server).unwrap(),
+            None => server,
+        };
+        for (found, expected) in found.iter().zip(&self.expected) {
+            let range = expected.data.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+            let worst = found.data.iter().zip(&expected.data).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(worst <= 1e-4 * range, "{name}: {worst} of {range}");
+        }
+    }
+}
+
 /// Compiles to a program, runs it on slots in the clear without noise, and compares with tract.
 fn check_program(name: &str) {
-    let imported = imported(name);
-    let input = sample(&imported.input.shape, 5);
-    let expected = Tract::load(&imported.model).unwrap().run(&input).unwrap();
-    let encrypted = match &imported.head {
-        Some(head) => Tract::load(head).unwrap().run(&input).unwrap().remove(0),
-        None => input,
-    };
-    let batch = interp::Batch::new(&encrypted.shape[1..], encrypted.data).unwrap();
+    let subject = Subject::of(name);
     let options = pipeline::Options::default();
-    let compiled =
-        pipeline::compile(imported.graph.clone(), Calibration::StandIn(&batch), &options, &mut |_, _| {});
+    let graph = subject.imported.graph.clone();
+    let compiled = pipeline::compile(graph, Calibration::StandIn(&subject.batch), &options, &mut |_, _| {});
     let compiled = compiled.unwrap_or_else(|error| panic!("{name}: {error}"));
-    let numbers: Vec<f64> = batch.data().iter().map(|&v| f64::from(v)).collect();
     let machine = ClearMachine::new(&compiled.program, Noise::None).unwrap();
-    let slots = machine.run(&[pack_input(&compiled.program, 0, &numbers).unwrap()], &mut |_| {}).unwrap();
-    let server: Vec<ClientTensor> = (compiled.polynomial.outputs.iter().zip(&slots).enumerate())
-        .map(|(i, (port, slots))| ClientTensor {
-            shape: compiled.polynomial.nodes[port.value].ty.shape.clone(),
-            data: unpack_output(&compiled.program, i, slots).unwrap().into_iter().map(|v| v as f32).collect(),
-        })
-        .collect();
-    let found = match &imported.tail {
-        Some(tail) => Tract::load(tail).unwrap().run_many(&server).unwrap(),
-        None => server,
-    };
-    for (found, expected) in found.iter().zip(&expected) {
-        let range = expected.data.iter().fold(0.0f32, |m, v| m.max(v.abs()));
-        let worst = found.data.iter().zip(&expected.data).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        assert!(worst <= 1e-4 * range, "{name}: {worst} of {range}");
-    }
+    let input = pack_input(&compiled.program, 0, &subject.numbers()).unwrap();
+    let slots = machine.run(&[input], &mut |_| {}).unwrap();
+    let outputs = slots.iter().enumerate();
+    let outputs = outputs.map(|(i, slots)| unpack_output(&compiled.program, i, slots).unwrap()).collect();
+    subject.assert_outputs(name, &compiled.polynomial, outputs);
+}
+
+/// Packs, runs the packed graph on slots in the clear, and compares with tract.
+fn check_packed(name: &str) {
+    let subject = Subject::of(name);
+    let mut graph = subject.imported.graph.clone();
+    let mut manager = peregrine_passes::PassManager::new(Verification::EachPass);
+    tensor::canonical(&mut graph, &mut manager).unwrap();
+    tensor::polynomial(&mut graph, Some(&subject.batch), &mut manager).unwrap();
+    let ranges = ranges::measure(&graph, &subject.batch).unwrap();
+    let packed = pack(&graph, &ranges, 1 << 14, &LayoutSearch::Greedy).unwrap().graph;
+    let outputs = peregrine_ir::fhe::run_clear(&packed, &[subject.numbers()]).unwrap();
+    subject.assert_outputs(name, &graph, outputs);
 }
 
 #[test]
@@ -201,4 +242,26 @@ fn programs_of_shallow_graphs_give_what_tract_gives() {
     ] {
         check_program(name);
     }
+}
+
+#[test]
+fn packed_graphs_of_any_depth_give_what_tract_gives() {
+    for name in [
+        "gated_tiny_poly2",
+        "shuffle_tiny_poly2",
+        "yolov3_tiny_poly2",
+        "yolov3_tiny_poly4",
+        "yolov5_focus_poly2",
+        "yolov8_tiny_poly2",
+        "yolox_tiny_poly2",
+    ] {
+        check_packed(name);
+    }
+}
+
+#[test]
+fn gates_are_imported_as_products() {
+    let imported = check("gated_tiny_poly2");
+    let products = imported.graph.nodes.values().filter(|n| matches!(n.op, TensorOp::Mul));
+    assert!(products.filter(|n| n.args[0] != n.args[1]).count() >= 2);
 }

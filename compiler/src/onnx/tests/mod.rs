@@ -2,6 +2,7 @@
 
 mod families;
 mod graphs;
+mod idioms;
 mod movements;
 mod refusals;
 mod splits;

@@ -1,7 +1,7 @@
 //! The page from top to bottom.
 
 use super::super::model::{CheckReport, KeyPlan, Report, ValueKind};
-use super::super::text::Bytes;
+use super::super::text::{Bytes, linear};
 use super::plot::{Plot, radius};
 use super::{escape, lanes, tables};
 
@@ -202,8 +202,9 @@ fn cost(report: &Report) -> String {
         ("scratch", t.scratch_bytes),
     ]);
     format!(
-        "<h2>Cost</h2>{}<p>Memory, {} in all:</p>{memory}{}",
+        "<h2>Cost</h2>{}<p>{}.</p><p>Memory, {} in all:</p>{memory}{}",
         plot.figure("Predicted time by layer, all cores."),
+        linear(&report.linear),
         Bytes(t.peak_bytes),
         tables::layers(&report.layers)
     )

@@ -1,9 +1,9 @@
 //! The page: well-formed, self-contained, and deaf to what model names say.
 
 use super::super::model::{
-    ActivationReport, CheckReport, ErrorReport, FitSummary, KeyKind, KeyPlan, KeyReport, LayerReport,
-    ModelReport, OutputError, OutputReport, OutsideReport, ParametersReport, PassReport, PictureReport,
-    Report, Totals, ValueKind, ValueReport,
+    ActivationReport, BudgetReport, CheckReport, ErrorReport, FitSummary, ForeseenReport, KeyKind, KeyPlan,
+    KeyReport, LayerReport, LevelUse, LinearReport, ModelReport, OutputError, OutputReport, OutsideReport,
+    ParametersReport, PassReport, PictureReport, Report, SourceReport, Totals, ValueKind, ValueReport,
 };
 use super::{escape, page};
 
@@ -42,6 +42,7 @@ fn layer(name: &str) -> LayerReport {
         key_bytes: 1 << 30,
         seconds: 0.25,
         error: Some(ErrorReport { error: 1e-4, magnitude: 1.0, bits: 13.3 }),
+        foreseen: Some(ForeseenReport { error: 2e-4, share: 0.4 }),
     }
 }
 
@@ -103,6 +104,8 @@ fn report(name: &str) -> Report {
             input_bytes: 1 << 20,
             output_bytes: 1 << 18,
         },
+        linear: LinearReport { operators: 3, free: 1, levels: vec![LevelUse { levels: 1, values: 2 }] },
+        budget: BudgetReport { bits: 12.5, sources: vec![SourceReport { source: "rescale", share: 0.6 }] },
         values: vec![
             value(name, &[]),
             value(name, &[0]),

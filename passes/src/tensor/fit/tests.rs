@@ -32,7 +32,7 @@ fn images(count: usize, seed: u64) -> Batch {
 fn fitted(options: &FitOptions) -> (TensorGraph, FitReport) {
     let mut graph = network();
     let report = fit_activations(&mut graph, &images(40, 5), options).unwrap();
-    polynomial(&mut graph, &mut PassManager::new(Verification::EachPass)).unwrap();
+    polynomial(&mut graph, None, &mut PassManager::new(Verification::EachPass)).unwrap();
     (graph, report)
 }
 

@@ -1,12 +1,14 @@
 //! Boxes, non-maximum suppression, and matching of two sets of boxes.
 
+use serde::{Deserialize, Serialize};
+
 use super::Thresholds;
 
 /// Most candidates that suppression looks at: a model without an answer must not take minutes.
 const MOST_CANDIDATES: usize = 20_000;
 
 /// Left, top, right, bottom in pixels.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PixelBox(pub [f64; 4]);
 
 impl PixelBox {
@@ -31,7 +33,7 @@ impl PixelBox {
 }
 
 /// An object found.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Detection {
     /// Class.
     pub class: usize,
