@@ -222,9 +222,9 @@ impl CallShape {
     fn fixed_counts(&self) -> LinearCounts {
         let outputs = u64::from(self.outputs);
         let mut counts = LinearCounts { outputs, ..LinearCounts::default() };
-        let (closing, stored) = match self.close {
-            Close::Sum => (0, 1),
-            Close::AddConjugate => (1, 2),
+        let closing = match self.close {
+            Close::Sum => 0,
+            Close::AddConjugate => 1,
         };
         counts.folds = (self.folds.len() as u64 + closing) * outputs;
         counts.turns = self.joins.len() as u64;
