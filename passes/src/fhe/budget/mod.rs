@@ -3,7 +3,8 @@
 //! Every operation makes errors of known variance ([`peregrine_ckks::noise`]), independent in every element, and passes on those of its
 //! operands: a linear map by the squares of its weights, a polynomial by the mean square of its slope. A convolution leaves errors
 //! that neighbours have in common, which later averages do not cancel; so each channel has two numbers, the variance of an element
-//! and the spectral density at frequency zero. Errors of different channels count as independent. All of this is carried
+//! and the spectral density at frequency zero. Errors of different channels count as independent, and calls
+//! count as if operands were not joined: predictions are up to two bits too good. All of this is carried
 //! forwards; backwards goes the share that each operation has in the error of the outputs.
 //!
 //! | file | what |
