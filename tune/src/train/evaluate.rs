@@ -14,6 +14,8 @@ const BATCH: usize = 200;
 pub const MAX_OVERSHOOT: f64 = 1.5;
 /// The final ranges are the largest operands on the training data times this.
 const RANGE_MARGIN: f32 = 1.2;
+/// They are at most the running maxima times this: a training image that runs away must not define a range.
+const MOST_REACH: f32 = 1.5;
 
 /// Results on the test data.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -221,7 +223,9 @@ impl Trainer<'_> {
         }
         for (&id, reach) in acts.iter().zip(reach) {
             if let Op::PolyAct(act) = &mut self.net.nodes[id].op {
-                act.reach = Some(reach.into_iter().map(|r| r * RANGE_MARGIN).collect());
+                let limited = |(r, max): (f32, &f32)| (r * RANGE_MARGIN).min(max * MOST_REACH);
+                let reach: Vec<f32> = reach.into_iter().zip(&act.max).map(limited).collect();
+                act.reach = Some(reach);
             }
         }
         Ok(())

@@ -1,6 +1,8 @@
 //! Convolutions with one kernel per channel: vectors run over the channels. Weights are `[channel, ky, kx]` like those of
 //! any grouped convolution, and are brought to `[ky, kx, channel]` first.
 
+#![expect(clippy::needless_range_loop, reason = "iterators over accumulators keep them out of registers")]
+
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
@@ -183,8 +185,8 @@ impl Correlate<'_> {
             }
         }
         let acc = detached(simd, &acc);
-        for (k, vectors) in acc.iter().enumerate() {
-            self.add(simd, vectors, t + k, c, width);
+        for k in 0..T {
+            self.add(simd, &acc[k], t + k, c, width);
         }
         width
     }

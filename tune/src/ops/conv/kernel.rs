@@ -4,6 +4,12 @@
 //! channels of one kernel row) at fixed offsets from the base. Registers hold a tile of pixels times up to two vectors of
 //! channels; operands are broadcast from memory.
 
+#![expect(
+    clippy::needless_range_loop,
+    clippy::manual_memcpy,
+    reason = "iterators and copies over accumulators keep them out of registers: four times as slow"
+)]
+
 use pulp::{Simd, WithSimd};
 
 /// Consecutive numbers of the operand, `offset` from a pixel's base.
@@ -295,11 +301,11 @@ impl Scatter<'_> {
         } else {
             self.sums::<S, I, V, false>(simd, at, start, width)
         };
-        for (i, vectors) in acc.iter().enumerate() {
+        for i in 0..I {
             let row = &mut self.grad[(k + i) * self.columns + start..][..width];
             let mut sum: [S::f32s; V] = load(simd, row);
             for v in 0..V {
-                sum[v] = simd.add_f32s(sum[v], vectors[v]);
+                sum[v] = simd.add_f32s(sum[v], acc[i][v]);
             }
             store(simd, row, &sum);
         }
@@ -323,7 +329,10 @@ impl Scatter<'_> {
             let row = &self.dy[pixel * self.step + from..];
             let mut d = [simd.splat_f32s(0.0); V];
             if WHOLE {
-                d.copy_from_slice(&S::as_simd_f32s(&row[..V * S::F32_LANES]).0[..V]);
+                let full = S::as_simd_f32s(&row[..V * S::F32_LANES]).0;
+                for v in 0..V {
+                    d[v] = full[v];
+                }
             } else {
                 d = load(simd, &row[..width]);
             }
