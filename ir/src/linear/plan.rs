@@ -170,7 +170,7 @@ pub fn plan_call<'a>(
     let mut periods: BTreeSet<u32> = spreadings.iter().map(|s| s.work).collect();
     periods.insert(period_out);
     let descending: Vec<u32> = periods.into_iter().rev().collect();
-    let mut stages = Vec::new();
+    let mut stages: Vec<Stage> = Vec::new();
     for (i, &period) in descending.iter().enumerate() {
         let next = descending.get(i + 1).copied().unwrap_or(period);
         let fold = fold_rotations(period, next).into_iter().map(|r| builder.rotation(i64::from(r))).collect();
@@ -178,8 +178,11 @@ pub fn plan_call<'a>(
         let giants = builder.giants(&maps, members);
         stages.push(Stage { giants, order: GiantOrder::Chained, fold });
     }
-    stages.retain(|s| !s.giants.is_empty() || !s.fold.is_empty());
     let outputs = terms.first().map_or(0, |(map, _)| map.output.ciphertexts);
+    if let Some(last) = stages.last_mut() {
+        last.giants.extend(builder.idle(outputs));
+    }
+    stages.retain(|s| !s.giants.is_empty() || !s.fold.is_empty());
     let complex = terms.iter().any(|(_, operand)| recipe.sharing(*operand).is_complex());
     let close = if complex { Close::AddConjugate } else { Close::Sum };
     let (diagonals, members) = (std::mem::take(&mut builder.diagonals), std::mem::take(&mut builder.members));
@@ -201,6 +204,8 @@ struct Builder<'a> {
     baby_index: Vec<BTreeMap<Rotation, u32>>,
     diagonals: Vec<PlannedDiagonal>,
     members: Vec<(u32, DiagonalKey)>,
+    /// Ciphertexts of the result that diagonals lead to.
+    reached: BTreeSet<u32>,
 }
 
 impl<'a> Builder<'a> {
@@ -228,6 +233,7 @@ impl<'a> Builder<'a> {
             baby_index: vec![BTreeMap::new(); total as usize],
             diagonals: Vec::new(),
             members: Vec::new(),
+            reached: BTreeSet::new(),
         }
     }
 
@@ -292,6 +298,7 @@ impl<'a> Builder<'a> {
                     members: (self.members.len() as u32, product.members.len() as u32),
                 });
                 self.members.extend(product.members);
+                self.reached.insert(product.cipher_out);
                 let own = first + product.cipher_in;
                 let input = self.input(self.joins.get(&own).copied().unwrap_or(own), parts.turn);
                 let baby = self.baby(input, parts.baby);
@@ -300,6 +307,19 @@ impl<'a> Builder<'a> {
             }
         }
         steps.into_iter().flat_map(|(output, sums)| self.chain(output, sums)).collect()
+    }
+
+    /// Ciphertexts of the result that no diagonal leads to, where windows see nothing but padding: zero times an operand.
+    fn idle(&mut self, outputs: u32) -> Vec<GiantStep> {
+        let unreached: Vec<u32> = (0..outputs).filter(|output| !self.reached.contains(output)).collect();
+        let zero = |output: u32| {
+            let diagonal = DiagonalId(self.diagonals.len() as u32);
+            self.diagonals.push(PlannedDiagonal { term: 0, giant: 0, reads: 0, members: (0, 0) });
+            let input = self.first_input[self.terms[0].1 as usize];
+            let term = Term { input, baby: self.baby(input, 0), diagonal };
+            GiantStep { output, rotation: self.rotation(0), terms: vec![term] }
+        };
+        unreached.into_iter().map(zero).collect()
     }
 
     fn chain(&self, output: u32, mut sums: BTreeMap<usize, Vec<Term>>) -> Vec<GiantStep> {
