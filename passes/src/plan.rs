@@ -200,13 +200,16 @@ struct Subject<'a> {
     prepared: RefCell<BTreeMap<u32, Arc<Prepared>>>,
 }
 
+/// A plan to its end, or why there is none.
+type Attempt = Result<Finished, LowerError>;
+
 impl Subject<'_> {
     fn shapes(&self) -> Vec<Vec<usize>> {
         self.graph.outputs.iter().map(|o| self.graph.nodes[o.value].ty.shape.clone()).collect()
     }
 
     /// The best of each way that is asked for. What surely is slower than a way already planned is not planned to its end.
-    fn plans(&self) -> Result<Vec<(Plan, Result<Finished, LowerError>)>, PipelineError> {
+    fn plans(&self) -> Result<Vec<(Plan, Attempt)>, PipelineError> {
         let leveled = match self.options.plan {
             Plan::Bootstrapped => return Ok(vec![(Plan::Bootstrapped, self.bootstrapped()?)]),
             Plan::Leveled | Plan::Auto => self.ring()?,
@@ -243,7 +246,7 @@ impl Subject<'_> {
     }
 
     /// The best leveled program in a ring, unless its layouts alone are many times as slow as a plan of this score.
-    fn leveled(&self, ring: Ring, score: f64) -> Result<Result<Finished, LowerError>, PipelineError> {
+    fn leveled(&self, ring: Ring, score: f64) -> Result<Attempt, PipelineError> {
         let packed = self.packed(ring.log_n)?;
         let seconds = packed.layouts.seconds / self.options.machine.parallel;
         if seconds > HOPELESS * score {
@@ -306,7 +309,7 @@ impl Subject<'_> {
     }
 
     /// The best program over all rings and chains that bootstrap.
-    fn bootstrapped(&self) -> Result<Result<Finished, LowerError>, PipelineError> {
+    fn bootstrapped(&self) -> Result<Attempt, PipelineError> {
         let mut best: Option<Finished> = None;
         let mut refusal = LowerError::NoPlacement { log_n: *BOOTSTRAPPING_LOG_N.end() };
         for log_n in BOOTSTRAPPING_LOG_N {
@@ -359,9 +362,7 @@ fn slots_of(log_n: u32) -> Result<Slots, LowerError> {
 }
 
 /// Parts what rules out one way to pay for the depth from what ends the compilation.
-fn refusal_apart(
-    finished: Result<Finished, LowerError>,
-) -> Result<Result<Finished, LowerError>, PipelineError> {
+fn refusal_apart(finished: Attempt) -> Result<Attempt, PipelineError> {
     match finished {
         Ok(finished) => Ok(Ok(finished)),
         Err(refusal @ LowerError::KeysMemory { .. }) => Ok(Err(refusal)),

@@ -114,7 +114,7 @@ pub fn import_with(bytes: &[u8], options: &ImportOptions) -> Result<Imported, Im
     }
     let (split, error) = match part_of(&model, options) {
         Ok(imported) => return Ok(Imported { cut: made, ..imported }),
-        Err(Failed { split: Some(split), error }) => (split, error),
+        Err(Failed { split: Some(split), error }) => (*split, error),
         Err(Failed { split: None, error }) => return Err(error),
     };
     // The client cannot run the tail as it is: try again with less of it.
@@ -131,7 +131,7 @@ pub fn import_with(bytes: &[u8], options: &ImportOptions) -> Result<Imported, Im
 
 /// Why a model is not imported, and how it was split.
 struct Failed {
-    split: Option<split::Split>,
+    split: Option<Box<split::Split>>,
     error: ImportError,
 }
 
@@ -164,7 +164,7 @@ fn part_of(model: &Loaded, options: &ImportOptions) -> Result<Imported, Failed> 
     };
     let tail = match split::tail_model(model, &split, &values, shape_of) {
         Ok(tail) => tail,
-        Err(error) => return Err(Failed { split: Some(split), error }),
+        Err(error) => return Err(Failed { split: Some(Box::new(split)), error }),
     };
     Ok(Imported {
         image: peregrine_data::onnx::image_spec(&model.proto, &input.shape, &options.image)
