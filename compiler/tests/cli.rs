@@ -254,14 +254,14 @@ fn wrong_input_is_the_users_fault() {
     let bytes = classifier("Relu");
     bench.file("m.onnx", &bytes);
     bench.file("cut.onnx", &bytes[..bytes.len() / 2]);
-    bench.file("selu.onnx", &classifier("Selu"));
+    bench.file("celu.onnx", &classifier("Celu"));
     bench.file("c4.npz", &calibration(4));
     bench.file("c8.npz", &calibration(8));
     bench.file("s.png", b"no picture");
     let cases: [(&[&str], &str); 9] = [
         (&["none.onnx"], "none.onnx"),
         (&["cut.onnx"], "cut.onnx"),
-        (&["selu.onnx"], "Selu \"node_a\""),
+        (&["celu.onnx"], "Celu \"node_a\""),
         (&["m.onnx"], "--calibrate"),
         (&["m.onnx", "--calibrate", "c4.npz"], "[1, 1, 8, 8]"),
         (&["m.onnx", "--calibrate", "c8.npz", "--sample", "s.png"], "s.png"),

@@ -45,8 +45,8 @@ pub struct PlannedDiagonal {
     giant: u32,
     /// How far the operand is rotated before.
     reads: i64,
-    /// Its members: from here, so many.
-    members: (u32, u32),
+    /// Its members: from here, so many; none where the diagonal is zero.
+    pub(super) members: (u32, u32),
 }
 
 /// The slots of a diagonal.
@@ -179,7 +179,7 @@ pub fn plan_call<'a>(
         stages.push(Stage { giants, order: GiantOrder::Chained, fold });
     }
     let outputs = terms.first().map_or(0, |(map, _)| map.output.ciphertexts);
-    if let Some(last) = stages.last_mut() {
+    if let Some(last) = stages.last_mut().filter(|_| !builder.reached.is_empty()) {
         last.giants.extend(builder.idle(outputs));
     }
     stages.retain(|s| !s.giants.is_empty() || !s.fold.is_empty());
