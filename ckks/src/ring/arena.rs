@@ -2,7 +2,7 @@
 //!
 //! Fresh memory is handed out page by page when it is first touched, which costs far more than a pass of arithmetic over it,
 //! and limbs of half a megabyte miss the translation cache at every small page. So a range that is given back stays in
-//! memory, up to [`Arena::idle`], and joins its neighbours; the lowest place that fits is taken first, so that pages at the
+//! memory, up to `Arena::idle`, and joins its neighbours; the lowest place that fits is taken first, so that pages at the
 //! end of the arena stay unused and can be given back to the system. The arena knows what it holds: that is what a memory
 //! budget is checked against.
 #![allow(unsafe_code)]

@@ -1,4 +1,4 @@
-//! Errors of polynomials, by the recursion of [`poly_eval`](crate::fhe::poly_eval).
+//! Errors of polynomials, by the recursion of `poly_eval`.
 //!
 //! Every rescale of a power or of a partial sum makes an error; what it does to the result is the derivative by that power or sum,
 //! a polynomial in the operand, whose mean square follows from the operand's moments.
