@@ -186,11 +186,11 @@ fn run_pipeline(
 }
 
 fn settings(options: &CompileOptions) -> Result<pipeline::Options, CompileError> {
-    let CompileOptions { plan, layout, ref progress, .. } = *options;
+    let CompileOptions { plan, layout, products, ref progress, .. } = *options;
     let keys_memory = options.keys_memory.map(|size| size.0);
     let progress = progress.clone();
     let mut settings =
-        pipeline::Options { plan, layout, keys_memory, progress, ..pipeline::Options::default() };
+        pipeline::Options { plan, layout, products, keys_memory, progress, ..pipeline::Options::default() };
     if let Some(path) = &options.machine {
         settings.machine = machine(path)?;
     }

@@ -11,10 +11,11 @@ use clap::Parser;
 use peregrine_compiler::driver::{self, Lowered, Prepared};
 use peregrine_compiler::error::CompileError;
 use peregrine_compiler::gate::GateReport;
-use peregrine_compiler::gate::{self, Tolerance};
+use peregrine_compiler::gate::{self, GateError, Tolerance};
 use peregrine_compiler::onnx::{ClientSplit, ImageOverrides, ImportOptions, MaxPools};
 use peregrine_compiler::options::{
-    Activations, CompileOptions, DumpPoint, Emit, LayoutFlag, PlanFlag, ReportTo, Verify,
+    Activations, CompileOptions, DumpPoint, Emit, LayoutFlag, PlanFlag, Products, ProductsFlag, ReportTo,
+    Verify,
 };
 use peregrine_compiler::report::{self, Report};
 use peregrine_ir::bytes::ByteSize;
@@ -47,6 +48,9 @@ struct Args {
     /// How tensors are laid out in ciphertexts
     #[arg(long, value_enum, default_value_t, value_name = "HOW")]
     layout: LayoutFlag,
+    /// How linear maps are computed
+    #[arg(long, value_enum, default_value_t, value_name = "HOW")]
+    products: ProductsFlag,
     /// Bits of the output's range that noise must leave, as the noise model predicts: picks scales of data and weights
     #[arg(long, value_name = "BITS", value_parser = precision)]
     precision: Option<f64>,
@@ -148,6 +152,10 @@ impl Args {
             degree: self.degree,
             plan: self.plan.into(),
             layout: self.layout.into(),
+            products: match self.products {
+                ProductsFlag::Auto | ProductsFlag::Shared => Products::Shared,
+                ProductsFlag::Plain => Products::Plain,
+            },
             precision: self.precision,
             sample: self.sample.clone(),
             labels: self.labels.clone(),
@@ -189,7 +197,7 @@ fn say(message: &str) {
 }
 
 fn run(args: &Args) -> Result<(), CompileError> {
-    let options = args.options();
+    let mut options = args.options();
     let prepared = driver::prepare(&options)?;
     if let [first, rest @ ..] = prepared.imported.averaged.as_slice() {
         let count = rest.len() + 1;
@@ -231,7 +239,18 @@ fn run(args: &Args) -> Result<(), CompileError> {
             let text = match emit {
                 Some(Emit::Fhe) => print_fhe(&lowered.compiled.fhe),
                 Some(Emit::Tensor | Emit::Onnx | Emit::Program) => print_program(&lowered.compiled.program),
-                None => return artefact(args, &options, &prepared, lowered),
+                None => {
+                    let written = artefact(args, &options, &prepared, lowered);
+                    let too_rough = matches!(written, Err(CompileError::Gate(GateError::Tolerance { .. })));
+                    if args.products != ProductsFlag::Auto || !too_rough {
+                        return written;
+                    }
+                    say("too rough with shared products: compiling again with a product for each diagonal");
+                    options.products = Products::Plain;
+                    let lowered = driver::lower(&prepared, &options, &mut dump)?;
+                    say(&report::summary(&lowered.compiled));
+                    return artefact(args, &options, &prepared, lowered);
+                }
             };
             write_report(args, &prepared, &lowered, None)?;
             put(args.output.as_deref(), text.as_bytes())

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use peregrine_ir::bytes::ByteSize;
-pub use peregrine_passes::pipeline::Layouts;
+pub use peregrine_passes::pipeline::{Layouts, Products};
 pub use peregrine_passes::plan::Plan;
 pub use peregrine_passes::progress::Progress;
 
@@ -58,6 +58,18 @@ impl From<LayoutFlag> for Layouts {
             LayoutFlag::Search => Self::Search,
         }
     }
+}
+
+/// How linear maps are computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum ProductsFlag {
+    /// Shared where faster; each diagonal on its own if the check finds that too rough.
+    #[default]
+    Auto,
+    /// Copies and imaginary parts of slots share products: fewer of them, one or two bits of precision less.
+    Shared,
+    /// One product for each diagonal.
+    Plain,
 }
 
 /// What is written.
@@ -159,6 +171,8 @@ pub struct CompileOptions {
     pub plan: Plan,
     /// How tensors are laid out.
     pub layout: Layouts,
+    /// How linear maps are computed.
+    pub products: Products,
     /// Bits of the output that the noise model must leave; without it scales that suit the degree.
     pub precision: Option<f64>,
     /// Input that the gate runs and the artefact carries.

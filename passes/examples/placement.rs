@@ -150,7 +150,11 @@ fn report(graph: &TensorGraph, degree: usize, rings: &[u32]) -> Result<(), Failu
     let machine = Machine::default();
     for &log_n in rings {
         let packed = pack(graph, &ranges, 1 << (log_n - 1), &LayoutSearch::Greedy)?.graph;
-        let search = KeySearch::of(&packed, Slots::new(1 << (log_n - 1))?);
+        let search = KeySearch::of(
+            &packed,
+            Slots::new(1 << (log_n - 1))?,
+            peregrine_passes::pipeline::Products::Shared,
+        );
         let workload = Workload::of(&packed, Precision::of_degree(degree as u32), &search)?;
         let best = workload.best(log_n, &machine, 1).pop();
         let Some((candidate, placement)) = best else {

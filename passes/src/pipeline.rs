@@ -20,7 +20,7 @@ use crate::progress::Progress;
 use crate::tensor::fit::{FitOptions, FitReport};
 use crate::tensor::interp::{self, Batch};
 use crate::tensor::moments::{self, Moments};
-use crate::tensor::products::Products;
+use crate::tensor::products;
 use crate::tensor::{self, fit, ranges};
 use crate::{PassError, PassManager};
 
@@ -63,6 +63,15 @@ pub enum Layouts {
     Search,
 }
 
+/// Whether copies and imaginary parts of slots share the products of linear maps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Products {
+    /// Where that is predicted to be faster; rounded weights then cost one or two bits of precision.
+    Shared,
+    /// One product for each diagonal.
+    Plain,
+}
+
 /// What the pipeline is asked for.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -76,6 +85,8 @@ pub struct Options {
     pub machine: Machine,
     /// How layouts are chosen.
     pub layout: Layouts,
+    /// How linear maps are computed.
+    pub products: Products,
     /// Most bytes of expanded switching keys; `None` weighs them against time.
     pub keys_memory: Option<u64>,
     /// When passes are verified.
@@ -172,6 +183,7 @@ impl Default for Options {
             plan: Plan::Auto,
             machine: Machine::default(),
             layout: Layouts::Search,
+            products: Products::Shared,
             keys_memory: None,
             verification: Verification::EachPass,
             progress: Progress::default(),
@@ -306,7 +318,7 @@ fn deepest_degree(graph: &TensorGraph, options: &Options) -> Result<u32, Pipelin
         for node in trial.nodes.values_mut().filter(|n| matches!(n.op, TensorOp::Activation(_))) {
             node.op = TensorOp::Poly { coefficients };
         }
-        Products { batch: None }.run(&mut trial)?;
+        products::Products { batch: None }.run(&mut trial)?;
         let ranges: Vec<Vec<f64>> =
             trial.nodes.values().map(|n| vec![1.0; interp::channels_of(&n.ty.shape).0]).collect();
         let slots = 1 << (DEEPEST_LOG_N - 1);

@@ -277,7 +277,7 @@ impl Subject<'_> {
         }
         let packed = self.packed(log_n)?;
         self.options.progress.step(&format!("counting the splits of linear maps for N = 2^{log_n}"));
-        let search = KeySearch::of(&packed.graph, slots_of(log_n)?);
+        let search = KeySearch::of(&packed.graph, slots_of(log_n)?, self.options.products);
         let prepared = Arc::new(Prepared { packed, search });
         self.prepared.borrow_mut().insert(log_n, prepared.clone());
         Ok(prepared)

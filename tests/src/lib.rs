@@ -20,7 +20,7 @@ use peregrine_ckks::encrypt::SeededCiphertext;
 use peregrine_compiler::driver::{self, Lowered, Prepared};
 use peregrine_compiler::gate::Tolerance;
 use peregrine_compiler::onnx::ImportOptions;
-use peregrine_compiler::options::{Activations, CompileOptions, Layouts, Plan, Verify};
+use peregrine_compiler::options::{Activations, CompileOptions, Layouts, Plan, Products, Verify};
 use peregrine_ir::program::Noise;
 use peregrine_runtime::client::{ClearSide, NamedTensor, Preprocessing};
 use peregrine_runtime::exec::{MemoryBudget, Scratch, ServerKeys};
@@ -37,6 +37,7 @@ pub fn compile_options(model: &str) -> CompileOptions {
         degree: None,
         plan: Plan::default(),
         layout: Layouts::Search,
+        products: Products::Shared,
         precision: None,
         sample: None,
         labels: None,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use peregrine_compiler::driver;
 use peregrine_compiler::inputs::read_sample;
 use peregrine_compiler::onnx::{ImageOverrides, ImportOptions};
-use peregrine_compiler::options::{Activations, CompileOptions, Layouts, Verify};
+use peregrine_compiler::options::{Activations, CompileOptions, Layouts, Products, Verify};
 use peregrine_compiler::oracle::Tract;
 use peregrine_data::picture::Resize;
 use peregrine_data::set::InputFormat;
@@ -158,6 +158,7 @@ fn compiles_without_calibration(path: &Path, trainer: &Trainer<'_>) {
         degree: None,
         plan: Default::default(),
         layout: Layouts::Search,
+        products: Products::Shared,
         precision: None,
         sample: None,
         labels: None,

@@ -11,6 +11,7 @@ use rayon::prelude::*;
 use super::LowerError;
 use super::share::{Variant, variants};
 use super::split::{CallShape, resolve};
+use crate::pipeline::Products;
 
 /// The distinct shapes of a packed graph's linear operations.
 #[derive(Clone, Debug, Default)]
@@ -23,7 +24,7 @@ pub struct Calls {
 
 impl Calls {
     /// Enumerates the linear operations of a packed graph.
-    pub fn of(graph: &FheGraph, slots: Slots) -> Self {
+    pub fn of(graph: &FheGraph, slots: Slots, products: Products) -> Self {
         let mut sums: Vec<Vec<CallTerm>> = graph.nodes.values().filter_map(terms).collect();
         sums.sort_unstable();
         sums.dedup();
@@ -41,7 +42,13 @@ impl Calls {
             firsts.push(known.unwrap_or(distinct.len()));
             distinct.extend(known.is_none().then_some(&terms[..]));
         }
-        let ways = |terms: &&[CallTerm]| variants(&resolve(terms, maps, layouts), slots);
+        let ways = |terms: &&[CallTerm]| {
+            let terms = resolve(terms, maps, layouts);
+            match products {
+                Products::Shared => variants(&terms, slots),
+                Products::Plain => vec![Variant { shared: Vec::new(), shape: CallShape::of(&terms, slots) }],
+            }
+        };
         let enumerated: Vec<Vec<Variant>> = distinct.par_iter().map(ways).collect();
         let (mut places, mut calls) = (HashMap::new(), Self::default());
         let place = |ways: Vec<Variant>| {

@@ -22,6 +22,7 @@ use super::emit::{call_levels, keys_besides_calls};
 use super::key_descent::{Site, Subject};
 use super::share::Variant;
 use super::split::CallShape;
+use crate::pipeline::Products;
 
 /// Prices of keys that a plan is made for, in seconds per byte: from keys for free to keys at any price of time.
 pub const PRICES: [f64; 8] = [0.02e-9, 0.1e-9, 0.25e-9, 0.6e-9, 1.5e-9, 4e-9, 10e-9, 40e-9];
@@ -71,8 +72,8 @@ pub struct KeyPlan {
 
 impl KeySearch {
     /// Shapes and candidates of the linear operations of a packed graph, for any number of special primes.
-    pub fn of(graph: &FheGraph, slots: Slots) -> Self {
-        let calls = Calls::of(graph, slots);
+    pub fn of(graph: &FheGraph, slots: Slots, products: Products) -> Self {
+        let calls = Calls::of(graph, slots, products);
         let n = 2 * slots.get() as usize;
         let candidates: Vec<Candidates> =
             calls.variants().par_iter().map(|variants| considered(variants, n)).collect();

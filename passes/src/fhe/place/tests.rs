@@ -257,7 +257,11 @@ fn candidate_rings_are_secure_and_hold_whole_blocks() {
         stage: Stage::Packed,
     };
     let graph = FheGraph::new("empty", tables);
-    let search = crate::fhe::plan_keys::KeySearch::of(&graph, Slots::new(1 << 14).expect("a power of two"));
+    let search = crate::fhe::plan_keys::KeySearch::of(
+        &graph,
+        Slots::new(1 << 14).expect("a power of two"),
+        crate::pipeline::Products::Shared,
+    );
     let workload = super::Workload::of(&graph, crate::fhe::level::Precision::of_degree(2), &search)
         .expect("no operations");
     for log_n in [15, 16] {
