@@ -125,7 +125,6 @@ fn encrypted_boxes_are_those_in_the_clear() {
 }
 
 #[test]
-#[ignore = "about 4 GiB and a minute; run with: cargo test --release -p peregrine-tests --test detector -- --ignored"]
 fn encrypted_boxes_of_a_tiny_yolov3_are_those_in_the_clear() {
     let folder = tempfile::tempdir().expect("a folder");
     let fhe = folder.path().join("yolov3.fhe");

@@ -7,7 +7,7 @@ use crate::fhe::budget::{ErrorBudget, Source};
 
 /// Bits that the root mean square of an error may be from the budget's, at every value that is looked at. Within about two bits for programs
 /// without joined operands; what joined operands share rounds its weights once for several products, which the budget does not count.
-const BITS: f64 = 5.0;
+const BITS: f64 = 3.0;
 
 /// Root mean square of the noise at every probe, over the images of a batch.
 fn measured(program: &Program, batch: &Batch) -> Vec<f64> {
