@@ -50,17 +50,32 @@ pub fn measure(graph: &TensorGraph, batch: &Batch) -> Result<Vec<Vec<f64>>, Pass
 /// Those of [`measure`].
 pub fn measure_ranges(graph: &TensorGraph, batch: &Batch) -> Result<Vec<ChannelRange>, PassError> {
     let mut ranges = Vec::with_capacity(graph.nodes.len());
+    look_at_values(graph, batch, &mut |id, data| {
+        debug_assert_eq!(id.index(), ranges.len());
+        ranges.push(ChannelRange::of(&graph.nodes[id].ty.shape, data));
+    })?;
+    Ok(ranges)
+}
+
+/// Shows every value on `batch`, in order, image after image.
+///
+/// # Errors
+/// Those of [`measure`].
+pub(super) fn look_at_values(
+    graph: &TensorGraph,
+    batch: &Batch,
+    look: &mut dyn FnMut(ValueId, &[f32]),
+) -> Result<(), PassError> {
     let mut broken: Option<ValueId> = None;
     interp::run_with(graph, batch, &mut |id, data| {
         if broken.is_none() && data.iter().any(|x| !x.is_finite()) {
             broken = Some(id);
         }
-        debug_assert_eq!(id.index(), ranges.len());
-        ranges.push(ChannelRange::of(&graph.nodes[id].ty.shape, data));
+        look(id, data);
     })?;
     match broken {
         Some(id) => Err(PassError::NotFinite { layer: graph.nodes[id].origin.as_str().to_owned() }),
-        None => Ok(ranges),
+        None => Ok(()),
     }
 }
 
