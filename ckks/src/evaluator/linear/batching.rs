@@ -24,6 +24,23 @@ pub(super) struct Portions {
 
 const PORTIONS: Portions = Portions { giants: 512 << 20, most_giants: 2 << 30, batch: 1 << 30 };
 
+/// The least: one giant step, one input at a time.
+const LEAST: Portions = Portions { giants: 1, most_giants: 1, batch: 1 };
+
+/// How often portions are halved before the least ones are taken.
+const HALVINGS: u32 = 8;
+
+impl Portions {
+    fn divided(self, halvings: u32) -> Portions {
+        let Portions { giants, most_giants, batch } = self;
+        Portions {
+            giants: giants >> halvings,
+            most_giants: most_giants >> halvings,
+            batch: batch >> halvings,
+        }
+    }
+}
+
 /// The portions of a transform.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batching {
@@ -45,6 +62,22 @@ impl Batching {
     #[must_use]
     pub fn of(plan: &LinearPlan, params: &Params, level: Level) -> Self {
         Self::within(PORTIONS, plan, params, level)
+    }
+
+    /// The smallest portions of `plan` at `level`.
+    #[must_use]
+    pub fn least(plan: &LinearPlan, params: &Params, level: Level) -> Self {
+        Self::within(LEAST, plan, params, level)
+    }
+
+    /// The largest portions, at most those of [`of`](Self::of), that take no more than `room` bytes with their diagonals; the smallest
+    /// where none do. Smaller ones take longer: inputs are decomposed again for each.
+    #[must_use]
+    pub fn in_room(room: u64, plan: &LinearPlan, params: &Params, level: Level) -> Self {
+        let smaller = |halvings| Self::within(PORTIONS.divided(halvings), plan, params, level);
+        let fitting =
+            (0..HALVINGS).map(smaller).find(|batching| batching.bytes + batching.diagonal_bytes <= room);
+        fitting.unwrap_or_else(|| Self::least(plan, params, level))
     }
 
     pub(super) fn within(portions: Portions, plan: &LinearPlan, params: &Params, level: Level) -> Self {
@@ -93,5 +126,68 @@ impl Batching {
     #[must_use]
     pub fn diagonal_bytes(&self) -> u64 {
         self.diagonal_bytes
+    }
+}
+
+/// What is known of a transform before it is planned.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Outline {
+    /// Inputs, joined and turned ones included.
+    pub operands: f64,
+    /// Those that are rotated.
+    pub decomposed: f64,
+    /// Rotated operands.
+    pub babies: f64,
+    /// Giant steps.
+    pub giants: f64,
+    /// Products with diagonals.
+    pub products: f64,
+    /// Results.
+    pub outputs: f64,
+    /// Pairs of an operand and a result that have a product.
+    pub pairs: f64,
+    /// Threads at work.
+    pub threads: f64,
+}
+
+/// The portions that a transform of an outline will have, on average.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Foreseen {
+    /// Portions of giant steps that an operand is rotated for.
+    pub rotated: f64,
+    /// How often an operand is decomposed.
+    pub decomposed: f64,
+    /// What is held at once, in bytes, diagonals included.
+    pub bytes: f64,
+}
+
+impl Outline {
+    /// As [`Batching::of`] decides, for operands that are all alike.
+    #[must_use]
+    pub fn foresee(&self, params: &Params, level: Level) -> Foreseen {
+        let limb = 8.0 * params.n() as f64;
+        let extended = limb * (level.limbs() + params.alpha()) as f64;
+        let operands = self.operands.max(1.0);
+        let most = (2.0 * operands * extended).clamp(PORTIONS.giants as f64, PORTIONS.most_giants as f64);
+        let at_once = (most / (2.0 * extended)).floor().clamp(1.0, self.giants.max(1.0));
+        let rounds = (self.giants / at_once).ceil().max(1.0);
+        let raised = self.decomposed * params.digits_at(level) as f64 * extended;
+        let buffers = self.threads * 2.0 * self.babies * limb;
+        let held = 2.0 * limb * level.limbs() as f64 * operands + raised + buffers;
+        let diagonals = (self.products / rounds).ceil() * limb / 2.0;
+        let batches = ((held + diagonals) / PORTIONS.batch as f64).ceil().max(1.0);
+        let rotated = self.rounds_of_an_operand(rounds);
+        let decomposed = if batches > 1.0 { rotated } else { 1.0 };
+        let expanded = self.threads * EXPANDED_LIMBS as f64 * limb;
+        let bytes = (held + diagonals) / batches + expanded + 2.0 * at_once * extended;
+        Foreseen { rotated, decomposed, bytes }
+    }
+
+    /// Portions, of so many, whose results an operand adds to: giant steps are ordered by result, and results by what they read.
+    fn rounds_of_an_operand(&self, rounds: f64) -> f64 {
+        let outputs = self.outputs.max(1.0);
+        let (in_portion, portions_of_output) = ((outputs / rounds).max(1.0), (rounds / outputs).max(1.0));
+        let read_by = (self.pairs / self.operands.max(1.0)).clamp(1.0, outputs);
+        (portions_of_output * (1.0 + (read_by - 1.0) / in_portion)).min(rounds)
     }
 }
