@@ -8,34 +8,6 @@ use rayon::prelude::*;
 
 use crate::tensor::Tensor;
 
-/// What keeps operands in their ranges, and the images that leave them from spoiling the training.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Restraint {
-    /// Range penalty.
-    pub penalty: Option<RangePenalty>,
-    /// Most of an image's gradient at a polynomial's operand, in medians over the batch: the slopes of polynomials multiply
-    /// from layer to layer, and a single image far outside of the ranges would fill the norm that the optimiser clips.
-    pub outlier: Option<f64>,
-}
-
-/// Scales down the gradients of images whose norm is more than `most` times the median.
-pub(crate) fn tame(grad: &mut Tensor, most: f64) {
-    let norm = |image: &[f32]| -> f64 {
-        let squares = image.chunks(1024).map(|c| f64::from(c.iter().map(|g| g * g).sum::<f32>()));
-        squares.sum::<f64>().sqrt()
-    };
-    let norms: Vec<f64> = grad.images().map(norm).collect();
-    let mut sorted = norms.clone();
-    sorted.sort_by(f64::total_cmp);
-    let limit = most * sorted.get(sorted.len() / 2).copied().unwrap_or(0.0);
-    grad.images_mut().zip(&norms).filter(|(_, norm)| **norm > limit && limit > 0.0).for_each(
-        |(image, norm)| {
-            let factor = (limit / norm) as f32;
-            image.iter_mut().for_each(|g| *g *= factor);
-        },
-    );
-}
-
 /// The penalty.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RangePenalty {
@@ -66,22 +38,5 @@ impl RangePenalty {
         };
         let costs: Vec<f64> = grad.images_mut().zip(x.images()).map(of_image).collect();
         share * costs.iter().sum::<f64>()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::tensor::Shape;
-
-    #[test]
-    fn only_outliers_are_tamed() {
-        let data = vec![3.0, 4.0, 0.6, 0.8, 30.0, 40.0, 0.3, 0.4, -1.2, 1.6];
-        let mut grad = Tensor { shape: Shape { n: 5, h: 1, w: 1, c: 2 }, data: data.clone() };
-        // Norms 5, 1, 50, 0.5, 2: the median is 2.
-        tame(&mut grad, 4.0);
-        assert_eq!(grad.data[..4], data[..4]);
-        assert_eq!(grad.data[6..], data[6..]);
-        assert!((grad.data[4] - 4.8).abs() < 1e-5 && (grad.data[5] - 6.4).abs() < 1e-5, "{:?}", grad.data);
     }
 }

@@ -13,7 +13,7 @@ use peregrine_ir::client::ClientTensor;
 use peregrine_tune::data::augment::Augment;
 use peregrine_tune::data::{Dataset, Labels};
 use peregrine_tune::net::{Keep, Mode, Net, Polynomials, Ranges};
-use peregrine_tune::penalty::{RangePenalty, Restraint};
+use peregrine_tune::penalty::RangePenalty;
 use peregrine_tune::sgd::Sgd;
 use peregrine_tune::tensor::{Pool, Tensor};
 use peregrine_tune::train::{
@@ -78,10 +78,9 @@ fn options(seed: u64) -> Options {
         rate: 0.005,
         sgd: Sgd { momentum: 0.9, decay: 1e-4, clip: 1.0 },
         objective: Objective::Distil(Distillation { temperature: 2.0, features: 1.0 }),
-        restraint: Restraint { penalty: Some(RangePenalty { weight: 0.1, start: 0.8 }), outlier: Some(4.0) },
-        settle: 0.3,
+        penalty: Some(RangePenalty { weight: 0.1, start: 0.8 }),
         ranges: Ranges::Batch,
-        augment: Augment { flip: true, crop: 4, zoom: 0.8 },
+        augment: Augment { flip: true, crop: 4, zoom: 0.8, tone: 0.2 },
         seed,
         log_every: 1,
         checkpoint: None,
@@ -100,7 +99,7 @@ fn student(model: &Model, data: &Dataset) -> Net {
 
 fn trainer<'a>(model: &'a Model, data: &'a Dataset, options: Options) -> Trainer<'a> {
     let inputs = Inputs { data, preprocessing: &model.preprocessing };
-    Trainer::new(student(model, data), model.net.clone(), inputs, inputs, options).unwrap()
+    Trainer::new(student(model, data), model.net.clone(), None, inputs, inputs, options).unwrap()
 }
 
 #[test]
@@ -119,7 +118,7 @@ fn distillation_learns_repeats_and_exports() {
     let mut data = pictures(&model);
     data.limit(160);
     // The same pictures in every epoch: losses are then comparable.
-    let plain = |seed| Options { epochs: 8, augment: Augment::NONE, settle: 0.0, ..options(seed) };
+    let plain = |seed| Options { epochs: 8, augment: Augment::NONE, ..options(seed) };
     let mut first = trainer(&model, &data, plain(1));
     let result = first.run(&mut Quiet).unwrap();
     let losses: Vec<f64> = first.log.records.iter().map(|r| r.loss).collect();
@@ -242,6 +241,25 @@ fn labels_are_needed_for_cross_entropy() {
     let inputs = Inputs { data: &data, preprocessing: &model.preprocessing };
     let options = Options { objective: Objective::Labels, ..options(1) };
     let net = student(&model, &data);
-    let error = Trainer::new(net, model.net.clone(), inputs, inputs, options).err().unwrap();
+    let error = Trainer::new(net, model.net.clone(), None, inputs, inputs, options).err().unwrap();
     assert!(matches!(error, TrainError::NoLabels), "{error}");
+}
+
+#[test]
+fn other_teachers_must_fit() {
+    let (small, large) = (model("cifar10_resnet8.onnx"), model("cifar10_resnet20.onnx"));
+    let mut data = pictures(&small);
+    data.limit(64);
+    let inputs = Inputs { data: &data, preprocessing: &small.preprocessing };
+    let with = |features, teacher: &Model| {
+        let objective = Objective::Distil(Distillation { temperature: 2.0, features });
+        let (net, options) = (student(&small, &data), Options { objective, epochs: 1, ..options(1) });
+        Trainer::new(net, small.net.clone(), Some(teacher.net.clone()), inputs, inputs, options)
+    };
+    let error = with(1.0, &large).err().unwrap();
+    assert!(error.to_string().contains("residual joins"), "{error}");
+    let taught = with(0.0, &large).unwrap().run(&mut Quiet).unwrap();
+    let alone = with(0.0, &small).unwrap().run(&mut Quiet).unwrap();
+    assert_ne!(taught.agreement, None);
+    assert_ne!(taught.difference, alone.difference);
 }

@@ -2,7 +2,7 @@
 
 use super::{Net, NodeId, Op, Role, Saved, Tape};
 use crate::ops::{batch_norm, conv, elementwise, poly_act, shape};
-use crate::penalty::{Restraint, tame};
+use crate::penalty::RangePenalty;
 use crate::tensor::{Pool, Tensor};
 
 /// Gradients on their way back, one slot per node.
@@ -27,7 +27,7 @@ impl Net {
         &mut self,
         tape: &Tape,
         seeds: Vec<(NodeId, Tensor)>,
-        restraint: &Restraint,
+        penalty: Option<&RangePenalty>,
         pool: &mut Pool,
     ) -> f64 {
         let wanted = self.wanted();
@@ -43,7 +43,7 @@ impl Net {
                 continue;
             }
             let is_wanted = |arg: NodeId| wanted[arg];
-            cost += self.node_backward(id, tape, grad, &is_wanted, restraint, &mut slots, pool);
+            cost += self.node_backward(id, tape, grad, &is_wanted, penalty, &mut slots, pool);
         }
         slots.0.into_iter().flatten().for_each(|g| pool.give(g));
         cost
@@ -86,7 +86,7 @@ impl Net {
         tape: &Tape,
         mut grad: Tensor,
         wanted: &dyn Fn(NodeId) -> bool,
-        restraint: &Restraint,
+        penalty: Option<&RangePenalty>,
         slots: &mut Slots,
         pool: &mut Pool,
     ) -> f64 {
@@ -148,10 +148,7 @@ impl Net {
                     poly_act::powers_grad(x, saved, &grad, &mut params[act.powers].grad);
                 }
                 poly_act::backward(x, &powers, saved, &mut grad);
-                if let Some(most) = restraint.outlier {
-                    tame(&mut grad, most);
-                }
-                if let Some(penalty) = restraint.penalty {
+                if let Some(penalty) = penalty {
                     cost = penalty.add(x, &act.max, &mut grad);
                 }
             }

@@ -95,30 +95,22 @@ fn polynomial(
     ranges: Ranges,
     y: &mut Tensor,
 ) -> poly_act::Saved {
-    let mut maxima = Vec::new();
-    match ranges {
-        Ranges::Batch => {
-            let saved = poly_act::forward(x, powers, y);
-            act.follow(&saved.maxima, poly_act::track);
-            return saved;
-        }
-        Ranges::Tracked => {
-            maxima = poly_act::maxima(&poly_act::peaks(x));
-            act.follow(&maxima, poly_act::hold);
-        }
-        Ranges::Fixed => {}
+    if ranges == Ranges::Batch {
+        let saved = poly_act::forward(x, powers, y);
+        act.follow(&saved.peaks);
+        return saved;
     }
     let scales: Vec<f64> = act.max.iter().map(|m| poly_act::scale(*m)).collect();
     poly_act::evaluate(x, &poly_act::fold(powers, &scales), y);
-    poly_act::Saved { peaks: Vec::new(), maxima, scales }
+    poly_act::Saved { peaks: Vec::new(), scales }
 }
 
 impl PolyAct {
-    /// Moves the running maxima by `rule`; the first batch defines them.
-    fn follow(&mut self, maxima: &[f32], rule: fn(&mut [f32], &[f32])) {
+    /// Moves the running maxima; the first batch defines them.
+    fn follow(&mut self, peaks: &[poly_act::Peak]) {
         match self.started {
-            true => rule(&mut self.max, maxima),
-            false => self.max.copy_from_slice(maxima),
+            true => poly_act::track(&mut self.max, peaks),
+            false => self.max = peaks.iter().map(|p| p.max).collect(),
         }
         self.started = true;
     }

@@ -36,24 +36,14 @@ pub struct Polynomials {
     /// Whether they are trained.
     pub coefficients: Coefficients,
     /// Deviations of a standard normal variable that a channel's range is taken for: the expansion is that of the activation on
-    /// such operands. `None`: [`default_bound`].
-    pub bound: Option<f64>,
+    /// such operands. A wider one bends the polynomial more where most operands are, and grows faster outside of the range.
+    pub bound: f64,
 }
 
 impl Polynomials {
     /// Expansions of one degree, not trained.
     pub fn fixed(degree: usize) -> Self {
-        Self { degrees: DegreePlan::Uniform(degree), coefficients: Coefficients::Fixed, bound: None }
-    }
-}
-
-/// The bound of polynomials of a degree. A wider one bends the polynomial more where most operands are, and grows faster outside
-/// of the range.
-pub fn default_bound(degree: usize) -> f64 {
-    match degree {
-        0..=3 => 6.0,
-        4..=7 => 3.5,
-        _ => BOUND,
+        Self { degrees: DegreePlan::Uniform(degree), coefficients: Coefficients::Fixed, bound: BOUND }
     }
 }
 
@@ -114,8 +104,7 @@ impl Net {
             return Err(ReplaceError::Count { given, layers, names: names.join(", ") });
         }
         for (&id, degree) in found.iter().zip(degrees) {
-            let bound = polynomials.bound.unwrap_or(default_bound(degree));
-            let powers = self.expansion(id, degree, bound).repeat(self.nodes[id].shape.c);
+            let powers = self.expansion(id, degree, polynomials.bound).repeat(self.nodes[id].shape.c);
             let role = match polynomials.coefficients {
                 Coefficients::Fixed => Role::Frozen,
                 Coefficients::Learned => Role::Offset,

@@ -7,7 +7,7 @@ use peregrine_passes::tensor::interp::{Batch, run};
 
 use super::*;
 use crate::net::forward::Keep;
-use crate::penalty::{RangePenalty, Restraint};
+use crate::penalty::RangePenalty;
 use crate::tensor::Pool;
 
 /// A tensor graph under construction, with random weights.
@@ -186,12 +186,11 @@ fn check_gradients(net: &Net, mode: Mode, penalty: Option<RangePenalty>) {
     let mut rng = fastrand::Rng::with_seed(4);
     let shape = Shape { n: 4, ..net.nodes[output].shape };
     let dy = Tensor { shape, data: (0..shape.len()).map(|_| rng.f32() - 0.5).collect() };
-    let restraint = Restraint { penalty, outlier: None };
     let loss = |net: &Net| {
         let mut net = net.clone();
         let tape = net.forward(input.clone(), mode, Keep::All, &mut Pool::default());
         net.clear_grads();
-        let cost = net.backward(&tape, vec![(output, dy.clone())], &restraint, &mut Pool::default());
+        let cost = net.backward(&tape, vec![(output, dy.clone())], penalty.as_ref(), &mut Pool::default());
         let y = tape.value(output);
         let value: f64 = y.data.iter().zip(&dy.data).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
         (value + cost, net)
@@ -235,6 +234,37 @@ fn gradients_of_a_network_of_polynomials() {
     net.forward(input, Mode::TRAIN, Keep::All, &mut Pool::default());
     // Fixed ranges: the penalty's threshold does not move with the parameters.
     check_gradients(&net, Mode::EVALUATE, Some(RangePenalty { weight: 0.3, start: 0.5 }));
+}
+
+/// Least squares on what activations meet come closer to them than expansions for the whole range do, and know the ranges.
+#[test]
+fn fitted_polynomials_follow_the_activations() {
+    let mut original = Net::from_graph(&zoo()).unwrap();
+    let (_, input) = images(&original, 16);
+    let batches = std::iter::once(Ok::<_, ()>(input.clone()));
+    original.calibrate_norms(batches, &mut Pool::default()).unwrap();
+    // Before the max pool, which is replaced too.
+    let last = original.nodes.iter().position(|n| n.name == "act3").unwrap();
+    let output = |net: &mut Net| {
+        let tape = net.forward(input.clone(), Mode::EVALUATE, Keep::All, &mut Pool::default());
+        tape.value(last).data.clone()
+    };
+    let wanted = output(&mut original);
+    let error = |net: &mut Net| -> f32 {
+        output(net).iter().zip(&wanted).map(|(y, w)| (y - w).powi(2)).sum::<f32>().sqrt()
+    };
+    let mut fitted = original.clone();
+    fitted.replace_activations(&Polynomials::fixed(4)).unwrap();
+    let mut expanded = fitted.clone();
+    expanded.forward(input.clone(), Mode::TRAIN, Keep::All, &mut Pool::default());
+    fitted.fit_activations(&mut original.clone(), &[input.clone()], &mut Pool::default());
+    let errors = [error(&mut fitted), error(&mut expanded)];
+    assert!(errors[0] < 0.5 * errors[1], "{errors:?}");
+    let operands = original.forward(input.clone(), Mode::EVALUATE, Keep::All, &mut Pool::default());
+    for (id, act) in fitted.poly_acts() {
+        let peaks = poly_act::peaks(operands.value(fitted.nodes[id].args[0]));
+        assert_eq!(act.max, peaks.iter().map(|p| p.max).collect::<Vec<_>>());
+    }
 }
 
 #[test]

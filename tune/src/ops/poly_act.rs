@@ -15,8 +15,6 @@ pub const BOUND: f64 = 3.0;
 pub const EPSILON: f64 = 1e-3;
 /// Weight of a new batch in the running maximum.
 pub const MOMENTUM: f32 = 0.1;
-/// What is left of a tracked maximum after a batch.
-const DECAY: f32 = 0.998;
 
 /// Scale of a channel whose largest |x| is `max`.
 pub fn scale(max: f32) -> f64 {
@@ -37,8 +35,6 @@ pub struct Peak {
 pub struct Saved {
     /// Peaks of the batch; empty when the scales were constants.
     pub peaks: Vec<Peak>,
-    /// Largest |x| per channel; empty when they were not measured.
-    pub maxima: Vec<f32>,
     /// Scales used.
     pub scales: Vec<f64>,
 }
@@ -192,12 +188,7 @@ pub fn forward(x: &Tensor, powers: &[f32], y: &mut Tensor) -> Saved {
     let peaks = peaks(x);
     let scales: Vec<f64> = peaks.iter().map(|p| scale(p.max)).collect();
     evaluate(x, &fold(powers, &scales), y);
-    Saved { maxima: maxima(&peaks), peaks, scales }
-}
-
-/// The largest |x| alone.
-pub fn maxima(peaks: &[Peak]) -> Vec<f32> {
-    peaks.iter().map(|p| p.max).collect()
+    Saved { peaks, scales }
 }
 
 /// Turns `grad = dy` into `dx`; with peaks, the gradient by the scales goes to them.
@@ -238,11 +229,6 @@ impl Reduce<9> for Powers {
 }
 
 /// Moves the running maxima towards those of a batch.
-pub fn track(running: &mut [f32], maxima: &[f32]) {
-    running.iter_mut().zip(maxima).for_each(|(m, batch)| *m += MOMENTUM * (batch - *m));
-}
-
-/// Lifts the running maxima to those of a batch, or lets them sink a little.
-pub fn hold(running: &mut [f32], maxima: &[f32]) {
-    running.iter_mut().zip(maxima).for_each(|(m, batch)| *m = larger(*m * DECAY, *batch));
+pub fn track(running: &mut [f32], peaks: &[Peak]) {
+    running.iter_mut().zip(peaks).for_each(|(m, batch)| *m += MOMENTUM * (batch.max - *m));
 }

@@ -15,7 +15,7 @@ use crate::data::Dataset;
 use crate::data::augment::Augment;
 use crate::loss;
 use crate::net::{Mode, Net, NodeId, Ranges, Statistics};
-use crate::penalty::Restraint;
+use crate::penalty::RangePenalty;
 use crate::sgd::{Schedule, Sgd};
 use crate::tensor::Pool;
 
@@ -62,10 +62,8 @@ pub struct Options {
     /// Loss.
     pub objective: Objective,
     /// What keeps operands in their ranges.
-    pub restraint: Restraint,
-    /// Part of the steps, at the end, in which ranges and norms are those of inference.
-    pub settle: f64,
-    /// What polynomials normalise by before that part.
+    pub penalty: Option<RangePenalty>,
+    /// What polynomials normalise by.
     pub ranges: Ranges,
     /// Augmentation.
     pub augment: Augment,
@@ -98,8 +96,9 @@ pub trait Watch {
 pub struct Trainer<'a> {
     /// The network that is trained.
     pub net: Net,
+    original: Net,
     teacher: Net,
-    joins: Vec<NodeId>,
+    joins: Joins,
     train: Inputs<'a>,
     test: Inputs<'a>,
     options: Options,
@@ -114,13 +113,14 @@ pub struct Trainer<'a> {
 }
 
 impl<'a> Trainer<'a> {
-    /// A run that trains `net` with `teacher` as the original.
+    /// A run that trains `net`, which is made from `original`, with another teacher than that if given.
     ///
     /// # Errors
-    /// When labels are needed and missing, or do not fit the outputs.
+    /// When labels are needed and missing, or do not fit the outputs, or the teacher does not fit the network.
     pub fn new(
         net: Net,
-        teacher: Net,
+        original: Net,
+        teacher: Option<Net>,
         train: Inputs<'a>,
         test: Inputs<'a>,
         options: Options,
@@ -138,9 +138,16 @@ impl<'a> Trainer<'a> {
         if train.data.len() < options.batch.min(2) {
             return Err(TrainError::TooFew { images: train.data.len() });
         }
+        let teacher = teacher.unwrap_or_else(|| original.clone());
+        let with_features = match options.objective {
+            Objective::Distil(how) | Objective::Both(how) => how.features > 0.0,
+            Objective::Labels => false,
+        };
+        let joins = Joins::new(&net, &teacher, with_features)?;
         Ok(Self {
-            joins: teacher.joins(),
+            joins,
             net,
+            original,
             teacher,
             train,
             test,
@@ -169,6 +176,10 @@ impl<'a> Trainer<'a> {
         (self.train.data.len() / self.options.batch).max(1)
     }
 
+    pub(super) fn steps_in_all(&self) -> usize {
+        self.steps_per_epoch() * self.options.epochs
+    }
+
     /// Trains to the end of the epochs or of the time.
     ///
     /// # Errors
@@ -187,7 +198,8 @@ impl<'a> Trainer<'a> {
                 let indices = &order[within * size..][..size];
                 // The end of the time budget counts as the end of the steps.
                 let position = ((self.part_done(steps) * steps as f64) as usize).min(steps.saturating_sub(1));
-                let record = self.step(indices, schedule.at(position), self.mode(steps))?;
+                let mode = Mode { norms: Statistics::Batch, ranges: self.options.ranges };
+                let record = self.step(indices, schedule.at(position), mode)?;
                 self.progress.step += 1;
                 watch.step(&record, steps);
                 if self.progress.step.is_multiple_of(self.options.log_every) || self.progress.step == steps {
@@ -230,18 +242,38 @@ impl<'a> Trainer<'a> {
         by_steps.max(by_time)
     }
 
-    fn mode(&self, steps: usize) -> Mode {
-        match self.part_done(steps) >= 1.0 - self.options.settle {
-            true => Mode::EVALUATE,
-            false => Mode { norms: Statistics::Batch, ranges: self.options.ranges },
-        }
-    }
-
     /// Order of the samples in an epoch.
     fn order(&self, epoch: usize) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.train.data.len()).collect();
         fastrand::Rng::with_seed(mix(self.options.seed, epoch as u64)).shuffle(&mut order);
         order
+    }
+}
+
+/// Where features are compared: values of the network, and of its teacher.
+#[derive(Clone, Debug)]
+struct Joins {
+    own: Vec<NodeId>,
+    taught: Vec<NodeId>,
+}
+
+impl Joins {
+    fn new(net: &Net, teacher: &Net, with_features: bool) -> Result<Self, TrainError> {
+        let shapes =
+            |net: &Net, ids: &[NodeId]| ids.iter().map(|&id| net.nodes[id].shape).collect::<Vec<_>>();
+        let outputs = |net: &Net| net.outputs.iter().map(|(_, id)| *id).collect::<Vec<_>>();
+        let same = |own: &[NodeId], taught: &[NodeId]| shapes(net, own) == shapes(teacher, taught);
+        if net.input_shape() != teacher.input_shape() || !same(&outputs(net), &outputs(teacher)) {
+            return Err(TrainError::Teacher { what: "inputs or outputs" });
+        }
+        let (own, taught) = match with_features {
+            true => (net.joins(), teacher.joins()),
+            false => (Vec::new(), Vec::new()),
+        };
+        match same(&own, &taught) {
+            true => Ok(Self { own, taught }),
+            false => Err(TrainError::Teacher { what: "residual joins (--features 0 compares outputs only)" }),
+        }
     }
 }
 
