@@ -35,13 +35,14 @@ const NORM_BATCHES: usize = 20;
 pub struct Args {
     /// ONNX model
     model: PathBuf,
-    /// Training data: folder (of class folders), .tar of one, .npz, .npy, CIFAR .bin
+    /// Training data: folder or .tar of pictures (in class folders), .npz, .npy, .csv, CIFAR .bin or folder of these
     #[arg(long, value_name = "PATH")]
     data: PathBuf,
     /// Test data in the same forms (default: every twentieth training sample is kept for it)
     #[arg(long, value_name = "PATH")]
     test: Option<PathBuf>,
-    /// Where labels come from: from-data (folders, archives), none, or a file with one class number a line
+    /// Where labels come from: from-data (class folders, arrays, records), none, or a file with a class, or a picture's name
+    /// and its class, a line
     #[arg(long, value_name = "from-data|none|FILE", default_value = "from-data")]
     labels: String,
     /// Tuned model to write (default: MODEL.poly.onnx)
@@ -307,13 +308,13 @@ fn data(args: &Args, model: &Model) -> Result<(Dataset, Dataset), TuneError> {
         "none" => Labels::None,
         file => Labels::File(PathBuf::from(file)),
     };
-    let (pixels, len) = (model.preprocessing.pixels(), model.preprocessing.shape.iter().product());
-    let mut train = Dataset::load(&args.data, pixels, len, &labels).map_err(TrainError::from)?;
+    let (format, names) = (model.preprocessing.format(), &model.imported.labels);
+    let mut train = Dataset::load(&args.data, format, names, &labels).map_err(TrainError::from)?;
     if let Some(limit) = args.limit {
         train.limit(limit);
     }
     let test = match &args.test {
-        Some(path) => Dataset::load(path, pixels, len, &Labels::FromData).map_err(TrainError::from)?,
+        Some(path) => Dataset::load(path, format, names, &Labels::FromData).map_err(TrainError::from)?,
         None => hold_out(&mut train),
     };
     Ok((train, test))

@@ -1,7 +1,7 @@
 //! Gradients of a run.
 
 use super::{Net, NodeId, Op, Role, Saved, Tape};
-use crate::ops::{batch_norm, conv, elementwise, poly_act, shape};
+use crate::ops::{activation, batch_norm, conv, elementwise, poly_act, shape};
 use crate::penalty::RangePenalty;
 use crate::tensor::{Pool, Tensor};
 
@@ -64,7 +64,7 @@ impl Net {
             Op::Conv { weights, bias, .. } => std::iter::once(*weights).chain(*bias).collect(),
             Op::BatchNorm { gamma, beta, .. } => vec![*gamma, *beta],
             Op::Affine { mul, add } => vec![*mul, *add],
-            Op::Activation { slopes, .. } => slopes.iter().copied().collect(),
+            Op::Activation(function) => function.slopes().copied().into_iter().collect(),
             Op::PolyAct(act) => vec![act.powers],
             Op::Input
             | Op::Poly { .. }
@@ -138,8 +138,9 @@ impl Net {
                 add(&mut params[*mul].grad, &grads[0]);
                 add(&mut params[*offset].grad, &grads[1]);
             }
-            Op::Activation { function, slopes } => {
-                function.backward(x, slopes.map_or(&[], |p| &params[p].value), &mut grad);
+            Op::Activation(function) => {
+                let slopes = function.slopes().map_or(&[][..], |&p| &params[p].value);
+                activation::backward(function, x, slopes, &mut grad);
             }
             Op::PolyAct(act) => {
                 let Saved::PolyAct(saved) = &tape.saved[id] else { return cost };
@@ -196,7 +197,7 @@ fn place_backward(op: &Op, x: &Tensor, grad: &Tensor, dx: &mut Tensor) {
         | Op::Conv { .. }
         | Op::BatchNorm { .. }
         | Op::Affine { .. }
-        | Op::Activation { .. }
+        | Op::Activation(_)
         | Op::PolyAct(_)
         | Op::Poly { .. }
         | Op::Add

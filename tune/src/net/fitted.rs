@@ -51,8 +51,8 @@ impl Net {
 
     fn fit_activation(&mut self, original: &Net, operands: &Operands) {
         let id = operands.id;
-        let Op::Activation { function, slopes } = &original.nodes[id].op else { return };
-        let slopes = slopes.map_or(&[][..], |p| original.numbers(p));
+        let Op::Activation(function) = &original.nodes[id].op else { return };
+        let slopes = function.slopes().map_or(&[][..], |&p| original.numbers(p));
         let Op::PolyAct(act) = &mut self.nodes[id].op else { return };
         act.max = operands.channels.iter().map(|c| c.max).collect();
         act.started = true;
@@ -60,7 +60,7 @@ impl Net {
         let widest = operands.channels.iter().map(|c| f64::from(c.max)).fold(0.0, f64::max);
         let options = FitOptions::of_degree(degree as u32);
         let row = |(c, channel): (usize, &Channel)| -> Vec<f32> {
-            let slope = f64::from(slopes.get(c).copied().unwrap_or(0.0));
+            let slope = f64::from(slopes.get(c).or(slopes.first()).copied().unwrap_or(0.0));
             let fitted = polynomial_for(&channel.sample, &|x| function.value(x, slope), widest, &options);
             let scale = poly_act::scale(channel.max);
             fitted.iter().enumerate().map(|(k, c)| (c * scale.powi(k as i32 - 1)) as f32).collect()

@@ -1,7 +1,7 @@
 //! Running a network.
 
 use super::{Mode, Net, NodeId, Op, PolyAct, Ranges, Saved, Statistics, Tape};
-use crate::ops::{batch_norm, elementwise, poly_act, shape};
+use crate::ops::{activation, batch_norm, elementwise, poly_act, shape};
 use crate::tensor::{Pool, Tensor};
 
 /// Which values a run keeps.
@@ -68,8 +68,8 @@ impl Net {
                 return Saved::Affine(mul);
             }
             Op::Affine { mul, add } => batch_norm::apply(x, numbers(*mul), numbers(*add), y),
-            Op::Activation { function, slopes } => {
-                function.forward(x, slopes.map_or(&[], numbers), y);
+            Op::Activation(function) => {
+                activation::forward(function, x, function.slopes().map_or(&[], |&p| numbers(p)), y);
             }
             Op::PolyAct(act) => {
                 return Saved::PolyAct(polynomial(act, x, numbers(act.powers), mode.ranges, y));
