@@ -1,4 +1,4 @@
-//! Polynomials fitted to what the original network's activations meet, before training.
+//! Polynomials fitted to what activations meet, before training.
 //!
 //! A range that is the largest operand of a batch is mostly made by a few images, far outside of where most operands are; an
 //! expansion for such a range is nearly a straight line there. Least squares on the operands themselves give the polynomial
@@ -7,7 +7,7 @@
 use peregrine_passes::tensor::fit::{FitOptions, polynomial_for};
 use rayon::prelude::*;
 
-use super::{Keep, Mode, Net, NodeId, Op};
+use super::{Keep, Mode, Net, NodeId, Op, Tape};
 use crate::ops::poly_act;
 use crate::tensor::{Pool, Tensor};
 
@@ -30,23 +30,25 @@ struct Channel {
 impl Net {
     /// Fits the polynomial activations to those of `original`, of which this network is a copy with polynomials, and takes the
     /// largest operands as their ranges.
-    pub fn fit_activations(&mut self, original: &mut Net, batches: &[Tensor], pool: &mut Pool) {
-        let mut all: Vec<Operands> = self
-            .poly_acts()
-            .map(|(id, _)| Operands { id, channels: vec![Channel::default(); self.nodes[id].shape.c] })
-            .collect();
-        let values: Vec<NodeId> = all.iter().map(|o| self.nodes[o.id].args[0]).collect();
-        for batch in batches {
-            let input = pool.copy(batch);
-            let tape = original.forward(input, Mode::EVALUATE, Keep::Only(&values), pool);
-            for (operands, &value) in all.iter_mut().zip(&values) {
-                operands.add(tape.value(value), batches.len());
+    ///
+    /// Layer by layer, on what this network's own polynomials hand on, with the norms of training: what the first training step
+    /// will meet.
+    pub fn fit_activations(&mut self, original: &Net, batches: Vec<Tensor>, pool: &mut Pool) {
+        let ids: Vec<NodeId> = self.poly_acts().map(|(id, _)| id).collect();
+        let count = batches.len();
+        let mut tapes: Vec<Tape> = batches.into_iter().map(|batch| self.tape(batch)).collect();
+        let mut at = 1;
+        for id in ids {
+            let value = self.nodes[id].args[0];
+            let mut operands = Operands { id, channels: vec![Channel::default(); self.nodes[id].shape.c] };
+            for tape in &mut tapes {
+                self.advance(tape, at..id, Mode::FIT, Keep::Only(&[value]), pool);
+                operands.add(tape.value(value), count);
             }
-            tape.recycle(pool);
-        }
-        for operands in all {
+            at = id;
             self.fit_activation(original, &operands);
         }
+        tapes.into_iter().for_each(|tape| tape.recycle(pool));
     }
 
     fn fit_activation(&mut self, original: &Net, operands: &Operands) {

@@ -181,6 +181,8 @@ pub enum Ranges {
     Batch,
     /// Constant ranges: the running maxima as they are, or those measured before training.
     Fixed,
+    /// Constant ranges, a little outside of which polynomials go on as straight lines.
+    Straightened,
 }
 
 /// How a network is run.
@@ -195,6 +197,8 @@ pub struct Mode {
 impl Mode {
     /// Training with the ranges of the batch.
     pub const TRAIN: Self = Self { norms: Statistics::Batch, ranges: Ranges::Batch };
+    /// Training with constant ranges.
+    pub const FIT: Self = Self { norms: Statistics::Batch, ranges: Ranges::Straightened };
     /// Inference.
     pub const EVALUATE: Self = Self { norms: Statistics::Running, ranges: Ranges::Fixed };
 }
