@@ -37,7 +37,7 @@ pub struct Prepared {
     pub labels: Vec<String>,
     /// The sample given, as the model's input.
     pub sample: Option<ClientTensor>,
-    /// The input that checks run, as the model takes it: the sample or a synthetic one.
+    /// The input that checks run, as the model takes it: the sample, else the first calibration input, else a synthetic one.
     pub raw_input: ClientTensor,
     /// The same as it is encrypted, after the client's head.
     pub check_input: ClientTensor,
@@ -61,13 +61,12 @@ pub fn prepare(options: &CompileOptions) -> Result<Prepared, CompileError> {
     };
     let head = imported.head.as_deref().map(Tract::load).transpose().map_err(CompileError::Head)?;
     let sample = options.sample.as_deref().map(|path| read_sample(path, format)).transpose()?;
-    let raw_input = sample.clone().unwrap_or_else(|| synthetic(format));
-    let check_input = through(head.as_ref(), raw_input.clone())?;
     options.progress.step("reading the calibration inputs");
-    let calibration = match &options.calibrate {
-        Some(path) => Some(batch(head.as_ref(), read_calibration(path, format)?)?),
-        None => None,
-    };
+    let typical = options.calibrate.as_deref().map(|path| read_calibration(path, format)).transpose()?;
+    let first = || typical.as_ref().and_then(|inputs| inputs.first().cloned());
+    let raw_input = sample.clone().or_else(first).unwrap_or_else(|| synthetic(format));
+    let check_input = through(head.as_ref(), raw_input.clone())?;
+    let calibration = typical.map(|inputs| batch(head.as_ref(), inputs)).transpose()?;
     let model_hash = *blake3::hash(&bytes).as_bytes();
     Ok(Prepared { labels, sample, raw_input, check_input, calibration, model_hash, imported })
 }

@@ -33,6 +33,13 @@ pub struct ModelInput {
     pub(crate) kind: DataType,
 }
 
+impl ModelInput {
+    /// Whether it holds numbers that can be encrypted as they are.
+    pub(crate) fn is_float(&self) -> bool {
+        matches!(self.kind, DataType::Float | DataType::Double | DataType::Float16 | DataType::Bfloat16)
+    }
+}
+
 /// A checked model. Its graph's nodes are in an order where every value is defined before it is used.
 #[derive(Clone, Debug)]
 pub(crate) struct Loaded {

@@ -147,8 +147,8 @@ fn part_of(model: &Loaded, options: &ImportOptions) -> Result<Imported, Failed> 
         return Err(ImportError::Inputs { names }.into());
     };
     let split = split::split(model, &input.name, input.shape.len(), options.split);
-    let head = split::head_model(model, &split)?;
-    if head.is_none() && !is_float(input) {
+    let head = split::head_model(model, &split, input)?;
+    if head.is_none() && !input.is_float() {
         let found = input.kind.as_str_name().to_owned();
         return Err(ImportError::InputType { value: input.name.clone(), found }.into());
     }
@@ -181,9 +181,4 @@ fn part_of(model: &Loaded, options: &ImportOptions) -> Result<Imported, Failed> 
         metadata: model.proto.metadata_props.clone(),
         graph,
     })
-}
-
-fn is_float(input: &ModelInput) -> bool {
-    use tract_onnx::pb::tensor_proto::DataType;
-    matches!(input.kind, DataType::Float | DataType::Double | DataType::Float16 | DataType::Bfloat16)
 }

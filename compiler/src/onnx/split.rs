@@ -13,7 +13,7 @@ use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{GraphProto, ModelProto, NodeProto};
 
 use super::error::ImportError;
-use super::load::{Loaded, value_info};
+use super::load::{Loaded, ModelInput, value_info};
 use super::tensor::Constant;
 use super::translate::Value;
 use crate::oracle::{Tract, encode};
@@ -339,15 +339,35 @@ fn ports(facts: &Facts<'_>, places: &[Place], encrypted: &str) -> Vec<(String, S
 
 /// The head as a model of its own.
 pub(crate) struct HeadModel {
-    /// ONNX.
+    /// ONNX; it gives the encrypted value as a map, `[1, C, H, W]`.
     pub(crate) bytes: Vec<u8>,
-    /// Shape of its result.
+    /// Shape of the encrypted value in the model.
     pub(crate) shape: Vec<usize>,
 }
 
-/// The head as a model of its own; `None` when there is no head.
-pub(crate) fn head_model(model: &Loaded, split: &Split) -> Result<Option<HeadModel>, ImportError> {
-    if !split.has(Place::Head) {
+/// Whether a value is no map, but can be reshaped to one.
+pub(crate) fn is_flat(shape: &[usize]) -> bool {
+    matches!(shape.len(), 2 | 3)
+}
+
+/// Features or rows as a map: `[1, F]` becomes `[1, F, 1, 1]`.
+pub(crate) fn as_map(shape: &[usize]) -> Vec<usize> {
+    let extents = if is_flat(shape) { 4 } else { shape.len() };
+    shape.iter().copied().chain(std::iter::repeat(1)).take(extents).collect()
+}
+
+/// Name of a value as a map.
+pub(crate) fn map_name(value: &str) -> String {
+    format!("{value}/map")
+}
+
+/// The head as a model of its own; `None` when the input is encrypted as it is.
+pub(crate) fn head_model(
+    model: &Loaded,
+    split: &Split,
+    input: &ModelInput,
+) -> Result<Option<HeadModel>, ImportError> {
+    if !split.has(Place::Head) && (!is_flat(&input.shape) || !input.is_float()) {
         return Ok(None);
     }
     let graph = model.graph();
@@ -355,14 +375,39 @@ pub(crate) fn head_model(model: &Loaded, split: &Split) -> Result<Option<HeadMod
     let given: BTreeSet<&str> = model.inputs.iter().map(|i| i.name.as_str()).collect();
     let wanted = close(graph, &chosen, &given, |_| None);
     let output = value_info(&split.encrypted, DataType::Float, None);
-    let part = part_model(model, "head", &wanted, graph.input.clone(), vec![output]);
-    let fail = |why: String| ImportError::ClientModel { part: "head", why };
-    let tract = Tract::of_proto(&part).map_err(|e| fail(e.to_string()))?;
-    let (shape, kind) = tract.output_fact(0).ok_or_else(|| fail("it has no output".into()))?;
-    if !kind.is_float() {
-        return Err(ImportError::InputType { value: split.encrypted.clone(), found: format!("{kind:?}") });
+    let mut part = part_model(model, "head", &wanted, graph.input.clone(), vec![output]);
+    let mut shape = input.shape.clone();
+    if split.has(Place::Head) {
+        let fail = |why: String| ImportError::ClientModel { part: "head", why };
+        let tract = Tract::of_proto(&part).map_err(|e| fail(e.to_string()))?;
+        let (found, kind) = tract.output_fact(0).ok_or_else(|| fail("it has no output".into()))?;
+        if !kind.is_float() {
+            return Err(ImportError::InputType {
+                value: split.encrypted.clone(),
+                found: format!("{kind:?}"),
+            });
+        }
+        shape = found.to_vec();
     }
-    Ok(Some(HeadModel { bytes: encode(&part), shape: shape.to_vec() }))
+    if let Some(graph) = part.graph.as_mut().filter(|_| is_flat(&shape)) {
+        end_with_map(graph, &split.encrypted, &as_map(&shape));
+    }
+    Ok(Some(HeadModel { bytes: encode(&part), shape }))
+}
+
+/// Reshapes the only output of a graph.
+fn end_with_map(graph: &mut GraphProto, value: &str, shape: &[usize]) {
+    let (constant, map) = (format!("{value}/shape"), map_name(value));
+    let extents: Vec<i64> = shape.iter().map(|&extent| extent as i64).collect();
+    graph.initializer.push(Constant::ints(vec![extents.len()], &extents).initializer(&constant));
+    graph.node.push(NodeProto {
+        name: map.clone(),
+        op_type: "Reshape".to_owned(),
+        input: vec![value.to_owned(), constant],
+        output: vec![map.clone()],
+        ..NodeProto::default()
+    });
+    graph.output = vec![value_info(&map, DataType::Float, Some(shape))];
 }
 
 /// The tail as a model of its own, from the ports to the model's outputs; `None` when there is no tail.

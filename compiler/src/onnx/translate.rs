@@ -16,6 +16,7 @@ use super::load::Loaded;
 use super::node::NodeView;
 use super::ops;
 use super::recognise::Plan;
+use super::split::{as_map, is_flat, map_name};
 use super::tensor::Constant;
 use super::view::{MAX_VIEW, View};
 
@@ -68,10 +69,15 @@ impl Translator {
         }
     }
 
-    /// Adds the encrypted input.
+    /// Adds the encrypted input, which is a map; the model sees it in its own shape.
     pub(crate) fn input(&mut self, name: &str, shape: &[usize]) {
-        let ty = TensorTy { shape: shape.to_vec() };
-        let id = self.graph.add(TensorOp::Input { name: name.to_owned() }, [], ty, Origin::new(name));
+        let (flat, origin) = (is_flat(shape), Origin::new(name));
+        let op = TensorOp::Input { name: if flat { map_name(name) } else { name.to_owned() } };
+        let mut id = self.graph.add(op, [], TensorTy { shape: as_map(shape) }, origin.clone());
+        if flat {
+            let (op, ty) = (TensorOp::Reshape { shape: shape.to_vec() }, TensorTy { shape: shape.to_vec() });
+            id = self.graph.add(op, [id], ty, origin);
+        }
         self.values.insert(name.to_owned(), Value::Data(id));
     }
 

@@ -282,7 +282,8 @@ impl<'a> Packer<'a> {
             let term = View::identity(operand, self.spreads[arg.index()].shape).term();
             let bias = Bias::Channels(vec![0.0; m.operand_unit.len()]);
             let sum = Sum { terms: vec![term], bias };
-            operand = self.linear(arg, &sum, m.operand_unit.clone(), node.origin.clone())?;
+            let origin = self.graph.nodes[arg].origin.clone();
+            operand = self.linear(arg, &sum, m.operand_unit.clone(), origin)?;
         }
         let op = PlannedOp::Poly { operand, degree: m.degree, lower: m.lower };
         let planned = self.planned(op, id, m.result_unit, node.origin.clone());

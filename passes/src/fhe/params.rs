@@ -24,7 +24,11 @@ pub fn candidates(q_bits: &[u32], log_n: u32) -> Vec<ParamsLiteral> {
             q: q_bits.iter().map(|&b| PrimeSpec::Bits(b)).collect(),
             p: vec![PrimeSpec::Bits(SPECIAL_BITS); alpha as usize],
         })
-        .filter(|literal| !matches!(literal.clone().check(), Err(ParamsError::NoPrime { .. })))
+        .filter(|literal| {
+            // Primes may lie a little above their power of two.
+            let refused = literal.clone().check();
+            !matches!(refused, Err(ParamsError::NoPrime { .. } | ParamsError::Insecure { .. }))
+        })
         .collect()
 }
 
@@ -55,5 +59,16 @@ mod tests {
     fn a_chain_that_finds_no_primes_is_no_candidate() {
         assert!(!candidates(&[50; 30], 17).is_empty());
         assert!(candidates(&[25; 60], 17).is_empty(), "about fourteen primes of 25 bits are 1 modulo 2^18");
+    }
+
+    #[test]
+    fn every_candidate_is_secure_up_to_the_last_bit_of_the_bound() {
+        let limit = security::max_log_qp(16).unwrap() as u32;
+        for (small, count) in [(28, 25), (29, 50), (30, 10), (35, 20), (40, 5)] {
+            let large = (limit - SPECIAL_BITS - small * count) / 50;
+            let chain = [vec![50; large as usize], vec![small; count as usize]].concat();
+            assert_eq!(chain.iter().sum::<u32>() + SPECIAL_BITS, limit);
+            candidates(&chain, 16).into_iter().for_each(|literal| drop(check(literal).unwrap()));
+        }
     }
 }

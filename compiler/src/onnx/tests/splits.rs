@@ -211,3 +211,29 @@ fn model_local_functions_are_inlined() {
     assert_eq!(y[0][0], act(0.5, 2.0, act(0.5, 0.25, 2.0)));
     assert_eq!(y[0][17], act(-1.0, 2.0, act(-1.0, 0.25, 2.0)));
 }
+
+#[test]
+fn features_become_a_map_on_the_client() {
+    let model = Model::new(13, &[1, 6])
+        .weights("f", &[6, 5])
+        .weights("b", &[5])
+        .weights("g", &[5, 3])
+        .node("MatMul", &["x", "f"], "m", vec![])
+        .node("Add", &["m", "b"], "a", vec![])
+        .node("Relu", &["a"], "r", vec![])
+        .node("MatMul", &["r", "g"], "y", vec![]);
+    for split in [ClientSplit::HeadAndTail, ClientSplit::Off] {
+        let imported = model.check_with(split);
+        assert!(imported.head.is_some());
+        let mut graph = imported.graph;
+        let mut manager = peregrine_passes::PassManager::new(peregrine_passes::Verification::EachPass);
+        peregrine_passes::tensor::canonical(&mut graph, &mut manager).unwrap();
+    }
+    // Normalised first: what the head gives is reshaped.
+    let model = Model::new(13, &[1, 6])
+        .weights("mean", &[6])
+        .weights("f", &[6, 5])
+        .node("Sub", &["x", "mean"], "s", vec![])
+        .node("MatMul", &["s", "f"], "y", vec![]);
+    assert_eq!(model.check_with(ClientSplit::HeadAndTail).graph.nodes.len(), 3);
+}
