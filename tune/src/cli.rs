@@ -35,13 +35,14 @@ const NORM_BATCHES: usize = 20;
 pub struct Args {
     /// ONNX model
     model: PathBuf,
-    /// Training data: folder (of class folders), .tar of one, .npz, .npy, CIFAR .bin
+    /// Training data: folder or .tar of pictures (in class folders), .npz, .npy, .csv, CIFAR .bin or folder of these
     #[arg(long, value_name = "PATH")]
     data: PathBuf,
     /// Test data in the same forms (default: every twentieth training sample is kept for it)
     #[arg(long, value_name = "PATH")]
     test: Option<PathBuf>,
-    /// Where labels come from: from-data (folders, archives), none, or a file with one class number a line
+    /// Where labels come from: from-data (class folders, arrays, records), none, or a file with a class, or a picture's name
+    /// and its class, a line
     #[arg(long, value_name = "from-data|none|FILE", default_value = "from-data")]
     labels: String,
     /// Tuned model to write (default: MODEL.poly.onnx)
@@ -97,6 +98,9 @@ pub struct Args {
     /// Part of the running maximum at which the range penalty starts
     #[arg(long, value_name = "P", default_value_t = 0.8)]
     range_start: f32,
+    /// Part of an epoch's images that are drawn from those whose operands left their ranges most
+    #[arg(long, value_name = "P", default_value_t = 0.125, value_parser = share)]
+    hard: f64,
     /// Keep the activations, for comparison with a model fine-tuned alike; written only with --output
     #[arg(long)]
     keep_activations: bool,
@@ -178,6 +182,10 @@ fn not_negative(text: &str) -> Result<f64, String> {
     number(text, "a number of at least 0", |x| x >= 0.0)
 }
 
+fn share(text: &str) -> Result<f64, String> {
+    number(text, "a number from 0 to 1", |x| (0.0..=1.0).contains(&x))
+}
+
 fn duration(text: &str) -> Result<Duration, String> {
     let bad = || "a time like 90s, 15m or 2h is expected".to_owned();
     let (number, unit) = text.split_at(text.len() - text.chars().last().map_or(0, char::len_utf8));
@@ -216,6 +224,7 @@ impl Args {
             sgd: Sgd { momentum: 0.9, decay: self.weight_decay, clip: self.clip },
             objective: self.objective(train),
             penalty: (weight > 0.0).then_some(RangePenalty { weight, start: self.range_start }),
+            hard: self.hard,
             ranges: match self.polynomials {
                 Form::Fitted => Ranges::Straightened,
                 Form::PolyactRn => Ranges::Batch,
@@ -307,13 +316,13 @@ fn data(args: &Args, model: &Model) -> Result<(Dataset, Dataset), TuneError> {
         "none" => Labels::None,
         file => Labels::File(PathBuf::from(file)),
     };
-    let (pixels, len) = (model.preprocessing.pixels(), model.preprocessing.shape.iter().product());
-    let mut train = Dataset::load(&args.data, pixels, len, &labels).map_err(TrainError::from)?;
+    let (format, names) = (model.preprocessing.format(), &model.imported.labels);
+    let mut train = Dataset::load(&args.data, format, names, &labels).map_err(TrainError::from)?;
     if let Some(limit) = args.limit {
         train.limit(limit);
     }
     let test = match &args.test {
-        Some(path) => Dataset::load(path, pixels, len, &Labels::FromData).map_err(TrainError::from)?,
+        Some(path) => Dataset::load(path, format, names, &Labels::FromData).map_err(TrainError::from)?,
         None => hold_out(&mut train),
     };
     Ok((train, test))
@@ -420,6 +429,7 @@ mod tests {
             ("--clip", "2", ["-1", "inf"]),
             ("--temperature", "1", ["0", "x"]),
             ("--range-penalty", "0", ["-0.1", "nan"]),
+            ("--hard", "1", ["1.5", "-0.5"]),
         ] {
             assert!(parse(flag, good).is_ok(), "{flag} {good}");
             for value in bad {

@@ -7,8 +7,6 @@ use peregrine_compiler::inputs::read_sample;
 use peregrine_compiler::onnx::{ImageOverrides, ImportOptions};
 use peregrine_compiler::options::{Activations, CompileOptions, Layouts, Products, Verify};
 use peregrine_compiler::oracle::Tract;
-use peregrine_data::picture::Resize;
-use peregrine_data::set::InputFormat;
 use peregrine_ir::client::ClientTensor;
 use peregrine_tune::data::augment::Augment;
 use peregrine_tune::data::{Dataset, Labels};
@@ -37,16 +35,11 @@ fn model(name: &str) -> Model {
 }
 
 fn picture(model: &Model) -> ClientTensor {
-    let format = InputFormat {
-        shape: &model.preprocessing.shape,
-        image: model.preprocessing.image.as_ref(),
-        resize: Resize::Stretch,
-    };
     let folder = if model.net.input_shape().c == 3 { "cifar10" } else { "fashion" };
     let mut files: Vec<PathBuf> =
         std::fs::read_dir(fixture("images").join(folder)).unwrap().map(|f| f.unwrap().path()).collect();
     files.sort();
-    read_sample(&files[1], format).unwrap()
+    read_sample(&files[1], model.preprocessing.format()).unwrap()
 }
 
 fn network_output(net: &mut Net, input: &ClientTensor) -> Vec<f32> {
@@ -66,8 +59,8 @@ fn close(a: &[f32], b: &[f32]) {
 
 /// 420 unlabelled pictures.
 fn pictures(model: &Model) -> Dataset {
-    let pixels = model.preprocessing.pixels();
-    Dataset::load(&fixture("calibration/natural32.npz"), pixels, 3072, &Labels::FromData).unwrap()
+    let path = fixture("calibration/natural32.npz");
+    Dataset::load(&path, model.preprocessing.format(), &[], &Labels::FromData).unwrap()
 }
 
 fn options(seed: u64) -> Options {
@@ -79,6 +72,7 @@ fn options(seed: u64) -> Options {
         sgd: Sgd { momentum: 0.9, decay: 1e-4, clip: 1.0 },
         objective: Objective::Distil(Distillation { temperature: 2.0, features: 1.0 }),
         penalty: Some(RangePenalty { weight: 0.1, start: 0.8 }),
+        hard: 0.2,
         ranges: Ranges::Batch,
         augment: Augment { flip: true, crop: 4, zoom: 0.8, tone: 0.2 },
         seed,
@@ -214,7 +208,7 @@ fn checkpoints_of_other_models_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run.safetensors");
     let of_large = trainer(&large, &data, options(1));
-    Checkpoint::of(&of_large.net, of_large.progress, 1.0, &of_large.log).write(&path).unwrap();
+    Checkpoint::of(&of_large.net, &[0.0; 420], of_large.progress, 1.0, &of_large.log).write(&path).unwrap();
     let mut of_small = trainer(&small, &data, options(1));
     let error = of_small.resume(Checkpoint::read(&path).unwrap()).unwrap_err();
     assert!(matches!(error, TrainError::Mismatch { .. }), "{error}");

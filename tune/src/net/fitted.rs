@@ -56,8 +56,8 @@ impl Net {
 
     fn fit_activation(&mut self, original: &Net, operands: &Operands) {
         let id = operands.id;
-        let Op::Activation { function, slopes } = &original.nodes[id].op else { return };
-        let slopes = slopes.map_or(&[][..], |p| original.numbers(p));
+        let Op::Activation(function) = &original.nodes[id].op else { return };
+        let slopes = function.slopes().map_or(&[][..], |&p| original.numbers(p));
         let Op::PolyAct(act) = &mut self.nodes[id].op else { return };
         let widest = operands.channels.iter().map(|c| c.max).fold(0.0, f32::max);
         act.max = operands.channels.iter().map(|c| c.max.max(LEAST_SHARE * widest)).collect();
@@ -66,7 +66,7 @@ impl Net {
         let ranges = act.max.clone();
         let options = FitOptions::of_degree(degree as u32);
         let row = |(c, channel): (usize, &Channel)| -> Vec<f32> {
-            let slope = f64::from(slopes.get(c).copied().unwrap_or(0.0));
+            let slope = f64::from(slopes.get(c).or(slopes.first()).copied().unwrap_or(0.0));
             let reach = f64::from(ranges[c]);
             let fitted = polynomial_for(&channel.sample, &|x| function.value(x, slope), reach, &options);
             let scale = poly_act::scale(ranges[c]);

@@ -3,10 +3,10 @@
 use std::ops::Range;
 
 use super::{Mode, Net, NodeId, Op, PolyAct, Ranges, Saved, Statistics, Tape};
-use crate::ops::{batch_norm, elementwise, poly_act, shape, straight};
+use crate::ops::{activation, batch_norm, elementwise, poly_act, shape, straight};
 use crate::tensor::{Pool, Shape, Tensor};
 
-/// Ranges up to which straightened polynomials hold, relative to those of the activations.
+/// Up to which part of its range a straightened polynomial holds.
 const HOLDS: f32 = 1.25;
 
 /// Which values a run keeps.
@@ -91,8 +91,8 @@ impl Net {
                 return Saved::Affine(mul);
             }
             Op::Affine { mul, add } => batch_norm::apply(x, numbers(*mul), numbers(*add), y),
-            Op::Activation { function, slopes } => {
-                function.forward(x, slopes.map_or(&[], numbers), y);
+            Op::Activation(function) => {
+                activation::forward(function, x, function.slopes().map_or(&[], |&p| numbers(p)), y);
             }
             Op::PolyAct(act) => {
                 return Saved::PolyAct(polynomial(act, x, numbers(act.powers), mode.ranges, y));

@@ -10,7 +10,8 @@ mod replace;
 #[cfg(test)]
 mod tests;
 
-use crate::ops::activation::Activation;
+use peregrine_ir::tensor::Activation;
+
 use crate::ops::batch_norm::Running;
 use crate::ops::conv::Convolution;
 use crate::ops::pool::Window;
@@ -109,12 +110,7 @@ pub enum Op {
         add: ParamId,
     },
     /// An original activation.
-    Activation {
-        /// Which.
-        function: Activation,
-        /// Slopes of a PRelu.
-        slopes: Option<ParamId>,
-    },
+    Activation(Activation<ParamId>),
     /// A polynomial activation with range normalisation.
     PolyAct(PolyAct),
     /// A polynomial of the model file, per channel: not trained.

@@ -1,9 +1,10 @@
 //! All activations at once become polynomial ones, and max pools average pools.
 
+use peregrine_ir::tensor::Activation;
 use thiserror::Error;
 
 use super::{Net, NodeId, Op, PolyAct, Role};
-use crate::ops::activation::{Activation, hermite};
+use crate::ops::activation::hermite;
 use crate::ops::poly_act::BOUND;
 use crate::ops::pool::Kind;
 
@@ -87,7 +88,7 @@ impl Net {
     /// When there is nothing to replace or the plan does not fit.
     pub fn replace_activations(&mut self, polynomials: &Polynomials) -> Result<Replaced, ReplaceError> {
         let found: Vec<NodeId> =
-            (0..self.nodes.len()).filter(|&id| matches!(self.nodes[id].op, Op::Activation { .. })).collect();
+            (0..self.nodes.len()).filter(|&id| matches!(self.nodes[id].op, Op::Activation(_))).collect();
         let degrees = match &polynomials.degrees {
             DegreePlan::Uniform(degree) => vec![*degree; found.len()],
             DegreePlan::ByLayer(degrees) => degrees.clone(),
@@ -129,12 +130,12 @@ impl Net {
 
     /// Expansion of an activation; ReLU6 and its like count as ReLU, a PRelu has its mean slope.
     fn expansion(&self, id: NodeId, degree: usize, bound: f64) -> Vec<f32> {
-        let Op::Activation { function, slopes } = &self.nodes[id].op else { return Vec::new() };
+        let Op::Activation(function) = &self.nodes[id].op else { return Vec::new() };
+        let slopes = function.slopes().map_or(&[][..], |&p| self.numbers(p));
         let function = match *function {
             Activation::Clip { low: 0.0, .. } => Activation::Relu,
             other => other,
         };
-        let slopes = slopes.map_or(&[][..], |p| self.numbers(p));
         let slope = slopes.iter().map(|s| f64::from(*s)).sum::<f64>() / slopes.len().max(1) as f64;
         // With s P(x / s), operands of a range of `bound` instead of BOUND: s shrinks by their ratio.
         let ratio = bound / BOUND;

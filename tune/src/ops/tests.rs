@@ -1,9 +1,9 @@
 //! Gradients of the operations that are not convolutions, number by number against differences.
 
-use super::activation::Activation;
 use super::pool::{Kind, Window};
 use super::{batch_norm, poly_act, shape, straight};
 use crate::tensor::{Shape, Tensor};
+use peregrine_ir::tensor::Activation;
 
 const SHAPE: Shape = Shape { n: 2, h: 3, w: 4, c: 3 };
 
@@ -112,7 +112,7 @@ fn affine_maps() {
 
 #[test]
 fn polynomial_activations_of_every_degree() {
-    let relu = |x| Activation::Relu.value(x, 0.0);
+    let relu = |x| <Activation>::Relu.value(x, 0.0);
     for degree in [2, 4, 8] {
         let powers: Vec<f32> =
             super::activation::hermite(relu, degree).into_iter().map(|c| c as f32).collect();

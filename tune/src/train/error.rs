@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
+use peregrine_data::DataError;
 use thiserror::Error;
 
-use crate::data::DataError;
 use crate::net::ReplaceError;
 
 /// Why a run ends early.

@@ -25,7 +25,7 @@ use rayon::prelude::*;
 
 use self::channel::{ChannelFit, ChannelSamples};
 use self::refit::Refit;
-use super::interp::{self, Batch, Executor, activation_at, channels_of};
+use super::interp::{self, Batch, Executor, activation, channels_of};
 use super::ranges::ChannelRange;
 use crate::error::{DEGREES, PassError};
 use crate::pass::{Changed, Pass};
@@ -329,18 +329,14 @@ fn fit_channels(
     options: &FitOptions,
 ) -> Vec<ChannelFit> {
     let (channels, map) = channels_of(shape);
-    let slopes = match op {
-        Activation::PRelu { slope } => graph.tables.consts[*slope].to_f64(),
-        _ => Vec::new(),
-    };
+    let function = activation(op, &graph.tables.consts);
     let widest = seen.max_abs().into_iter().fold(0.0, f64::max);
     (0..channels)
         .into_par_iter()
         .map(|c| {
-            let slope = if slopes.len() == 1 { slopes[0] } else { slopes.get(c).copied().unwrap_or(0.0) };
             let samples = ChannelSamples { x, y, channel: c, channels, map };
             let range = [f64::from(seen.low[c]), f64::from(seen.high[c])];
-            channel::fit(&samples, &|x| activation_at(op, slope, x), range, widest, degree as usize, options)
+            channel::fit(&samples, &|x| function(c, x), range, widest, degree as usize, options)
         })
         .collect()
 }
