@@ -289,7 +289,7 @@ pub fn run(args: &Args) -> Result<ExitCode, TuneError> {
         if args.polynomials == Form::Fitted {
             let batches = train_inputs.batches(size).take(NORM_BATCHES).map(|b| b.map(|(_, batch)| batch));
             let batches: Vec<_> = batches.collect::<Result<_, _>>()?;
-            net.fit_activations(&model.net, batches, &mut pool);
+            net.fit_activations(&mut model.net.clone(), batches, &mut pool);
         }
     }
     let width = model.preprocessing.pixels().map_or(0, |p| p.width);

@@ -7,7 +7,7 @@
 use peregrine_passes::tensor::fit::{FitOptions, polynomial_for};
 use rayon::prelude::*;
 
-use super::{Keep, Mode, Net, NodeId, Op, Tape};
+use super::{Keep, Mode, Net, NodeId, Op};
 use crate::ops::poly_act;
 use crate::tensor::{Pool, Tensor};
 
@@ -34,24 +34,23 @@ impl Net {
     /// Fits the polynomial activations to those of `original`, of which this network is a copy with polynomials, and takes the
     /// largest operands as their ranges.
     ///
-    /// Layer by layer, on what this network's own polynomials hand on, with the norms of training: what the first training step
-    /// will meet.
-    pub fn fit_activations(&mut self, original: &Net, batches: Vec<Tensor>, pool: &mut Pool) {
-        let ids: Vec<NodeId> = self.poly_acts().map(|(id, _)| id).collect();
+    /// The operands are those of the original network: what earlier polynomials would hand on has longer tails, which the
+    /// polynomials would follow by becoming straight. Training brings this network's operands into these ranges.
+    pub fn fit_activations(&mut self, original: &mut Net, batches: Vec<Tensor>, pool: &mut Pool) {
+        let of = |id: NodeId| Operands { id, channels: vec![Channel::default(); self.nodes[id].shape.c] };
+        let mut all: Vec<Operands> = self.poly_acts().map(|(id, _)| of(id)).collect();
+        let values: Vec<NodeId> = all.iter().map(|o| self.nodes[o.id].args[0]).collect();
         let count = batches.len();
-        let mut tapes: Vec<Tape> = batches.into_iter().map(|batch| self.tape(batch)).collect();
-        let mut at = 1;
-        for id in ids {
-            let value = self.nodes[id].args[0];
-            let mut operands = Operands { id, channels: vec![Channel::default(); self.nodes[id].shape.c] };
-            for tape in &mut tapes {
-                self.advance(tape, at..id, Mode::FIT, Keep::Only(&[value]), pool);
+        for batch in batches {
+            let tape = original.forward(batch, Mode::EVALUATE, Keep::Only(&values), pool);
+            for (operands, &value) in all.iter_mut().zip(&values) {
                 operands.add(tape.value(value), count);
             }
-            at = id;
+            tape.recycle(pool);
+        }
+        for operands in all {
             self.fit_activation(original, &operands);
         }
-        tapes.into_iter().for_each(|tape| tape.recycle(pool));
     }
 
     fn fit_activation(&mut self, original: &Net, operands: &Operands) {

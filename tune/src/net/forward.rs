@@ -1,7 +1,5 @@
 //! Running a network.
 
-use std::ops::Range;
-
 use super::{Mode, Net, NodeId, Op, PolyAct, Ranges, Saved, Statistics, Tape};
 use crate::ops::{activation, batch_norm, elementwise, poly_act, shape, straight};
 use crate::tensor::{Pool, Shape, Tensor};
@@ -21,33 +19,14 @@ pub enum Keep<'a> {
 impl Net {
     /// Runs the network on a batch. Running statistics move as `mode` says.
     pub fn forward(&mut self, input: Tensor, mode: Mode, keep: Keep<'_>, pool: &mut Pool) -> Tape {
-        let mut tape = self.tape(input);
-        self.advance(&mut tape, 1..self.nodes.len(), mode, keep, pool);
-        tape
-    }
-
-    /// The tape of a run that has come to the input.
-    pub(super) fn tape(&self, input: Tensor) -> Tape {
         let count = self.nodes.len();
         let mut tape = Tape { values: vec![None; count], saved: vec![Saved::None; count] };
-        tape.values[0] = Some(input);
-        tape
-    }
-
-    /// Continues a run that has come to the first of `nodes`, to the last of them.
-    pub(super) fn advance(
-        &mut self,
-        tape: &mut Tape,
-        nodes: Range<NodeId>,
-        mode: Mode,
-        keep: Keep<'_>,
-        pool: &mut Pool,
-    ) {
         let last_use = self.last_uses();
-        for id in nodes {
-            let batch = tape.value(self.nodes[id].args[0]).shape.n;
+        let batch = input.shape.n;
+        tape.values[0] = Some(input);
+        for id in 1..count {
             let mut y = pool.take(Shape { n: batch, ..self.nodes[id].shape });
-            tape.saved[id] = self.node(id, tape, mode, &mut y);
+            tape.saved[id] = self.node(id, &tape, mode, &mut y);
             tape.values[id] = Some(y);
             let Keep::Only(kept) = keep else { continue };
             for &arg in &self.nodes[id].args {
@@ -60,6 +39,7 @@ impl Net {
                 }
             }
         }
+        tape
     }
 
     fn last_uses(&self) -> Vec<Option<NodeId>> {

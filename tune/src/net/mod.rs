@@ -197,8 +197,6 @@ pub struct Mode {
 impl Mode {
     /// Training with the ranges of the batch.
     pub const TRAIN: Self = Self { norms: Statistics::Batch, ranges: Ranges::Batch };
-    /// Training with constant ranges.
-    pub const FIT: Self = Self { norms: Statistics::Batch, ranges: Ranges::Straightened };
     /// Inference.
     pub const EVALUATE: Self = Self { norms: Statistics::Running, ranges: Ranges::Fixed };
 }
