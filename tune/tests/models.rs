@@ -73,7 +73,7 @@ fn options(seed: u64) -> Options {
         objective: Objective::Distil(Distillation { temperature: 2.0, features: 1.0 }),
         penalty: Some(RangePenalty { weight: 0.1, start: 0.8 }),
         hard: 0.2,
-        ranges: Ranges::Batch,
+        ranges: Ranges::Straightened,
         augment: Augment { flip: true, crop: 4, zoom: 0.8, tone: 0.2 },
         seed,
         log_every: 1,
@@ -88,6 +88,8 @@ fn student(model: &Model, data: &Dataset) -> Net {
     let batches = inputs.batches(64).map(|b| b.map(|(_, batch)| batch));
     net.calibrate_norms(batches, &mut Pool::default()).unwrap();
     net.replace_activations(&Polynomials::fixed(4)).unwrap();
+    let batches = inputs.batches(64).map(|b| b.unwrap().1).collect();
+    net.fit_activations(&mut model.net.clone(), batches, &mut Pool::default());
     net
 }
 
