@@ -12,6 +12,8 @@ use ndarray_npy::NpzWriter;
 use peregrine_compiler::inputs::read_sample;
 use peregrine_compiler::onnx::ImageOverrides;
 use peregrine_compiler::oracle::Tract;
+use peregrine_data::picture::Resize;
+use peregrine_data::set::InputFormat;
 use peregrine_ir::client::ClientTensor;
 use peregrine_tune::net::{Keep, Mode, Net};
 use peregrine_tune::tensor::{Pool, Tensor};
@@ -39,6 +41,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
     let mut model = Model::read(&args.model, ImageOverrides::default(), None)?;
     let tract = Tract::load(&fs::read(&args.model)?)?;
+    let format = InputFormat {
+        shape: &model.preprocessing.shape,
+        image: model.preprocessing.image.as_ref(),
+        resize: Resize::Stretch,
+    };
     let mut files: Vec<PathBuf> =
         fs::read_dir(&args.images)?.map(|f| Ok(f?.path())).collect::<Result<_, std::io::Error>>()?;
     files.sort();

@@ -98,6 +98,9 @@ pub struct Args {
     /// Part of the running maximum at which the range penalty starts
     #[arg(long, value_name = "P", default_value_t = 0.8)]
     range_start: f32,
+    /// Part of an epoch's images that are drawn from those whose operands left their ranges most
+    #[arg(long, value_name = "P", default_value_t = 0.125, value_parser = share)]
+    hard: f64,
     /// Keep the activations, for comparison with a model fine-tuned alike; written only with --output
     #[arg(long)]
     keep_activations: bool,
@@ -179,6 +182,10 @@ fn not_negative(text: &str) -> Result<f64, String> {
     number(text, "a number of at least 0", |x| x >= 0.0)
 }
 
+fn share(text: &str) -> Result<f64, String> {
+    number(text, "a number from 0 to 1", |x| (0.0..=1.0).contains(&x))
+}
+
 fn duration(text: &str) -> Result<Duration, String> {
     let bad = || "a time like 90s, 15m or 2h is expected".to_owned();
     let (number, unit) = text.split_at(text.len() - text.chars().last().map_or(0, char::len_utf8));
@@ -217,6 +224,7 @@ impl Args {
             sgd: Sgd { momentum: 0.9, decay: self.weight_decay, clip: self.clip },
             objective: self.objective(train),
             penalty: (weight > 0.0).then_some(RangePenalty { weight, start: self.range_start }),
+            hard: self.hard,
             ranges: match self.polynomials {
                 Form::Fitted => Ranges::Straightened,
                 Form::PolyactRn => Ranges::Batch,
@@ -421,6 +429,7 @@ mod tests {
             ("--clip", "2", ["-1", "inf"]),
             ("--temperature", "1", ["0", "x"]),
             ("--range-penalty", "0", ["-0.1", "nan"]),
+            ("--hard", "1", ["1.5", "-0.5"]),
         ] {
             assert!(parse(flag, good).is_ok(), "{flag} {good}");
             for value in bad {

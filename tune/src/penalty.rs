@@ -1,8 +1,8 @@
 //! Range penalty: keeps the operands of polynomial activations inside the ranges that they will be normalised by.
 //!
 //! Per activation `weight` times the mean over channels and images of `max(0, |x| / (start M) - 1)^2` summed over the map, `M`
-//! being the channel's running maximum. In training the largest value of a batch defines its range, so that nothing ever
-//! leaves it; in inference the range is fixed, and what exceeds it grows like the polynomial's highest power.
+//! being the channel's largest operand. In training nothing that leaves a range does harm; in inference it grows like the
+//! polynomial's highest power.
 
 use rayon::prelude::*;
 
@@ -18,8 +18,8 @@ pub struct RangePenalty {
 }
 
 impl RangePenalty {
-    /// Adds the gradient for operand `x` with running maxima `max` to `grad`; returns the cost.
-    pub fn add(&self, x: &Tensor, max: &[f32], grad: &mut Tensor) -> f64 {
+    /// Adds the gradient for operand `x` with ranges `max` to `grad`, and each image's part of the cost to `costs`.
+    pub fn add(&self, x: &Tensor, max: &[f32], grad: &mut Tensor, costs: &mut [f64]) {
         let channels = max.len();
         let limits: Vec<f32> = max.iter().map(|m| (m * self.start).max(f32::MIN_POSITIVE)).collect();
         let share = self.weight / (channels * x.shape.n) as f64;
@@ -36,7 +36,7 @@ impl RangePenalty {
             }
             cost
         };
-        let costs: Vec<f64> = grad.images_mut().zip(x.images()).map(of_image).collect();
-        share * costs.iter().sum::<f64>()
+        let added: Vec<f64> = grad.images_mut().zip(x.images()).map(of_image).collect();
+        costs.iter_mut().zip(added).for_each(|(cost, added)| *cost += share * added);
     }
 }

@@ -72,6 +72,7 @@ fn options(seed: u64) -> Options {
         sgd: Sgd { momentum: 0.9, decay: 1e-4, clip: 1.0 },
         objective: Objective::Distil(Distillation { temperature: 2.0, features: 1.0 }),
         penalty: Some(RangePenalty { weight: 0.1, start: 0.8 }),
+        hard: 0.2,
         ranges: Ranges::Batch,
         augment: Augment { flip: true, crop: 4, zoom: 0.8, tone: 0.2 },
         seed,
@@ -207,7 +208,7 @@ fn checkpoints_of_other_models_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run.safetensors");
     let of_large = trainer(&large, &data, options(1));
-    Checkpoint::of(&of_large.net, of_large.progress, 1.0, &of_large.log).write(&path).unwrap();
+    Checkpoint::of(&of_large.net, &[0.0; 420], of_large.progress, 1.0, &of_large.log).write(&path).unwrap();
     let mut of_small = trainer(&small, &data, options(1));
     let error = of_small.resume(Checkpoint::read(&path).unwrap()).unwrap_err();
     assert!(matches!(error, TrainError::Mismatch { .. }), "{error}");

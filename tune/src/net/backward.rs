@@ -22,20 +22,21 @@ impl Slots {
 
 impl Net {
     /// Adds the parameters' gradients, given those of some values (results, or values whose features are compared).
-    /// Returns the range penalty.
+    /// Returns each image's part of the range penalty.
     pub fn backward(
         &mut self,
         tape: &Tape,
         seeds: Vec<(NodeId, Tensor)>,
         penalty: Option<&RangePenalty>,
         pool: &mut Pool,
-    ) -> f64 {
+    ) -> Vec<f64> {
         let wanted = self.wanted();
         let mut slots = Slots(vec![None; self.nodes.len()]);
         for (id, grad) in seeds {
             slots.add(id, grad, pool);
         }
-        let mut cost = 0.0;
+        let mut costs = vec![0.0; tape.value(0).shape.n];
+        let mut penalty = penalty.map(|p| (p, costs.as_mut_slice()));
         for id in (1..self.nodes.len()).rev() {
             let Some(grad) = slots.0[id].take() else { continue };
             if !wanted[id] {
@@ -43,10 +44,10 @@ impl Net {
                 continue;
             }
             let is_wanted = |arg: NodeId| wanted[arg];
-            cost += self.node_backward(id, tape, grad, &is_wanted, penalty, &mut slots, pool);
+            self.node_backward(id, tape, grad, &is_wanted, &mut penalty, &mut slots, pool);
         }
         slots.0.into_iter().flatten().for_each(|g| pool.give(g));
-        cost
+        costs
     }
 
     /// Whether a value depends on a trained parameter.
@@ -86,14 +87,13 @@ impl Net {
         tape: &Tape,
         mut grad: Tensor,
         wanted: &dyn Fn(NodeId) -> bool,
-        penalty: Option<&RangePenalty>,
+        penalty: &mut Option<(&RangePenalty, &mut [f64])>,
         slots: &mut Slots,
         pool: &mut Pool,
-    ) -> f64 {
+    ) {
         let (node, params) = (&self.nodes[id], &mut self.params);
         let args = node.args.clone();
         let x = tape.value(args[0]);
-        let mut cost = 0.0;
         match &node.op {
             Op::Input => {}
             Op::Conv { conv, weights, bias, .. } => {
@@ -109,7 +109,7 @@ impl Net {
                     slots.add(args[0], dx, pool);
                 }
                 pool.give(grad);
-                return cost;
+                return;
             }
             Op::BatchNorm { gamma, beta, running } => {
                 let factors = params[*gamma].value.clone();
@@ -143,14 +143,14 @@ impl Net {
                 activation::backward(function, x, slopes, &mut grad);
             }
             Op::PolyAct(act) => {
-                let Saved::PolyAct(saved) = &tape.saved[id] else { return cost };
+                let Saved::PolyAct(saved) = &tape.saved[id] else { return };
                 let powers = params[act.powers].value.clone();
                 if params[act.powers].role != Role::Frozen {
                     poly_act::powers_grad(x, saved, &grad, &mut params[act.powers].grad);
                 }
                 poly_act::backward(x, &powers, saved, &mut grad);
-                if let Some(penalty) = penalty {
-                    cost = penalty.add(x, &act.max, &mut grad);
+                if let Some((penalty, costs)) = penalty {
+                    penalty.add(x, &act.max, &mut grad, costs);
                 }
             }
             Op::Poly { coefficients } => {
@@ -181,7 +181,6 @@ impl Net {
             true => slots.add(args[0], grad, pool),
             false => pool.give(grad),
         }
-        cost
     }
 }
 

@@ -14,6 +14,9 @@ use crate::tensor::{Pool, Tensor};
 /// Most operands of a channel that a polynomial is fitted to.
 const SAMPLES: usize = 1 << 16;
 
+/// Channels that hardly move get at least this share of the widest channel's range: they may wake up in training.
+const LEAST_SHARE: f32 = 0.1;
+
 /// Operands of one activation over some batches.
 struct Operands {
     id: NodeId,
@@ -56,15 +59,17 @@ impl Net {
         let Op::Activation(function) = &original.nodes[id].op else { return };
         let slopes = function.slopes().map_or(&[][..], |&p| original.numbers(p));
         let Op::PolyAct(act) = &mut self.nodes[id].op else { return };
-        act.max = operands.channels.iter().map(|c| c.max).collect();
+        let widest = operands.channels.iter().map(|c| c.max).fold(0.0, f32::max);
+        act.max = operands.channels.iter().map(|c| c.max.max(LEAST_SHARE * widest)).collect();
         act.started = true;
         let (parameter, degree) = (act.powers, act.degree);
-        let widest = operands.channels.iter().map(|c| f64::from(c.max)).fold(0.0, f64::max);
+        let ranges = act.max.clone();
         let options = FitOptions::of_degree(degree as u32);
         let row = |(c, channel): (usize, &Channel)| -> Vec<f32> {
             let slope = f64::from(slopes.get(c).or(slopes.first()).copied().unwrap_or(0.0));
-            let fitted = polynomial_for(&channel.sample, &|x| function.value(x, slope), widest, &options);
-            let scale = poly_act::scale(channel.max);
+            let reach = f64::from(ranges[c]);
+            let fitted = polynomial_for(&channel.sample, &|x| function.value(x, slope), reach, &options);
+            let scale = poly_act::scale(ranges[c]);
             fitted.iter().enumerate().map(|(k, c)| (c * scale.powi(k as i32 - 1)) as f32).collect()
         };
         let rows: Vec<Vec<f32>> = operands.channels.par_iter().enumerate().map(row).collect();

@@ -6,7 +6,7 @@ use super::{Mode, Net, NodeId, Op, PolyAct, Ranges, Saved, Statistics, Tape};
 use crate::ops::{activation, batch_norm, elementwise, poly_act, shape, straight};
 use crate::tensor::{Pool, Shape, Tensor};
 
-/// Ranges up to which straightened polynomials hold, relative to those of the activations.
+/// Up to which part of its range a straightened polynomial holds.
 const HOLDS: f32 = 1.25;
 
 /// Which values a run keeps.

@@ -53,7 +53,7 @@ impl Model {
         self.add(name, TensorOp::ChannelAffine { mul, add }, &[x])
     }
 
-    fn activation(&mut self, name: &str, f: ir::Activation, x: ValueId) -> ValueId {
+    fn activation(&mut self, name: &str, f: Activation, x: ValueId) -> ValueId {
         self.add(name, TensorOp::Activation(f), &[x])
     }
 
@@ -74,16 +74,16 @@ fn zoo() -> TensorGraph {
     let (mut m, x) = Model::new(&[3, 8, 6]);
     let x = m.conv("stem", x, 8, 3, 1);
     let x = m.affine("norm", x);
-    let trunk = m.activation("act1", ir::Activation::Silu, x);
+    let trunk = m.activation("act1", Activation::Silu, x);
     let x = m.conv("depthwise", trunk, 8, 3, 8);
     let x = m.affine("norm2", x);
-    let x = m.activation("act2", ir::Activation::LeakyRelu { alpha: 0.1 }, x);
+    let x = m.activation("act2", Activation::LeakyRelu { alpha: 0.1 }, x);
     let x = m.conv("grouped", x, 8, 1, 2);
     let x = m.add("join", TensorOp::Add, &[x, trunk]);
-    let x = m.activation("act3", ir::Activation::Gelu, x);
+    let x = m.activation("act3", Activation::Gelu, x);
     let pool = ir::Pool { kind: ir::PoolKind::Max, kernel: [2, 2], stride: [2, 2], pads: [0; 4] };
     let x = m.add("pool", TensorOp::Pool(pool), &[x]);
-    let gate = m.activation("gate", ir::Activation::Sigmoid, x);
+    let gate = m.activation("gate", Activation::Sigmoid, x);
     let x = m.add("gated", TensorOp::Mul, &[x, gate]);
     let x = m.add("flatten", TensorOp::Reshape { shape: vec![1, 96] }, &[x]);
     let y = m.dense(x, 5);
@@ -190,10 +190,10 @@ fn check_gradients(net: &Net, mode: Mode, penalty: Option<RangePenalty>) {
         let mut net = net.clone();
         let tape = net.forward(input.clone(), mode, Keep::All, &mut Pool::default());
         net.clear_grads();
-        let cost = net.backward(&tape, vec![(output, dy.clone())], penalty.as_ref(), &mut Pool::default());
+        let costs = net.backward(&tape, vec![(output, dy.clone())], penalty.as_ref(), &mut Pool::default());
         let y = tape.value(output);
         let value: f64 = y.data.iter().zip(&dy.data).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
-        (value + cost, net)
+        (value + costs.iter().sum::<f64>(), net)
     };
     let grads = loss(net).1;
     for (i, param) in net.params.iter().enumerate().filter(|(_, p)| p.role != Role::Frozen) {
@@ -275,7 +275,7 @@ fn selections_are_not_trained() {
     let (stride, dilation) = ([1, 1], [1, 1]);
     let conv = ir::Conv { weights, bias: None, stride, pads: [0; 4], dilation, groups: 1 };
     let x = m.add("concat", TensorOp::Conv(conv), &[x]);
-    let x = m.activation("act", ir::Activation::Relu, x);
+    let x = m.activation("act", Activation::Relu, x);
     let net = Net::from_graph(&m.finish(x)).unwrap();
     assert!(net.params.iter().all(|p| p.role == Role::Frozen), "{:?}", net.params);
     assert!(!net.nodes.iter().any(|n| matches!(n.op, Op::BatchNorm { .. })));

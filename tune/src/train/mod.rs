@@ -26,6 +26,9 @@ pub use evaluate::{Evaluation, Overshoot};
 pub use log::{Log, Record};
 pub use page::page;
 
+/// One of how many images counts as hard.
+const HARD_SHARE: usize = 64;
+
 /// What the network learns from.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Objective {
@@ -63,6 +66,8 @@ pub struct Options {
     pub objective: Objective,
     /// What keeps operands in their ranges.
     pub penalty: Option<RangePenalty>,
+    /// Part of an epoch's images that are drawn from those with the largest range penalty.
+    pub hard: f64,
     /// What polynomials normalise by.
     pub ranges: Ranges,
     /// Augmentation.
@@ -106,6 +111,8 @@ pub struct Trainer<'a> {
     pub progress: Progress,
     /// What happened.
     pub log: Log,
+    /// Range penalty of each training image when it was last seen.
+    hardness: Vec<f32>,
     pool: Pool,
     started: Instant,
     /// Seconds of earlier parts of a resumed run.
@@ -154,6 +161,7 @@ impl<'a> Trainer<'a> {
             options,
             progress: Progress::default(),
             log: Log::default(),
+            hardness: vec![0.0; train.data.len()],
             pool: Pool::default(),
             started: Instant::now(),
             before: 0.0,
@@ -165,7 +173,7 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// When it belongs to another network.
     pub fn resume(&mut self, checkpoint: Checkpoint) -> Result<(), TrainError> {
-        checkpoint.restore(&mut self.net)?;
+        checkpoint.restore(&mut self.net, &mut self.hardness)?;
         (self.progress, self.before) = (checkpoint.progress, checkpoint.seconds);
         self.log = checkpoint.log;
         Ok(())
@@ -215,7 +223,8 @@ impl<'a> Trainer<'a> {
             watch.epoch(self.progress.epoch, &evaluation);
             last = Some(evaluation);
             if let Some(path) = &self.options.checkpoint {
-                Checkpoint::of(&self.net, self.progress, self.seconds(), &self.log).write(path)?;
+                Checkpoint::of(&self.net, &self.hardness, self.progress, self.seconds(), &self.log)
+                    .write(path)?;
             }
         }
         match last {
@@ -242,11 +251,28 @@ impl<'a> Trainer<'a> {
         by_steps.max(by_time)
     }
 
-    /// Order of the samples in an epoch.
+    /// Order of the samples in an epoch: all of them, but for some in whose place the hardest come again.
     fn order(&self, epoch: usize) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.train.data.len()).collect();
-        fastrand::Rng::with_seed(mix(self.options.seed, epoch as u64)).shuffle(&mut order);
+        let mut rng = fastrand::Rng::with_seed(mix(self.options.seed, epoch as u64));
+        rng.shuffle(&mut order);
+        let hardest = self.hardest();
+        if !hardest.is_empty() {
+            for place in &mut order {
+                if rng.f64() < self.options.hard {
+                    *place = hardest[rng.usize(..hardest.len())];
+                }
+            }
+        }
         order
+    }
+
+    /// The images that left their ranges most: one of [`HARD_SHARE`], at most.
+    fn hardest(&self) -> Vec<usize> {
+        let mut images: Vec<usize> = (0..self.hardness.len()).filter(|&i| self.hardness[i] > 0.0).collect();
+        images.sort_by(|&a, &b| self.hardness[b].total_cmp(&self.hardness[a]).then(a.cmp(&b)));
+        images.truncate(self.hardness.len().div_ceil(HARD_SHARE));
+        images
     }
 }
 

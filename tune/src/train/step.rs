@@ -46,7 +46,8 @@ impl Trainer<'_> {
         }
         self.net.clear_grads();
         let penalty = self.options.penalty;
-        let penalty = self.net.backward(&tape, objectives.seeds, penalty.as_ref(), &mut self.pool);
+        let penalties = self.net.backward(&tape, objectives.seeds, penalty.as_ref(), &mut self.pool);
+        indices.iter().zip(&penalties).for_each(|(&image, p)| self.hardness[image] = *p as f32);
         let norm = self.options.sgd.step(&mut self.net, rate as f32);
         if !norm.is_finite() {
             return Err(self.diverged(&tape));
@@ -63,7 +64,7 @@ impl Trainer<'_> {
             loss: objectives.value,
             accuracy: objectives.hits.map(|h| h as f64 / indices.len() as f64),
             gradient: norm,
-            penalty,
+            penalty: penalties.iter().sum(),
             ranges,
         })
     }

@@ -89,14 +89,12 @@ impl FitOptions {
     }
 }
 
-/// A polynomial (coefficients of powers, constant first) in place of `target` for operands distributed like `x`: what the pass
-/// fits to one channel, without a network around it. `widest` is the largest |x| of all channels of the layer.
-pub fn polynomial_for(x: &[f32], target: &dyn Fn(f64) -> f64, widest: f64, options: &FitOptions) -> Vec<f64> {
+/// A polynomial (coefficients of powers, constant first) in place of `target` for operands distributed like `x`, which has to
+/// hold on [-reach, reach]: what the pass fits to one channel, without a network around it.
+pub fn polynomial_for(x: &[f32], target: &dyn Fn(f64) -> f64, reach: f64, options: &FitOptions) -> Vec<f64> {
     let y: Vec<f32> = x.iter().map(|&x| target(f64::from(x)) as f32).collect();
     let samples = ChannelSamples { x, y: &y, channel: 0, channels: 1, map: x.len() };
-    let (low, high) = x.iter().fold((0.0f32, 0.0f32), |(low, high), &x| (low.min(x), high.max(x)));
-    let range = [f64::from(low), f64::from(high)];
-    channel::fit(&samples, target, range, widest, options.degree as usize, options).coefficients
+    channel::fit(&samples, target, [-reach, reach], reach, options.degree as usize, options).coefficients
 }
 
 /// How one activation was fitted.
