@@ -46,7 +46,7 @@ pub fn summary(compiled: &Compiled) -> String {
 /// What the run takes where memory does not hold its constants, if that tells.
 fn encoding(prediction: &Prediction) -> String {
     let (least, all) = (prediction.peak_bytes_encoding(), prediction.peak_bytes());
-    if all - least < all / 4 {
+    if all.saturating_sub(least) < all / 4 {
         return String::new();
     }
     let seconds = prediction.seconds + prediction.encoding_seconds;

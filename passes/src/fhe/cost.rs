@@ -126,6 +126,8 @@ pub struct Prediction {
     pub ciphertext_bytes: u64,
     /// Scratch of the widest linear call, bytes.
     pub scratch_bytes: u64,
+    /// The same with the plaintexts of a portion, bytes.
+    pub encoding_scratch_bytes: u64,
     /// Weights, tables of the ring, the process itself, and what keys waste of their last pages, bytes.
     pub fixed_bytes: u64,
     /// Rotations (babies, giants and folds).
@@ -141,12 +143,16 @@ pub struct Prediction {
 impl Prediction {
     /// Peak memory: keys, constants, ciphertexts, scratch and what is always there.
     pub fn peak_bytes(&self) -> u64 {
-        self.peak_bytes_encoding() + self.constant_bytes
+        self.peak_with(self.scratch_bytes) + self.constant_bytes
     }
 
     /// The same where the plaintexts of linear calls are encoded when they are used.
     pub fn peak_bytes_encoding(&self) -> u64 {
-        let working = self.ciphertext_bytes + self.scratch_bytes;
+        self.peak_with(self.encoding_scratch_bytes.max(self.scratch_bytes))
+    }
+
+    fn peak_with(&self, scratch: u64) -> u64 {
+        let working = self.ciphertext_bytes + scratch;
         self.fixed_bytes + self.key_bytes + working + working / GAPS
     }
 }
@@ -236,7 +242,9 @@ impl<'a> Pricing<'a> {
         let portions = counts.outline(self.machine.threads).foresee(self.params, level);
         let extended = (8 * self.params.n() * (level.limbs() + self.params.alpha())) as u64;
         let polynomials = 2 * (counts.turns + counts.outputs) + self.params.digits_at(level) as u64 + 4;
-        out.scratch_bytes = out.scratch_bytes.max(portions.bytes as u64 + polynomials * extended);
+        let scratch = portions.bytes as u64 + polynomials * extended;
+        out.scratch_bytes = out.scratch_bytes.max(scratch);
+        out.encoding_scratch_bytes = out.encoding_scratch_bytes.max(scratch + portions.diagonals as u64);
         self.machine.linear_seconds(counts, self.params, level)
     }
 

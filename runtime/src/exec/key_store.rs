@@ -268,6 +268,15 @@ impl ScratchKeys {
     }
 
     fn shed(&mut self, now: usize, wanted: u64) {
+        let wanted = match self.pending.take() {
+            // What is being read is read again when it is needed, and fails again if it fails.
+            Some(pending) => {
+                let read: u64 = pending.names.iter().map(|name| self.size(*name)).sum();
+                drop(pending.reader.join());
+                wanted.saturating_sub(read)
+            }
+            None => wanted,
+        };
         self.capacity = self.capacity.min(self.held().saturating_sub(wanted));
         self.make_room(&[], now, now);
     }
