@@ -180,7 +180,9 @@ impl CallShape {
         let first = |operand: u32| -> u32 { operands.range(..operand).map(|(_, count)| count).sum() };
         let widest = worked.iter().map(|work| work.period).max().unwrap_or(0);
         let (mut shapes, mut reads, mut writes) = (Vec::with_capacity(terms.len()), Vec::new(), Vec::new());
-        let mut pairs: Vec<(u32, u32)> = Vec::new();
+        let inputs: u32 = operands.values().sum();
+        let outputs = terms.first().map_or(0, |(map, _)| map.output.ciphertexts);
+        let mut pairs = Marks::below((inputs * outputs) as usize);
         for (term, ((map, operand), work)) in (0u32..).zip(terms.iter().zip(worked)) {
             let (modulus, first) = (map.input.period.min(map.output.period).get(), first(*operand));
             let (stage, products) = (work.period, work.products);
@@ -192,7 +194,8 @@ impl CallShape {
             let place = |product: &Product| Place { term, rotation: places[product.rotation as usize] };
             reads.extend(products.iter().map(|product| ((0, first + product.cipher_in), place(product))));
             writes.extend(products.iter().map(|product| ((stage, product.cipher_out), place(product))));
-            pairs.extend(products.iter().map(|product| (first + product.cipher_in, product.cipher_out)));
+            let pair = |product: &Product| (first + product.cipher_in) * outputs + product.cipher_out;
+            products.iter().for_each(|product| pairs.insert(pair(product) as usize));
             let products = products.len() as u64;
             shapes.push(TermShape { stage, modulus, rotations, products, period: stage });
         }
@@ -203,12 +206,12 @@ impl CallShape {
             terms: shapes,
             reads: alike(reads),
             writes: alike(writes),
-            pairs: distinct(pairs).len() as u64,
+            pairs: pairs.iter().count() as u64,
             folds: folds.collect(),
             joins: joins(&operands, sharings),
             close: if complex { Close::AddConjugate } else { Close::Sum },
-            inputs: operands.values().sum(),
-            outputs: terms.first().map_or(0, |(map, _)| map.output.ciphertexts),
+            inputs,
+            outputs,
             strides: strides(terms),
             slots,
         }
