@@ -1,10 +1,14 @@
 """Every activation of a model at once becomes polynomial."""
 
+from itertools import islice
+
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from .polyact import PolyAct
+from .polyact import PolyAct, inputs_of
+
+FIT_BATCHES = 20
 
 
 class ConvertError(ValueError):
@@ -14,6 +18,7 @@ class ConvertError(ValueError):
 MODULES = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.SiLU, nn.Hardswish, nn.GELU, nn.Sigmoid, nn.Hardsigmoid, nn.Tanh,
 )
+DROPOUTS = (nn.Dropout, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 FUNCTIONS = {
     F.relu: F.relu, torch.relu: F.relu, F.relu6: F.relu, F.leaky_relu: F.leaky_relu, F.silu: F.silu, F.hardswish: F.hardswish,
     F.gelu: F.gelu, torch.sigmoid: torch.sigmoid, F.sigmoid: torch.sigmoid, F.hardsigmoid: F.hardsigmoid, torch.tanh: torch.tanh,
@@ -22,8 +27,8 @@ FUNCTIONS = {
 METHODS = {"relu": F.relu, "sigmoid": torch.sigmoid, "tanh": torch.tanh}
 
 
-def _of_module(module):
-    """What a module computes, element by element."""
+def _expanded(module):
+    """What the expansion of a module is made of: ReLU6 counts as ReLU, a PReLU has its mean slope."""
     if isinstance(module, (nn.ReLU, nn.ReLU6)):
         return F.relu
     if isinstance(module, nn.PReLU):
@@ -33,16 +38,19 @@ def _of_module(module):
 
 
 def _function(node, modules):
-    """The activation that a node computes, or None."""
+    """The activation that a node computes, for the expansion and exactly, on [n, C]; or None."""
     if node.op == "call_module" and isinstance(modules[node.target], MODULES):
-        return _of_module(modules[node.target])
+        module = modules[node.target]
+        return _expanded(module), lambda x: module(x.clone())  # some work in place
     if node.op == "call_function" and node.target in FUNCTIONS:
         options = {k: v for k, v in node.kwargs.items() if k not in ("inplace", "input")}
         arguments = [a for a in node.args[1:] if not isinstance(a, bool)]
         function = FUNCTIONS[node.target]
-        return lambda x: function(x, *arguments, **options) if node.target is not F.relu6 else F.relu(x)
+        if node.target is F.relu6:
+            return F.relu, F.relu6
+        return (lambda x: function(x, *arguments, **options),) * 2
     if node.op == "call_method" and node.target in METHODS:
-        return METHODS[node.target]
+        return (METHODS[node.target],) * 2
     return None
 
 
@@ -52,8 +60,12 @@ def _average(pool):
     )
 
 
-def convert(model, degree=4, learnable=False):
+def convert(model, degree=4, batches=None, learnable=False):
     """A copy of the model's graph whose activations are polynomials of this degree and whose max pools are average pools.
+
+    `batches` are training inputs (tensors, or tuples that begin with one, such as a DataLoader of yours gives); of the first twenty it is
+    learnt what each activation meets, and its polynomials are fitted to that. Without them polynomials are PolyAct-RN: expansions, on
+    ranges taken from each batch of the training.
 
     `degree` is 2, 4 or 8, or a list with one for each activation in the order of the network. The parameters are shared with `model`.
     Raises ConvertError when the model cannot be traced by torch.fx, or has nothing to convert.
@@ -71,9 +83,11 @@ def convert(model, degree=4, learnable=False):
     degrees = [degree] * len(found) if isinstance(degree, int) else list(degree)
     if len(degrees) != len(found):
         raise ConvertError(f"{len(degrees)} degrees were given for {len(found)} activations")
-    for index, ((node, function), d) in enumerate(zip(found, degrees)):
+    targets = {}
+    for index, ((node, (function, exact)), d) in enumerate(zip(found, degrees)):
         name = f"poly_act_{index}"
         traced.add_submodule(name, PolyAct(function, d, learnable))
+        targets[name] = exact
         operand = node.args[0] if node.args else node.kwargs["input"]
         with traced.graph.inserting_after(node):
             replacement = traced.graph.call_module(name, (operand,))
@@ -87,4 +101,33 @@ def convert(model, degree=4, learnable=False):
             raise ConvertError("a max pool is called as a function; use torch.nn.MaxPool2d")
     traced.delete_all_unused_submodules()
     traced.recompile()
+    if batches is not None:
+        _fit(traced, targets, [inputs_of(b) for b in islice(batches, FIT_BATCHES)])
     return traced
+
+
+def _fit(model, targets, batches):
+    """Fits activation after activation to what the network with the earlier polynomials hands on, with the batch norms of training."""
+    if not batches:
+        raise ConvertError("there is no batch to fit the polynomials to")
+    modes = {module: module.training for module in model.modules()}
+    model.train()
+    for module in modes:
+        if isinstance(module, DROPOUTS):
+            module.eval()
+    runs = [fx.Interpreter(model) for _ in batches]
+    for run, batch in zip(runs, batches):
+        run.args_iter = iter([batch])
+    try:
+        with torch.no_grad():
+            for node in model.graph.nodes:
+                if node.op == "call_module" and node.target in targets:
+                    operands = [run.env[node.args[0]] for run in runs]
+                    model.get_submodule(node.target).fit(operands, targets[node.target])
+                for run in runs:
+                    run.env[node] = run.run_node(node)
+                    for value in run.user_to_last_uses.get(node, []):
+                        del run.env[value]
+    finally:
+        for module, training in modes.items():
+            module.training = training
