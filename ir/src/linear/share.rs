@@ -278,8 +278,9 @@ impl Spreading {
     /// What `X^(power N/2W)` is in a slot.
     pub(super) fn root(&self, power: u32, slot: usize) -> Complex {
         let (roots, powers) = self.table();
-        let power = u64::from(powers[slot & (self.work as usize - 1)]) * u64::from(power);
-        roots[(power % (4 * u64::from(self.work))) as usize]
+        // Exponents are modulo 4 work, a power of two that divides 2^32.
+        let power = powers[slot & (self.work as usize - 1)].wrapping_mul(power);
+        roots[(power & (4 * self.work - 1)) as usize]
     }
 
     /// What the power of a part is in a slot.

@@ -67,6 +67,8 @@ pub struct CallShape {
     reads: Vec<Alike>,
     /// Ciphertexts of the result, once for each period that terms are computed at, by the rotations that add to them.
     writes: Vec<Alike>,
+    /// Pairs of a ciphertext of an operand and one of the result that have a product.
+    pairs: u64,
     /// Rotations that fold the result.
     folds: Vec<u32>,
     /// Rotations of operands to be joined.
@@ -175,6 +177,9 @@ impl CallShape {
         let first = |operand: u32| -> u32 { operands.range(..operand).map(|(_, count)| count).sum() };
         let widest = worked.iter().map(|work| work.period).max().unwrap_or(0);
         let (mut shapes, mut reads, mut writes) = (Vec::with_capacity(terms.len()), Vec::new(), Vec::new());
+        let inputs: u32 = operands.values().sum();
+        let outputs = terms.first().map_or(0, |(map, _)| map.output.ciphertexts);
+        let mut pairs = Marks::below((inputs * outputs) as usize);
         for (term, ((map, operand), work)) in (0u32..).zip(terms.iter().zip(worked)) {
             let (modulus, first) = (map.input.period.min(map.output.period).get(), first(*operand));
             let (stage, products) = (work.period, work.products);
@@ -186,6 +191,8 @@ impl CallShape {
             let place = |product: &Product| Place { term, rotation: places[product.rotation as usize] };
             reads.extend(products.iter().map(|product| ((0, first + product.cipher_in), place(product))));
             writes.extend(products.iter().map(|product| ((stage, product.cipher_out), place(product))));
+            let pair = |product: &Product| (first + product.cipher_in) * outputs + product.cipher_out;
+            products.iter().for_each(|product| pairs.insert(pair(product) as usize));
             let products = products.len() as u64;
             shapes.push(TermShape { stage, modulus, rotations, products, period: stage });
         }
@@ -196,11 +203,12 @@ impl CallShape {
             terms: shapes,
             reads: alike(reads),
             writes: alike(writes),
+            pairs: pairs.iter().count() as u64,
             folds: folds.collect(),
             joins: joins(&operands, sharings),
             close: if complex { Close::AddConjugate } else { Close::Sum },
-            inputs: operands.values().sum(),
-            outputs: terms.first().map_or(0, |(map, _)| map.output.ciphertexts),
+            inputs,
+            outputs,
             strides: strides(terms),
             slots,
         }
@@ -218,7 +226,7 @@ impl CallShape {
     /// Counts that do not depend on the split.
     fn fixed_counts(&self) -> LinearCounts {
         let outputs = u64::from(self.outputs);
-        let mut counts = LinearCounts { outputs, ..LinearCounts::default() };
+        let mut counts = LinearCounts { outputs, pairs: self.pairs, ..LinearCounts::default() };
         let closing = match self.close {
             Close::Sum => 0,
             Close::AddConjugate => 1,
@@ -232,6 +240,7 @@ impl CallShape {
         };
         for term in &self.terms {
             counts.products += term.products;
+            counts.encoded_slots += term.products * u64::from(term.period);
             counts.product_words += stored * term.products * u64::from(term.period);
         }
         counts
