@@ -11,7 +11,7 @@ use peregrine_compiler::onnx::ImageOverrides;
 
 use crate::data::augment::Augment;
 use crate::data::{Dataset, Labels};
-use crate::net::{Coefficients, DegreePlan, Polynomials, Ranges};
+use crate::net::{Coefficients, DegreePlan, Polynomials, Ranges, Statistics};
 use crate::ops::poly_act::BOUND;
 use crate::penalty::RangePenalty;
 use crate::sgd::Sgd;
@@ -104,6 +104,9 @@ pub struct Args {
     /// Keep the activations, for comparison with a model fine-tuned alike; written only with --output
     #[arg(long)]
     keep_activations: bool,
+    /// What batch norms normalise by in training
+    #[arg(long, value_enum, default_value_t = Norms::Batch)]
+    norms: Norms,
     /// Random changes of training pictures
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Change::Flip, Change::Crop])]
     augment: Vec<Change>,
@@ -152,6 +155,15 @@ enum Trained {
     Fixed,
     /// Each channel's are trained
     Learned,
+}
+
+/// Statistics of batch norms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Norms {
+    /// Those of each batch
+    Batch,
+    /// Those measured on the training data before training: for batches that are too small to have any
+    Fixed,
 }
 
 /// A random change.
@@ -235,8 +247,12 @@ impl Args {
                 zoom: if has(Change::Zoom) { 0.6 } else { 1.0 },
                 tone: if has(Change::Tone) { 0.3 } else { 0.0 },
             },
+            norms: match self.norms {
+                Norms::Batch => Statistics::Batch,
+                Norms::Fixed => Statistics::Running,
+            },
             seed: self.seed,
-            log_every: 20,
+            log_every: (self.epochs * train.len() / usize::from(self.batch) / 100).clamp(1, 20),
             checkpoint: self.checkpoint.clone(),
         }
     }

@@ -10,7 +10,7 @@ use peregrine_compiler::oracle::Tract;
 use peregrine_ir::client::ClientTensor;
 use peregrine_tune::data::augment::Augment;
 use peregrine_tune::data::{Dataset, Labels};
-use peregrine_tune::net::{Keep, Mode, Net, Polynomials, Ranges};
+use peregrine_tune::net::{Keep, Mode, Net, Polynomials, Ranges, Statistics};
 use peregrine_tune::penalty::RangePenalty;
 use peregrine_tune::sgd::Sgd;
 use peregrine_tune::tensor::{Pool, Tensor};
@@ -74,6 +74,7 @@ fn options(seed: u64) -> Options {
         penalty: Some(RangePenalty { weight: 0.1, start: 0.8 }),
         hard: 0.2,
         ranges: Ranges::Straightened,
+        norms: Statistics::Batch,
         augment: Augment { flip: true, crop: 4, zoom: 0.8, tone: 0.2 },
         seed,
         log_every: 1,

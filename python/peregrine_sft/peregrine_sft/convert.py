@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
+from .fitted import SAMPLES, thinned
 from .polyact import PolyAct, inputs_of
 
 FIT_BATCHES = 20
@@ -18,7 +19,6 @@ class ConvertError(ValueError):
 MODULES = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.SiLU, nn.Hardswish, nn.GELU, nn.Sigmoid, nn.Hardsigmoid, nn.Tanh,
 )
-DROPOUTS = (nn.Dropout, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 FUNCTIONS = {
     F.relu: F.relu, torch.relu: F.relu, F.relu6: F.relu, F.leaky_relu: F.leaky_relu, F.silu: F.silu, F.hardswish: F.hardswish,
     F.gelu: F.gelu, torch.sigmoid: torch.sigmoid, F.sigmoid: torch.sigmoid, F.hardsigmoid: F.hardsigmoid, torch.tanh: torch.tanh,
@@ -64,8 +64,8 @@ def convert(model, degree=4, batches=None, learnable=False):
     """A copy of the model's graph whose activations are polynomials of this degree and whose max pools are average pools.
 
     `batches` are training inputs (tensors, or tuples that begin with one, such as a DataLoader of yours gives); of the first twenty it is
-    learnt what each activation meets, and its polynomials are fitted to that. Without them polynomials are PolyAct-RN: expansions, on
-    ranges taken from each batch of the training.
+    learnt what each activation meets in evaluation, and its polynomials are fitted to that. Without them polynomials are PolyAct-RN:
+    expansions, on ranges taken from each batch of the training.
 
     `degree` is 2, 4 or 8, or a list with one for each activation in the order of the network. The parameters are shared with `model`.
     Raises ConvertError when the model cannot be traced by torch.fx, or has nothing to convert.
@@ -83,14 +83,18 @@ def convert(model, degree=4, batches=None, learnable=False):
     degrees = [degree] * len(found) if isinstance(degree, int) else list(degree)
     if len(degrees) != len(found):
         raise ConvertError(f"{len(degrees)} degrees were given for {len(found)} activations")
-    targets = {}
-    for index, ((node, (function, exact)), d) in enumerate(zip(found, degrees)):
+    acts = [PolyAct(function, d, learnable) for (_, (function, _)), d in zip(found, degrees)]
+    if batches is not None:
+        operands = _operands(traced, [node for node, _ in found], islice(batches, FIT_BATCHES))
+        for act, (node, (_, exact)) in zip(acts, found):
+            if not operands[node]:
+                raise ConvertError("there is no batch to fit the polynomials to")
+            act.fit(torch.cat(operands.pop(node)), exact)
+    for index, ((node, _), act) in enumerate(zip(found, acts)):
         name = f"poly_act_{index}"
-        traced.add_submodule(name, PolyAct(function, d, learnable))
-        targets[name] = exact
-        operand = node.args[0] if node.args else node.kwargs["input"]
+        traced.add_submodule(name, act)
         with traced.graph.inserting_after(node):
-            replacement = traced.graph.call_module(name, (operand,))
+            replacement = traced.graph.call_module(name, (_operand(node),))
         node.replace_all_uses_with(replacement)
         traced.graph.erase_node(node)
     for name, module in modules.items():
@@ -101,33 +105,39 @@ def convert(model, degree=4, batches=None, learnable=False):
             raise ConvertError("a max pool is called as a function; use torch.nn.MaxPool2d")
     traced.delete_all_unused_submodules()
     traced.recompile()
-    if batches is not None:
-        _fit(traced, targets, [inputs_of(b) for b in islice(batches, FIT_BATCHES)])
     return traced
 
 
-def _fit(model, targets, batches):
-    """Fits activation after activation to what the network with the earlier polynomials hands on, with the batch norms of training."""
-    if not batches:
-        raise ConvertError("there is no batch to fit the polynomials to")
+class _Recorder(fx.Interpreter):
+    """Runs a model and keeps what enters some of its nodes."""
+
+    def __init__(self, model, nodes):
+        super().__init__(model)
+        self.operands = {node: [] for node in nodes}
+
+    def run_node(self, node):
+        if node in self.operands:
+            self.operands[node].append(thinned(self.env[_operand(node)], SAMPLES // FIT_BATCHES))
+        return super().run_node(node)
+
+
+def _operand(node):
+    return node.args[0] if node.args else node.kwargs["input"]
+
+
+def _operands(model, nodes, batches):
+    """What enters the nodes in evaluation.
+
+    It is the original network that is asked: what earlier polynomials would hand on has longer tails, which the polynomials would follow by
+    becoming straight. Training brings the network's operands into these ranges.
+    """
     modes = {module: module.training for module in model.modules()}
-    model.train()
-    for module in modes:
-        if isinstance(module, DROPOUTS):
-            module.eval()
-    runs = [fx.Interpreter(model) for _ in batches]
-    for run, batch in zip(runs, batches):
-        run.args_iter = iter([batch])
+    recorder = _Recorder(model.eval(), nodes)
     try:
         with torch.no_grad():
-            for node in model.graph.nodes:
-                if node.op == "call_module" and node.target in targets:
-                    operands = [run.env[node.args[0]] for run in runs]
-                    model.get_submodule(node.target).fit(operands, targets[node.target])
-                for run in runs:
-                    run.env[node] = run.run_node(node)
-                    for value in run.user_to_last_uses.get(node, []):
-                        del run.env[value]
+            for batch in batches:
+                recorder.run(inputs_of(batch))
     finally:
         for module, training in modes.items():
             module.training = training
+    return recorder.operands

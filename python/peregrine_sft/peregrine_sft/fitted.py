@@ -40,19 +40,20 @@ def _to_powers(degree):
     return table
 
 
-def least_squares(x, target, degree):
+def least_squares(x, target, degree, reach=None):
     """Coefficients [C, degree + 1] of the powers of x, in place of `target` for operands distributed like the columns of x, [n, C].
 
-    `target` maps a tensor of that kind element by element. Every polynomial keeps a leading coefficient that it can be divided by.
+    `reach` are the largest |x| that columns are made for, if larger than those in x. `target` maps a tensor of that kind element by element. Every polynomial keeps a leading coefficient that it can be divided by.
     """
     x = x.double()
+    reach = x.abs().amax(0) if reach is None else reach
     margin, uniform = margin_and_uniform_weight(degree)
     low, high = x.amin(0).clamp(max=0), x.amax(0).clamp(min=0)
     middle, half = (low + high) / 2, margin * (high - low) / 2
     allowed = middle - half, middle + half
-    widest = float(x.abs().max())
-    least = LEAST_SHARE * widest if widest > 0 else 1.0
-    radius = torch.maximum(allowed[0].abs(), allowed[1].abs()).clamp(min=least)
+    least = LEAST_SHARE * reach.double()
+    radius = torch.maximum(allowed[0].abs(), allowed[1].abs())
+    radius = torch.where(least > 0, torch.maximum(radius, least), radius.clamp(min=1.0))
     size = degree + 1
     gram = torch.zeros(x.shape[1], size, size, dtype=torch.float64)
     right = torch.zeros(x.shape[1], size, dtype=torch.float64)
@@ -95,9 +96,8 @@ def columns(x):
     return x.movedim(1, -1).reshape(-1, x.shape[1])
 
 
-def sampled(tensors):
-    """Some rows of the operands, and in them the largest of every channel."""
-    tables = [columns(t.detach()) for t in tensors]
-    step = max(1, -(-sum(len(t) for t in tables) // SAMPLES))
-    peaks = [t.gather(0, t.abs().argmax(0, keepdim=True)) for t in tables]
-    return torch.cat([t[::step] for t in tables] + peaks)
+def thinned(x, most):
+    """About `most` rows of the tensor as [n, C], and in them the largest of every channel."""
+    table = columns(x)
+    peaks = table.gather(0, table.abs().argmax(0, keepdim=True))
+    return torch.cat([table[:: max(1, -(-len(table) // most))], peaks])

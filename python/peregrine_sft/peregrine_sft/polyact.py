@@ -12,11 +12,12 @@ import math
 import torch
 from torch import nn
 
-from .fitted import least_squares, sampled
+from .fitted import least_squares
 
 BOUND = 3.0
 EPSILON = 1e-3
 MOMENTUM = 0.1
+LEAST_SHARE = 0.1  # channels that hardly move get this share of the widest channel's range: they may wake up in training
 HOLDS = 1.25  # range up to which fitted polynomials hold in training, relative to that of the channel
 MARGIN = 1.2  # measured ranges are the largest operands times this
 MOST_REACH = 1.5  # and at most the ranges of the fit times this: an image that runs away must not define a range
@@ -82,11 +83,11 @@ class PolyAct(nn.Module):
     def degree(self):
         return self.powers.shape[-1] - 1
 
-    def fit(self, operands, target):
-        """Takes the place of `target`, an activation of [n, C], for these operands: tensors with channels in axis 1."""
-        x = sampled(operands)
-        powers = least_squares(x, target, self.degree)
+    def fit(self, x, target):
+        """Takes the place of `target`, an activation, for operands [n, C]."""
         largest = x.abs().amax(0)
+        largest = largest.clamp(min=LEAST_SHARE * float(largest.max()))
+        powers = least_squares(x, target, self.degree, largest)
         scale = (largest.double() / BOUND + EPSILON).unsqueeze(1)
         self._set_powers((powers * scale ** torch.arange(-1, self.degree)).to(self.powers.dtype))
         self.running_max = largest

@@ -16,7 +16,7 @@ from torch import nn
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
 
 from peregrine_sft import ConvertError, PolyAct, convert, export, hermite, measure_ranges, penalty  # noqa: E402
-from peregrine_sft.fitted import least_squares  # noqa: E402
+from peregrine_sft.fitted import columns, least_squares, thinned  # noqa: E402
 
 
 class Residual(nn.Module):
@@ -134,10 +134,22 @@ class LeastSquares(unittest.TestCase):
 
 
 class Fitted(unittest.TestCase):
+    def test_samples_keep_the_largest(self):
+        x = torch.arange(60.0).reshape(5, 2, 3, 2) - 40
+        few = thinned(x, 4)
+        self.assertLessEqual(len(few), 6)
+        torch.testing.assert_close(few.abs().amax(0), x.abs().amax((0, 2, 3)))
+
+    def test_channels_that_hardly_move_keep_a_share_of_the_widest(self):
+        act = PolyAct(F.relu, 4)
+        act.fit(torch.randn(500, 2) * torch.tensor([1e-3, 2.0]), F.relu)
+        torch.testing.assert_close(act.running_max[0], 0.1 * act.running_max[1])
+        self.assertTrue(bool(torch.isfinite(act.powers).all()))
+
     def fitted(self, degree=4):
         act = PolyAct(F.relu, degree)
         x = torch.randn(5, 3, 4, 4, generator=torch.Generator().manual_seed(3))
-        act.fit([x, 0.5 * x], F.relu)
+        act.fit(torch.cat([columns(x), 0.5 * columns(x)]), F.relu)
         return act, x
 
     def test_inside_of_the_range_training_is_evaluation(self):
@@ -176,10 +188,12 @@ class Conversion(unittest.TestCase):
         model = Residual()
         model.pool = nn.AvgPool2d(2)
         x = torch.cat(batches())
-        expected = model.train()(x).detach()
+        model.train()(x)
+        expected = model.eval()(x).detach()
 
         def error(converted):
-            return float((converted.train()(x) - expected).norm() / expected.norm())
+            converted.train()(x)
+            return float((converted.eval()(x) - expected).norm() / expected.norm())
 
         fitted, expanded = convert(model, 4, batches()), convert(model, 4)
         self.assertLess(error(fitted), 0.5 * error(expanded))

@@ -13,6 +13,8 @@ use crate::tensor::{Pool, Tensor};
 
 /// Most operands of a channel that a polynomial is fitted to.
 const SAMPLES: usize = 1 << 16;
+/// Most operands of all channels of a layer: those of all layers are held at once.
+const LAYER_SAMPLES: usize = 1 << 22;
 
 /// Channels that hardly move get at least this share of the widest channel's range: they may wake up in training.
 const LEAST_SHARE: f32 = 0.1;
@@ -80,7 +82,8 @@ impl Operands {
     /// Takes a share of the batch's numbers, and its largest.
     fn add(&mut self, x: &Tensor, batches: usize) {
         let c = self.channels.len();
-        let step = (x.shape.pixels() * batches).div_ceil(SAMPLES).max(1);
+        let most = SAMPLES.min(LAYER_SAMPLES / c.max(1)).max(1);
+        let step = (x.shape.pixels() * batches).div_ceil(most).max(1);
         for (channel, peak) in self.channels.iter_mut().zip(poly_act::peaks(x)) {
             channel.max = channel.max.max(peak.max);
             channel.sample.push(x.data[peak.at]);

@@ -70,6 +70,8 @@ pub struct Options {
     pub hard: f64,
     /// What polynomials normalise by.
     pub ranges: Ranges,
+    /// What batch norms normalise by.
+    pub norms: Statistics,
     /// Augmentation.
     pub augment: Augment,
     /// Seed of order and augmentation.
@@ -206,7 +208,7 @@ impl<'a> Trainer<'a> {
                 let indices = &order[within * size..][..size];
                 // The end of the time budget counts as the end of the steps.
                 let position = ((self.part_done(steps) * steps as f64) as usize).min(steps.saturating_sub(1));
-                let mode = Mode { norms: Statistics::Batch, ranges: self.options.ranges };
+                let mode = Mode { norms: self.options.norms, ranges: self.options.ranges };
                 let record = self.step(indices, schedule.at(position), mode)?;
                 self.progress.step += 1;
                 watch.step(&record, steps);

@@ -1,4 +1,4 @@
-use peregrine_ir::tensor::{Activation, Conv, Pool, TensorTy};
+use peregrine_ir::tensor::{Conv, Pool, TensorTy};
 use peregrine_ir::{ConstTensor, Origin};
 use proptest::prelude::*;
 
