@@ -147,7 +147,13 @@ impl Thin {
         let one = || vec![Digit { radix: 1, place: Place::Slot(1) }];
         let (period, shape) = (1u32 << size, self.shape);
         if period <= self.slots {
-            return finish(shape, [runs(&taken), one(), one()], period, 1, Blocks::default());
+            return finish(
+                shape,
+                [reaching(runs(&taken), shape.c), one(), one()],
+                period,
+                1,
+                Blocks::default(),
+            );
         }
         let place = |bit: u32| match (1 << bit) / self.slots {
             0 => Place::Slot(1 << bit),
@@ -171,6 +177,16 @@ fn at_least_one(mut digits: Vec<Digit>) -> Vec<Digit> {
     if digits.is_empty() {
         digits.push(Digit { radix: 1, place: Place::Slot(1) });
     }
+    digits
+}
+
+/// Digits of which the last one goes no further than an extent.
+fn reaching(mut digits: Vec<Digit>, extent: u32) -> Vec<Digit> {
+    let last = digits.pop().map(|last| {
+        let before: u32 = digits.iter().map(|digit| digit.radix).product();
+        Digit { radix: extent.div_ceil(before), ..last }
+    });
+    digits.extend(last);
     digits
 }
 
