@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::ciphertext::Ciphertext;
 use crate::context::Context;
 use crate::cost::{Ending, Machine, Measured, Shape, Work};
-use crate::encoder::Encoder;
+use crate::encoder::{Complex, Encoder};
 use crate::encrypt::encrypt_secret;
 use crate::error::Error;
 use crate::evaluator::Evaluator;
@@ -154,13 +154,14 @@ struct Kernels {
     key_word: f64,
     plain_product: f64,
     word: f64,
+    encoding: f64,
 }
 
 impl Kernels {
     fn write_to(&self, machine: &mut Machine) {
-        let Kernels { butterfly, conversion, key_word, plain_product, word } = *self;
+        let Kernels { butterfly, conversion, key_word, plain_product, word, encoding } = *self;
         (machine.butterfly, machine.conversion, machine.key_word) = (butterfly, conversion, key_word);
-        (machine.plain_product, machine.word) = (plain_product, word);
+        (machine.plain_product, machine.word, machine.encoding) = (plain_product, word, encoding);
     }
 }
 
@@ -185,6 +186,7 @@ impl Kernels {
             key_word: mean(|k| k.key_word),
             plain_product: mean(|k| k.plain_product),
             word: mean(|k| k.word),
+            encoding: mean(|k| k.encoding),
         })
     }
 
@@ -198,6 +200,7 @@ impl Kernels {
             key_word: limbs.key_word()?,
             plain_product: limbs.plain_product()?,
             word: limbs.word()?,
+            encoding: encoding(ctx)?,
         })
     }
 }
@@ -288,6 +291,19 @@ impl Limbs<'_> {
         })?;
         Ok(seconds / self.words())
     }
+}
+
+/// Placing the weights of a diagonal takes about as long as this share of encoding it.
+const PLACING: f64 = 0.4;
+
+/// Of vectors as long as the ring allows.
+fn encoding(ctx: &Context) -> Result<f64, Error> {
+    let (encoder, slots) = (Encoder::new(ctx), ctx.params().max_slots());
+    let pair = |i: u32| Complex { re: f64::from(i % 89) / 89.0, im: f64::from(i % 97) / 97.0 };
+    let values: Vec<Complex> = (0..slots.get()).map(pair).collect();
+    let encode =
+        || encoder.encode_complex(&values, slots, &Scale::pow2(22)).map(|made| drop(black_box(made)));
+    Ok((1.0 + PLACING) * median(encode)? / Work::encoding(slots.get()).encoded)
 }
 
 /// The processor's name, where the system tells.

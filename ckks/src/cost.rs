@@ -27,6 +27,9 @@ pub struct Work {
     pub words: f64,
     /// Bytes of compact plaintexts read.
     pub plain_bytes: f64,
+    /// Butterflies of plaintexts that are encoded, `p/2 * log2 p` for `p` slots.
+    #[serde(default)]
+    pub encoded: f64,
 }
 
 impl Work {
@@ -43,6 +46,12 @@ impl Work {
     /// A base conversion of limbs of `n` words; the quotients are one more input.
     pub fn conversion(n: usize, inputs: usize, targets: usize) -> Work {
         Work { conversions: (n * (inputs + 1) * targets) as f64, ..Work::passes(n, 1.0) }
+    }
+
+    /// Encoding a vector of so many slots.
+    pub fn encoding(slots: u32) -> Work {
+        let (slots, log) = (f64::from(slots), f64::from(slots.max(2).ilog2()));
+        Work { encoded: slots / 2.0 * log, ..Work::default() }
     }
 
     /// Bytes of switching keys read.
@@ -92,6 +101,7 @@ impl Work {
             plain_products: op(self.plain_products, other.plain_products),
             words: op(self.words, other.words),
             plain_bytes: op(self.plain_bytes, other.plain_bytes),
+            encoded: op(self.encoded, other.encoded),
         }
     }
 }
@@ -279,6 +289,9 @@ pub struct Machine {
     pub plain_product: f64,
     /// One word of any other pass.
     pub word: f64,
+    /// One butterfly of a plaintext that is encoded, with all that encoding takes besides.
+    #[serde(default = "default_encoding")]
+    pub encoding: f64,
     /// Share of the kernels' speed that whole operations reach: the rest goes to what is not counted, and to threads that wait
     /// for others.
     pub efficiency: f64,
@@ -307,6 +320,11 @@ pub struct Measured {
     pub predicted: f64,
 }
 
+/// For figures that were measured before encoding was.
+fn default_encoding() -> f64 {
+    4.0e-9
+}
+
 impl Default for Machine {
     /// Two cores with AVX-512 IFMA: time of each kernel over its counted work, by sampling whole runs (BENCHMARKS.md).
     fn default() -> Machine {
@@ -319,6 +337,7 @@ impl Default for Machine {
             key_word: 0.60e-9,
             plain_product: 0.65e-9,
             word: 0.65e-9,
+            encoding: default_encoding(),
             efficiency: 0.87,
             parallel: 2.0,
             operations: Vec::new(),
@@ -334,6 +353,7 @@ impl Machine {
             + self.key_word * work.key_words
             + self.plain_product * work.plain_products
             + self.word * work.words
+            + self.encoding * work.encoded
     }
 
     /// Seconds that operations take on one core.
@@ -349,6 +369,7 @@ impl Machine {
             ("key_word", self.key_word),
             ("plain_product", self.plain_product),
             ("word", self.word),
+            ("encoding", self.encoding),
             ("efficiency", self.efficiency),
             ("parallel", self.parallel),
         ];

@@ -1,25 +1,34 @@
 //! Encoded plaintexts as small integers of a subring.
 
 use crate::arith::{Modulus, ShoupFactor};
+use crate::encoder::Complex;
 use crate::kernels::Kernels;
+use crate::ring::integers::Integers;
 use crate::units::{Scale, Slots};
 
 /// Integer coefficients, as narrow as they fit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Coefficients {
     /// Every coefficient fits 32 bits.
-    I32(Box<[i32]>),
+    I32(Integers<i32>),
     /// Every coefficient fits 63 bits.
-    I64(Box<[i64]>),
+    I64(Integers<i64>),
 }
 
+/// Adding this to a number of a magnitude below 2^51 rounds it to the nearest integer, ties to even, which is then in the low bits.
+const ROUNDING: f64 = 1.5 * (1u64 << 52) as f64;
+
 impl Coefficients {
-    /// The narrowest representation of `values`.
-    pub fn new(values: Vec<i64>) -> Coefficients {
-        match values.iter().map(|&value| i32::try_from(value)).collect() {
-            Ok(narrow) => Coefficients::I32(narrow),
-            Err(_) => Coefficients::I64(values.into()),
+    /// The real parts times `factor`, then for a complex plaintext the imaginary ones, rounded to the nearest integer: the narrowest
+    /// representation, if none of the products is larger than `largest`.
+    pub(crate) fn rounded(pairs: &[Complex], form: Form, factor: f64, largest: f64) -> Coefficients {
+        let len = form.stored(pairs.len());
+        if largest < f64::from(i32::MAX) {
+            let round = |value: f64| (value * factor + ROUNDING).to_bits() as i32;
+            return Coefficients::I32(Integers::filled(len, |out| spread(out, pairs, round)));
         }
+        let round = |value: f64| (value * factor).round_ties_even() as i64;
+        Coefficients::I64(Integers::filled(len, |out| spread(out, pairs, round)))
     }
 
     /// How many there are.
@@ -46,13 +55,20 @@ impl Coefficients {
         }
     }
 
-    /// Bytes on the heap.
+    /// Bytes of memory.
     pub fn bytes(&self) -> usize {
         match self {
             Coefficients::I32(values) => size_of_val(&values[..]),
             Coefficients::I64(values) => size_of_val(&values[..]),
         }
     }
+}
+
+/// Real parts, then as many imaginary ones as there is room for.
+fn spread<T>(out: &mut [T], pairs: &[Complex], round: impl Fn(f64) -> T) {
+    let (head, tail) = out.split_at_mut(pairs.len());
+    head.iter_mut().zip(pairs).for_each(|(place, pair)| *place = round(pair.re));
+    tail.iter_mut().zip(pairs).for_each(|(place, pair)| *place = round(pair.im));
 }
 
 /// Which integers of a polynomial are stored.
@@ -63,6 +79,16 @@ pub enum Form {
     /// Those of real slots: the polynomial is the same at a root of unity and at its inverse, `c_(2*period - k) = -c_k`, so
     /// that the first `period` say all.
     Real,
+}
+
+impl Form {
+    /// How many integers are stored for so many slots.
+    pub(crate) fn stored(self, slots: usize) -> usize {
+        match self {
+            Form::Complex => 2 * slots,
+            Form::Real => slots,
+        }
+    }
 }
 
 /// An encoded vector of `period` slots: the polynomial `2^shift * sum_k c_k X^(k*N/(2*period))`, `k < 2*period`.
@@ -87,10 +113,7 @@ impl IntPlaintext {
         shift: u32,
         scale: Scale,
     ) -> IntPlaintext {
-        let expected = match form {
-            Form::Complex => 2 * period.get() as usize,
-            Form::Real => period.get() as usize,
-        };
+        let expected = form.stored(period.get() as usize);
         assert_eq!(coefficients.len(), expected, "coefficients of a {form:?} plaintext");
         IntPlaintext { period, form, coefficients, shift, scale }
     }

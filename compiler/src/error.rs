@@ -142,7 +142,9 @@ impl CompileError {
             | Self::UnknownPass { .. } => Blame::User,
             Self::Import { .. } | Self::Head(_) | Self::Container(_) => Blame::User,
             Self::Pipeline(error) => pipeline_blame(error),
-            Self::Gate(GateError::Tolerance { .. }) | Self::Precision { .. } => Blame::Limit,
+            Self::Gate(GateError::Tolerance { .. } | GateError::RunsAway { .. }) | Self::Precision { .. } => {
+                Blame::Limit
+            }
             Self::Gate(GateError::Pass(error)) => pass_blame(error),
             Self::Fidelity(FidelityError::Graph(error)) => pass_blame(error),
             Self::Fidelity(_) | Self::Gate(_) | Self::Export(_) | Self::Report { .. } | Self::Clear(_) => {

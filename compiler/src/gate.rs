@@ -177,6 +177,18 @@ pub enum GateError {
         /// The tolerance.
         tolerance: Tolerance,
     },
+    /// The polynomial model itself runs away on the input that is checked.
+    #[error(
+        "the polynomial model's own answer is no usable number: on the input checked its values leave the calibrated ranges, first at `{layer}` \
+         (by {worst:.1} half widths), and run away from there; nothing was written. Calibrate on more inputs like it, check another one with \
+         --sample, or use a lower --degree"
+    )]
+    RunsAway {
+        /// The first activation that much more than its range enters.
+        layer: String,
+        /// How far, in half widths of the range.
+        worst: f64,
+    },
     /// The program does not run in the clear: a bug of the compiler.
     #[error("compiler bug: the program does not run in the clear: {0}")]
     Clear(#[from] ClearError),
@@ -242,13 +254,25 @@ pub fn check(
 /// Opens the gate or not.
 ///
 /// # Errors
-/// [`GateError::Tolerance`].
+/// [`GateError::Tolerance`], or [`GateError::RunsAway`] where no program could be right.
 pub fn verdict(report: &GateReport) -> Result<(), GateError> {
-    match report.passes() {
-        true => Ok(()),
-        false => Err(GateError::Tolerance { worst: report.worst(), tolerance: report.tolerance }),
+    if report.passes() {
+        return Ok(());
+    }
+    let away = report.violations.iter().find(|violation| violation.worst > FAR_OUTSIDE);
+    let runaway = report.violations.iter().any(|violation| violation.worst > HOPELESSLY_OUTSIDE);
+    match away.filter(|_| runaway) {
+        Some(RangeViolation { layer, worst, .. }) => {
+            Err(GateError::RunsAway { layer: layer.clone(), worst: *worst })
+        }
+        None => Err(GateError::Tolerance { worst: report.worst(), tolerance: report.tolerance }),
     }
 }
+
+/// Half widths outside its range from which on an activation's value is named as the start of a runaway.
+const FAR_OUTSIDE: f64 = 1.0;
+/// Half widths outside its range from which on values mean nothing.
+const HOPELESSLY_OUTSIDE: f64 = 1e3;
 
 /// Deviation of a probed value from the model's value of that layer. A layer may name several values (a convolution and
 /// what a pass put beside it): the probe is one of them, the one it is closest to.
@@ -309,4 +333,30 @@ fn violations(subject: Subject<'_>, values: &BTreeMap<ValueId, Vec<f32>>) -> Vec
         (violation.outside > 0).then_some(violation)
     });
     records.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_that_runs_away_is_told_from_a_rough_program() {
+        let outside =
+            |layer: &str, worst| RangeViolation { layer: layer.into(), outside: 1, total: 4, worst };
+        let output = |error| OutputError { name: "y".into(), error, range: 1.0, same_top: true };
+        let report = |error, violations| GateReport {
+            layers: Vec::new(),
+            outputs: vec![output(error)],
+            violations,
+            tolerance: Tolerance::default(),
+        };
+        let near = || vec![outside("a", 0.3)];
+        let far = || vec![outside("a", 0.3), outside("b", 7.0), outside("c", f64::INFINITY)];
+        assert!(verdict(&report(1e-3, far())).is_ok());
+        assert!(matches!(verdict(&report(0.5, near())), Err(GateError::Tolerance { .. })));
+        for error in [0.5, f64::NAN] {
+            let refused = verdict(&report(error, far()));
+            assert!(matches!(refused, Err(GateError::RunsAway { layer, worst: 7.0 }) if layer == "b"));
+        }
+    }
 }

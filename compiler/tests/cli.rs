@@ -191,6 +191,38 @@ fn activations_are_fitted_and_ranges_travel() {
     );
 }
 
+/// Two fully connected layers on 16 features.
+fn perceptron() -> Vec<u8> {
+    let nodes = vec![
+        node("MatMul", &["x", "w"], "m"),
+        node("Add", &["m", "b"], "c"),
+        node("Relu", &["c"], "a"),
+        node("Gemm", &["a", "g"], "y"),
+    ];
+    let initializer =
+        vec![weights("w", &[16, 24], 0.3), weights("b", &[24], 0.1), weights("g", &[24, 3], 0.2)];
+    let mut proto = ModelProto::decode(model(nodes, "y", initializer).as_slice()).unwrap();
+    proto.graph.as_mut().unwrap().input = vec![info("x", &[1, 16])];
+    proto.encode_to_vec()
+}
+
+#[test]
+fn features_are_checked_on_the_first_calibration_input() {
+    let bench = Bench::new();
+    bench.file("m.onnx", &perceptron());
+    let mut bytes = Vec::new();
+    let mut npz = NpzWriter::new(Cursor::new(&mut bytes));
+    // A thousandth of what the stand-in for missing samples reaches.
+    let value = |(n, i): (usize, usize)| 1e-3 * ((n * 37 + i * 11 + n * i) as f32 * 0.61).sin();
+    npz.add_array("images", &ndarray::Array2::<f32>::from_shape_fn((24, 16), value)).unwrap();
+    npz.finish().unwrap();
+    bench.file("c.npz", &bytes);
+    let said = bench.expect(0, &["m.onnx", "--calibrate", "c.npz", "--degree", "4"]);
+    assert!(!said.contains("outside the calibrated range"), "{said}");
+    let client = container::read(&bench.path("m.fhe")).unwrap().client;
+    assert_eq!((client.input_shape, client.head.is_some()), (vec![1, 16], true));
+}
+
 #[test]
 fn inputs_outside_the_calibrated_ranges_are_reported() {
     let bench = Bench::new();

@@ -94,11 +94,7 @@ pub struct Fitted {
 pub fn fit(picture: &DynamicImage, spec: &ImageSpec, resize: Resize) -> Fitted {
     let (size, room) = ([picture.width(), picture.height()], [spec.width, spec.height]);
     let (placement, taken) = Placement::of(size, room, resize);
-    let inner = if size == taken {
-        planes(picture, spec.format)
-    } else {
-        planes(&picture.resize_exact(taken[0], taken[1], FilterType::Triangle), spec.format)
-    };
+    let inner = planes(&pixels(picture, spec.format, taken), spec.format);
     if taken == room {
         return Fitted { planes: inner, placement };
     }
@@ -114,15 +110,23 @@ pub fn fit(picture: &DynamicImage, spec: &ImageSpec, resize: Resize) -> Fitted {
     Fitted { planes, placement }
 }
 
-/// Pixels of a picture, channel by channel.
-fn planes(picture: &DynamicImage, format: PixelFormat) -> Vec<f32> {
-    match format {
-        PixelFormat::Gray => picture.to_luma8().into_raw().into_iter().map(f32::from).collect(),
-        PixelFormat::Rgb => {
-            let interleaved = picture.to_rgb8().into_raw();
-            (0..3).flat_map(|c| interleaved.iter().skip(c).step_by(3).map(|&p| f32::from(p))).collect()
-        }
+/// Bytes of a picture stretched to `size` (columns, rows): row by row, channels innermost.
+pub fn pixels(picture: &DynamicImage, format: PixelFormat, size: [u32; 2]) -> Vec<u8> {
+    let bytes = |picture: &DynamicImage| match format {
+        PixelFormat::Gray => picture.to_luma8().into_raw(),
+        PixelFormat::Rgb => picture.to_rgb8().into_raw(),
+    };
+    if [picture.width(), picture.height()] == size {
+        bytes(picture)
+    } else {
+        bytes(&picture.resize_exact(size[0], size[1], FilterType::Triangle))
     }
+}
+
+/// Pixels channel by channel.
+fn planes(pixels: &[u8], format: PixelFormat) -> Vec<f32> {
+    let channels = channels(format);
+    (0..channels).flat_map(|c| pixels.iter().skip(c).step_by(channels).map(|&p| f32::from(p))).collect()
 }
 
 /// Channels of a pixel format.
@@ -229,6 +233,15 @@ mod tests {
         assert_eq!([row(1, 24), row(1, 50), row(2, 50)], [BARS, 0.0, 51.0]);
         assert_eq!((placement.to_picture(0, 50.0), placement.to_picture(1, 50.0)), (200.0, 100.0));
         assert_eq!((placement.to_picture(1, 3.0), placement.to_picture(1, 99.0)), (0.0, 200.0), "clipped");
+    }
+
+    #[test]
+    fn pixels_are_rows_with_channels_innermost() {
+        let picture = RgbImage::from_fn(2, 2, |x, y| Rgb([x as u8, y as u8, 9]));
+        let picture = DynamicImage::ImageRgb8(picture);
+        assert_eq!(pixels(&picture, PixelFormat::Rgb, [2, 2]), [0, 0, 9, 1, 0, 9, 0, 1, 9, 1, 1, 9]);
+        assert_eq!(pixels(&picture, PixelFormat::Rgb, [4, 1]).len(), 12);
+        assert_eq!(pixels(&picture, PixelFormat::Gray, [4, 1]).len(), 4);
     }
 
     #[test]

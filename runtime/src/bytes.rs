@@ -11,6 +11,14 @@ pub fn available_memory() -> Option<ByteSize> {
     }
 }
 
+/// Resident size of this process, from `/proc/self/statm`; `None` where there is no such file.
+pub fn resident_memory() -> Option<ByteSize> {
+    const PAGE: u64 = 4096;
+    let text = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = text.split_whitespace().nth(1)?.parse().ok()?;
+    Some(ByteSize(pages * PAGE))
+}
+
 /// Largest resident size this process has had, from `/proc/self/status`; `None` where there is no such file.
 pub fn peak_memory() -> Option<ByteSize> {
     kib_field(&std::fs::read_to_string("/proc/self/status").ok()?, "VmHWM:")

@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use crate::bytes::ByteSize;
 use crate::client::ClientError;
-use crate::exec::{CheckpointError, MemoryEstimate};
+use crate::exec::{CheckpointError, MemoryEstimate, Shortage};
 
 /// Why a program does not run.
 #[derive(Debug, Error)]
@@ -57,6 +57,26 @@ pub enum RuntimeError {
         estimate: Box<MemoryEstimate>,
         /// The flags that would do.
         advice: String,
+    },
+    /// An instruction would take more memory than is left.
+    #[error(
+        "{place} would take the run to {needed}, and {budget} {origin}{saved}. Give --memory {mib}MiB on a machine that has it, or --scratch-dir DIR so that keys leave memory",
+        needed = shortage.needed,
+        budget = shortage.budget,
+        origin = shortage.origin,
+        mib = shortage.needed.0.div_ceil(1 << 20),
+        saved = saved.as_ref().map_or_else(
+            || ": the run stops".to_owned(),
+            |path| format!(": the run is saved in {}, continue it with --resume", path.display())
+        )
+    )]
+    Exhausted {
+        /// The instruction.
+        place: String,
+        /// What is allowed and what would do.
+        shortage: Shortage,
+        /// The checkpoint.
+        saved: Option<PathBuf>,
     },
     /// The scratch folder failed.
     #[error("scratch folder: {path}: {source}", path = path.display())]

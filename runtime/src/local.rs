@@ -17,7 +17,7 @@ use crate::client::{
     ClearSide, ClientError, NamedTensor, Prepared, Preprocessing, TensorPort, detections, draw, read_labels,
 };
 use crate::error::RuntimeError;
-use crate::exec::{Profile, key_bytes};
+use crate::exec::{Metering, Profile, key_bytes};
 use crate::interface::Port;
 use crate::loader::Loaded;
 use crate::progress::Progress;
@@ -69,6 +69,8 @@ pub struct LocalOptions {
     pub preprocessing: Preprocessing,
     /// Memory that the run may take; else what is available.
     pub memory: Option<ByteSize>,
+    /// How it is known what memory is in use.
+    pub metering: Metering,
     /// Threads; else one per core.
     pub threads: Option<usize>,
     /// How much of the profile is reported.
@@ -261,6 +263,7 @@ impl LocalOptions {
     fn session(&self) -> SessionOptions {
         SessionOptions {
             memory: self.memory,
+            metering: self.metering,
             scratch_dir: self.scratch_dir.clone(),
             client_key: self.client_key.clone(),
             checkpoint: self.checkpoint.clone(),

@@ -29,8 +29,10 @@ pub struct RunPlan {
     pub fixed_bytes: u64,
     /// All constants in compact form; those that do not fit are expanded on demand.
     pub constant_bytes: u64,
-    /// Least memory that the run works with.
+    /// Least memory that the run works with: linear calls in the smallest portions, which takes longer.
     pub least_bytes: u64,
+    /// Memory for usual portions, with constants expanded on demand.
+    pub usual_bytes: u64,
     /// The same when keys are in a scratch folder.
     pub least_scratch_bytes: u64,
     /// Memory with which every constant stays encoded.
@@ -92,6 +94,7 @@ impl RunPlan {
             fixed_bytes: memory.fixed.0,
             constant_bytes: memory.constants.0,
             least_bytes: memory.least().0,
+            usual_bytes: memory.usual().0,
             least_scratch_bytes: memory.least_with_scratch().0,
             full_bytes: memory.full().0,
             transfers: sent.chain(back).collect(),
@@ -135,9 +138,10 @@ fn write_text(out: &mut String, plan: &RunPlan) -> std::fmt::Result {
     writeln!(out, "keys       {} of {}", p.keys, ByteSize(p.key_bytes))?;
     writeln!(
         out,
-        "memory     {} at least ({} with keys in a scratch folder), {} with every constant encoded",
+        "memory     {} at least ({} with keys in a scratch folder), {} to be fast, {} with every constant encoded",
         ByteSize(plan.least_bytes),
         ByteSize(plan.least_scratch_bytes),
+        ByteSize(plan.usual_bytes),
         ByteSize(plan.full_bytes)
     )?;
     writeln!(
@@ -175,8 +179,9 @@ mod tests {
     fn a_plan_adds_up_and_names_what_travels() {
         let directory = tempfile::tempdir().expect("a directory");
         let plan = RunPlan::of(&artefact(directory.path(), &client())).expect("it is planned");
-        assert_eq!(plan.least_bytes, plan.key_bytes + plan.working_bytes + plan.fixed_bytes);
-        assert_eq!(plan.full_bytes, plan.least_bytes + plan.constant_bytes);
+        assert_eq!(plan.usual_bytes, plan.key_bytes + plan.working_bytes + plan.fixed_bytes);
+        assert_eq!(plan.full_bytes, plan.usual_bytes + plan.constant_bytes);
+        assert!(plan.least_bytes <= plan.usual_bytes && plan.least_scratch_bytes < plan.least_bytes);
         let ways: Vec<_> = plan.transfers.iter().map(|t| (t.name.as_str(), t.direction, t.level)).collect();
         assert_eq!(ways, [("x", Direction::Upload, 2), ("y", Direction::Download, 0)]);
         // Three limbs of 2^13 words, two polynomials of which one is a seed; one limb back.

@@ -97,25 +97,38 @@ impl<'a> RangeCheck<'a> {
 
 /// For each layer the first register of the probed value that its instructions start from.
 fn operands(program: &Program) -> HashMap<&str, Reg> {
-    let probed: HashMap<Reg, Reg> = program
-        .probes
-        .iter()
-        .filter_map(|probe| Some((probe, *probe.regs.first()?)))
-        .flat_map(|(probe, first)| probe.regs.iter().map(move |&reg| (reg, first)))
-        .collect();
-    let mut dropped_from: HashMap<Reg, Reg> = HashMap::new();
-    let mut operands = HashMap::new();
-    for (inst, &layer) in program.insts.iter().zip(&program.inst_layers) {
-        let Some(&operand) = inst.reads().first() else { continue };
-        let whole = dropped_from.get(&operand).copied().unwrap_or(operand);
-        if let Inst::ModDrop { dst, .. } = inst {
-            dropped_from.insert(*dst, whole);
-        }
-        if let (Some(&first), Some(name)) = (probed.get(&whole), program.layers.get(layer as usize)) {
-            operands.entry(name.as_str()).or_insert(first);
-        }
+    let layers =
+        program.inst_layers.iter().map(|&layer| program.layers.get(layer as usize).map(String::as_str));
+    starts(&program.probes, program.insts.iter().zip(layers))
+}
+
+/// The same for instructions with the names of their layers.
+fn starts<'p>(
+    probes: &'p [Probe],
+    insts: impl Iterator<Item = (&'p Inst, Option<&'p str>)>,
+) -> HashMap<&'p str, Reg> {
+    // For each register the probed value that it holds: that value's first register and layer.
+    let mut held: HashMap<Reg, (Reg, &str)> = HashMap::new();
+    for probe in probes {
+        let Some(&first) = probe.regs.first() else { continue };
+        held.extend(probe.regs.iter().map(|&reg| (reg, (first, probe.layer.as_str()))));
     }
-    operands
+    let mut starts = HashMap::new();
+    for (inst, layer) in insts.filter(|(inst, _)| !matches!(inst, Inst::Linear { .. })) {
+        let reads = inst.reads();
+        let (Some(operand), Some(layer)) = (reads.first(), layer) else { continue };
+        let Some(&(first, made_by)) = held.get(operand) else { continue };
+        // Dropped, refreshed, or lifted by the layer that made it, it is the same value.
+        let dropped =
+            matches!(inst, Inst::ModDrop { .. } | Inst::Bootstrap { .. } | Inst::BootstrapPair { .. });
+        if dropped || made_by == layer {
+            for &dst in inst.writes() {
+                held.entry(dst).or_insert((first, made_by));
+            }
+        }
+        starts.entry(layer).or_insert(first);
+    }
+    starts
 }
 
 fn violation(record: &RangeRecord, values: &[f64]) -> Option<RangeViolation> {
@@ -153,10 +166,36 @@ fn beyond(x: f64, low: f64, high: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use peregrine_ir::linear::LayoutId;
+    use peregrine_ir::program::RefreshId;
+    use peregrine_ir::{ConstId, Level};
+
     use super::*;
 
     fn record() -> RangeRecord {
         RangeRecord { layer: "relu".to_owned(), low: vec![-1.0, 0.0], high: vec![1.0, 4.0] }
+    }
+
+    #[test]
+    fn an_activation_starts_from_what_was_refreshed_before_it() {
+        let [made, refreshed, lifted, squared, dropped] = [1, 2, 3, 4, 5].map(Reg);
+        let probe = |layer: &str, reg| Probe {
+            layer: layer.to_owned(),
+            after: 0,
+            regs: vec![reg],
+            layout: LayoutId(0),
+            unit: ConstId(0),
+        };
+        let probes = [probe("conv", made), probe("act", squared)];
+        let insts = [
+            (Inst::Rescale { dst: made, src: Reg(0) }, "conv"),
+            (Inst::Bootstrap { dst: refreshed, src: made, refresh: RefreshId(0) }, "conv"),
+            (Inst::Rescale { dst: lifted, src: refreshed }, "conv"),
+            (Inst::Square { dst: squared, src: lifted }, "act"),
+            (Inst::ModDrop { dst: dropped, src: squared, to: Level(1) }, "act"),
+        ];
+        let found = starts(&probes, insts.iter().map(|(inst, layer)| (inst, Some(*layer))));
+        assert_eq!(found["act"], made, "not its own result");
     }
 
     #[test]

@@ -9,13 +9,14 @@ use peregrine_ckks::ciphertext::Ciphertext;
 use peregrine_ckks::context::Context;
 use peregrine_ckks::encrypt::SeededCiphertext;
 use peregrine_ckks::keys::EvalKeys;
+use peregrine_ckks::ring::arena;
 
 use crate::bytes::ByteSize;
 use crate::client::{Client, ClientKey, NamedTensor};
 use crate::error::{At, RuntimeError};
 use crate::exec::{
-    CheckpointId, Control, KeyPlace, KeyStore, MemoryBudget, MemoryPlan, Profile, Saving, Scratch,
-    ScratchKeys, Server, ServerKeys, State,
+    Allowance, CheckpointId, Control, KeyPlace, KeyStore, MemoryBudget, MemoryPlan, Metering, Profile,
+    Saving, Scratch, ScratchKeys, Server, ServerKeys, State,
 };
 use crate::loader::Loaded;
 use crate::progress::Progress;
@@ -26,6 +27,8 @@ use crate::report::Seconds;
 pub struct SessionOptions {
     /// Memory that runs may take; else what is available.
     pub memory: Option<ByteSize>,
+    /// How it is known what memory is in use.
+    pub metering: Metering,
     /// Folder for keys that do not fit in memory.
     pub scratch_dir: Option<PathBuf>,
     /// The client's secret key: read from this file, or made and kept there.
@@ -60,6 +63,7 @@ pub enum Start {
 pub struct Planned {
     server: Server,
     memory: MemoryPlan,
+    allowance: Allowance,
     options: SessionOptions,
 }
 
@@ -69,6 +73,7 @@ pub struct Session {
     client: Client,
     keys: Keys,
     server: Server,
+    allowance: Allowance,
     options: SessionOptions,
     id: CheckpointId,
 }
@@ -115,8 +120,10 @@ impl Planned {
         options.check()?;
         let server = Server::new(loaded)?;
         let scratch = if options.scratch_dir.is_some() { Scratch::Given } else { Scratch::None };
-        let memory = server.memory().plan(MemoryBudget::new(options.memory), scratch)?;
-        Ok(Self { server, memory, options })
+        let budget = MemoryBudget::new(options.memory);
+        let memory = server.memory().plan(budget, scratch)?;
+        let allowance = Allowance { budget, metering: options.metering };
+        Ok(Self { server, memory, allowance, options })
     }
 
     /// Makes keys and encodes constants.
@@ -130,6 +137,7 @@ impl Planned {
         seconds: &mut Seconds,
     ) -> Result<Session, RuntimeError> {
         let clock = Instant::now();
+        arena::set_ceiling(self.memory.resident.0);
         let context = Context::new(&loaded.interface.params).at(|| "building the ring".to_owned())?;
         seconds.load += clock.elapsed().as_secs_f64();
 
@@ -149,7 +157,8 @@ impl Planned {
         self.server.warm(&self.memory);
         self.options.interrupted()?;
         seconds.load += clock.elapsed().as_secs_f64();
-        Ok(Session { context, client, keys, server: self.server, options: self.options, id })
+        let Self { server, allowance, options, .. } = self;
+        Ok(Session { context, client, keys, server, allowance, options, id })
     }
 
     /// Makes the evaluation keys where the plan wants them.
@@ -200,7 +209,8 @@ impl Session {
         let inputs = inputs.at(|| "expanding the encrypted input".to_owned())?;
         let checkpoint = self.options.checkpoint.as_ref();
         let saving = checkpoint.map(|c| Saving { path: c.path.clone(), every: c.every, id: self.id });
-        let control = Control { interrupt: self.options.interrupt.as_deref(), save: saving.as_ref() };
+        let interrupt = self.options.interrupt.as_deref();
+        let control = Control { interrupt, save: saving.as_ref(), memory: self.allowance };
         let state = self.start()?;
         let run = |keys| self.server.run_from(&self.context, &inputs, keys, state, control, progress);
         let execution = match &self.keys {

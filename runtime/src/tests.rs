@@ -16,7 +16,7 @@ use crate::clear;
 use crate::client::decode::{DecodeSpec, Decoder, Thresholds};
 use crate::client::{Client, ClientError, NamedTensor, Preprocessing};
 use crate::error::{BudgetOrigin, RuntimeError};
-use crate::exec::{Server, ServerKeys};
+use crate::exec::{Metering, Server, ServerKeys};
 use crate::loader::Loaded;
 use crate::local::{Backend, LocalOptions, run_loaded, run_local};
 use crate::output;
@@ -126,7 +126,8 @@ fn missing_keys_and_wrong_ciphertexts_are_refused() {
 
 #[test]
 fn too_little_memory_is_refused_before_keys_are_made() {
-    let refused = LocalOptions { memory: Some(ByteSize(1 << 20)), ..options(Backend::Ckks) };
+    let metering = Metering::Counted;
+    let refused = LocalOptions { memory: Some(ByteSize(1 << 20)), metering, ..options(Backend::Ckks) };
     let error = run(&loaded(client()), &refused).expect_err("1 MiB is too little");
     let RuntimeError::Memory { needed, origin, .. } = &error else { panic!("{error}") };
     assert_eq!(*origin, BudgetOrigin::Flag);

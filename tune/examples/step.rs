@@ -10,7 +10,6 @@ use clap::Parser;
 use peregrine_compiler::onnx::ImageOverrides;
 use peregrine_tune::loss::cross_entropy;
 use peregrine_tune::net::{Keep, Mode, Net, Polynomials};
-use peregrine_tune::penalty::Restraint;
 use peregrine_tune::sgd::Sgd;
 use peregrine_tune::tensor::{Pool, Shape, Tensor};
 use peregrine_tune::tuned::Model;
@@ -46,7 +45,7 @@ fn time(net: &mut Net, args: &Args) -> Vec<[f64; 3]> {
         let loss = cross_entropy(tape.value(output), &labels, &mut pool);
         let forward = start.elapsed().as_secs_f64();
         net.clear_grads();
-        net.backward(&tape, vec![(output, loss.grad)], &Restraint::default(), &mut pool);
+        net.backward(&tape, vec![(output, loss.grad)], None, &mut pool);
         let backward = start.elapsed().as_secs_f64();
         sgd.step(net, 1e-4);
         tape.recycle(&mut pool);

@@ -11,8 +11,9 @@ use peregrine_compiler::onnx::ImageOverrides;
 
 use crate::data::augment::Augment;
 use crate::data::{Dataset, Labels};
-use crate::net::{Coefficients, DegreePlan, Polynomials, Ranges};
-use crate::penalty::{RangePenalty, Restraint};
+use crate::net::{Coefficients, DegreePlan, Polynomials, Ranges, Statistics};
+use crate::ops::poly_act::BOUND;
+use crate::penalty::RangePenalty;
 use crate::sgd::Sgd;
 use crate::tensor::Pool;
 use crate::train::{
@@ -34,13 +35,14 @@ const NORM_BATCHES: usize = 20;
 pub struct Args {
     /// ONNX model
     model: PathBuf,
-    /// Training data: folder (of class folders), .tar of one, .npz, .npy, CIFAR .bin
+    /// Training data: folder or .tar of pictures (in class folders), .npz, .npy, .csv, CIFAR .bin or folder of these
     #[arg(long, value_name = "PATH")]
     data: PathBuf,
     /// Test data in the same forms (default: every twentieth training sample is kept for it)
     #[arg(long, value_name = "PATH")]
     test: Option<PathBuf>,
-    /// Where labels come from: from-data (folders, archives), none, or a file with one class number a line
+    /// Where labels come from: from-data (class folders, arrays, records), none, or a file with a class, or a picture's name
+    /// and its class, a line
     #[arg(long, value_name = "from-data|none|FILE", default_value = "from-data")]
     labels: String,
     /// Tuned model to write (default: MODEL.poly.onnx)
@@ -70,6 +72,10 @@ pub struct Args {
     /// Learn from the original model's outputs too (without labels: only from them)
     #[arg(long)]
     distil: bool,
+    /// Learn from this ONNX model instead of the original (implies --distil), for example the original fine-tuned with
+    /// --keep-activations
+    #[arg(long, value_name = "ONNX")]
+    teacher: Option<PathBuf>,
     /// Temperature of distillation
     #[arg(long, default_value_t = 2.0, value_parser = positive)]
     temperature: f64,
@@ -79,29 +85,28 @@ pub struct Args {
     /// What becomes of the polynomials' coefficients
     #[arg(long, value_enum, default_value_t = Trained::Fixed)]
     coefficients: Trained,
-    /// Deviations of a normal distribution that a channel's range is taken for (default: 6 at degree 2, 3.5 at degree 4, 3 at degree 8): more bends
-    /// the polynomial more, and makes it grow faster outside of the range
-    #[arg(long, value_name = "B", value_parser = positive)]
-    bound: Option<f64>,
+    /// What polynomials are, and what their operands are normalised by
+    #[arg(long, value_enum, default_value_t = Form::Fitted)]
+    polynomials: Form,
+    /// Deviations of a normal distribution that a channel's range is taken for, with --polynomials polyact-rn: more bends the
+    /// polynomial more, and makes it grow faster outside of the range
+    #[arg(long, value_name = "B", default_value_t = BOUND, value_parser = positive)]
+    bound: f64,
     /// Weight of the range penalty
     #[arg(long, value_name = "W", default_value_t = 0.1, value_parser = not_negative)]
     range_penalty: f64,
     /// Part of the running maximum at which the range penalty starts
     #[arg(long, value_name = "P", default_value_t = 0.8)]
     range_start: f32,
-    /// Most of an image's gradient at a polynomial, in medians over the batch
-    #[arg(long, value_name = "N", default_value_t = 4.0, value_parser = positive)]
-    outlier_limit: f64,
-    /// Part of the steps, at the end, that train with the ranges and norms of inference (for --ranges batch, which differ from
-    /// those; deep networks may diverge)
-    #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = share)]
-    settle: f64,
-    /// What operands are normalised by before that: the largest of the batch, or a maximum that no batch leaves
-    #[arg(long, value_enum, default_value_t = Normalise::Tracked)]
-    ranges: Normalise,
-    /// Keep the activations (for comparison with a model fine-tuned alike); nothing is written
+    /// Part of an epoch's images that are drawn from those whose operands left their ranges most
+    #[arg(long, value_name = "P", default_value_t = 0.125, value_parser = share)]
+    hard: f64,
+    /// Keep the activations, for comparison with a model fine-tuned alike; written only with --output
     #[arg(long)]
     keep_activations: bool,
+    /// What batch norms normalise by in training
+    #[arg(long, value_enum, default_value_t = Norms::Batch)]
+    norms: Norms,
     /// Random changes of training pictures
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Change::Flip, Change::Crop])]
     augment: Vec<Change>,
@@ -134,13 +139,13 @@ pub struct Args {
     std: Option<Vec<f32>>,
 }
 
-/// What operands of polynomials are normalised by.
+/// What polynomials are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Normalise {
-    /// The largest of the batch
-    Batch,
-    /// A maximum that rises at once and falls slowly
-    Tracked,
+enum Form {
+    /// Least squares on what the original activations meet on training images, whose largest are the ranges
+    Fitted,
+    /// PolyAct-RN: the Hermite expansion, on operands normalised by the largest of the batch
+    PolyactRn,
 }
 
 /// What is trained of the polynomials.
@@ -152,6 +157,15 @@ enum Trained {
     Learned,
 }
 
+/// Statistics of batch norms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Norms {
+    /// Those of each batch
+    Batch,
+    /// Those measured on the training data before training: for batches that are too small to have any
+    Fixed,
+}
+
 /// A random change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Change {
@@ -161,6 +175,8 @@ enum Change {
     Crop,
     /// Cut out at least 60 % of the area and enlarge it
     Zoom,
+    /// Change contrast by up to 30 %, brightness by up to 15 % of the scale
+    Tone,
     /// Nothing
     None,
 }
@@ -196,9 +212,13 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 impl Args {
+    fn image(&self) -> ImageOverrides {
+        ImageOverrides { mean: self.mean.clone(), std: self.std.clone() }
+    }
+
     fn objective(&self, train: &Dataset) -> Objective {
         let how = Distillation { temperature: self.temperature, features: self.features };
-        match (train.labels(), self.distil) {
+        match (train.labels(), self.distil || self.teacher.is_some()) {
             (Some(_), false) => Objective::Labels,
             (Some(_), true) => Objective::Both(how),
             (None, _) => Objective::Distil(how),
@@ -215,22 +235,24 @@ impl Args {
             rate: self.lr,
             sgd: Sgd { momentum: 0.9, decay: self.weight_decay, clip: self.clip },
             objective: self.objective(train),
-            restraint: Restraint {
-                penalty: (weight > 0.0).then_some(RangePenalty { weight, start: self.range_start }),
-                outlier: Some(self.outlier_limit),
-            },
-            settle: if self.keep_activations { 0.0 } else { self.settle },
-            ranges: match self.ranges {
-                Normalise::Batch => Ranges::Batch,
-                Normalise::Tracked => Ranges::Tracked,
+            penalty: (weight > 0.0).then_some(RangePenalty { weight, start: self.range_start }),
+            hard: self.hard,
+            ranges: match self.polynomials {
+                Form::Fitted => Ranges::Straightened,
+                Form::PolyactRn => Ranges::Batch,
             },
             augment: Augment {
                 flip: has(Change::Flip),
                 crop: if has(Change::Crop) { width / 8 } else { 0 },
                 zoom: if has(Change::Zoom) { 0.6 } else { 1.0 },
+                tone: if has(Change::Tone) { 0.3 } else { 0.0 },
+            },
+            norms: match self.norms {
+                Norms::Batch => Statistics::Batch,
+                Norms::Fixed => Statistics::Running,
             },
             seed: self.seed,
-            log_every: 20,
+            log_every: (self.epochs * train.len() / usize::from(self.batch) / 100).clamp(1, 20),
             checkpoint: self.checkpoint.clone(),
         }
     }
@@ -263,8 +285,7 @@ pub fn run(args: &Args) -> Result<ExitCode, TuneError> {
         // Fails only when a pool exists already, which is then used.
         let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
     }
-    let image = ImageOverrides { mean: args.mean.clone(), std: args.std.clone() };
-    let model = Model::read(&args.model, image, None)?;
+    let model = Model::read(&args.model, args.image(), None)?;
     let (train, test) = data(args, &model)?;
     let train_inputs = Inputs { data: &train, preprocessing: &model.preprocessing };
     let test_inputs = Inputs { data: &test, preprocessing: &model.preprocessing };
@@ -281,10 +302,17 @@ pub fn run(args: &Args) -> Result<ExitCode, TuneError> {
             train.len(),
             test.len()
         ));
+        if args.polynomials == Form::Fitted {
+            let batches = train_inputs.batches(size).take(NORM_BATCHES).map(|b| b.map(|(_, batch)| batch));
+            let batches: Vec<_> = batches.collect::<Result<_, _>>()?;
+            net.fit_activations(&mut model.net.clone(), batches, &mut pool);
+        }
     }
     let width = model.preprocessing.pixels().map_or(0, |p| p.width);
     let options = args.options(width, &train);
-    let mut trainer = Trainer::new(net, model.net.clone(), train_inputs, test_inputs, options)?;
+    let teacher = args.teacher.as_ref().map(|path| Model::read(path, args.image(), None)).transpose()?;
+    let teacher = teacher.map(|t| t.net);
+    let mut trainer = Trainer::new(net, model.net.clone(), teacher, train_inputs, test_inputs, options)?;
     if let Some(path) = args.checkpoint.as_ref().filter(|path| args.resume && path.exists()) {
         trainer.resume(Checkpoint::read(path)?)?;
         say(&format!("continuing after epoch {}", trainer.progress.epoch));
@@ -304,13 +332,13 @@ fn data(args: &Args, model: &Model) -> Result<(Dataset, Dataset), TuneError> {
         "none" => Labels::None,
         file => Labels::File(PathBuf::from(file)),
     };
-    let (pixels, len) = (model.preprocessing.pixels(), model.preprocessing.shape.iter().product());
-    let mut train = Dataset::load(&args.data, pixels, len, &labels).map_err(TrainError::from)?;
+    let (format, names) = (model.preprocessing.format(), &model.imported.labels);
+    let mut train = Dataset::load(&args.data, format, names, &labels).map_err(TrainError::from)?;
     if let Some(limit) = args.limit {
         train.limit(limit);
     }
     let test = match &args.test {
-        Some(path) => Dataset::load(path, pixels, len, &Labels::FromData).map_err(TrainError::from)?,
+        Some(path) => Dataset::load(path, format, names, &Labels::FromData).map_err(TrainError::from)?,
         None => hold_out(&mut train),
     };
     Ok((train, test))
@@ -323,7 +351,7 @@ fn finish(
     result: &Evaluation,
 ) -> Result<ExitCode, TuneError> {
     say(&format!("after {:.0} s: {result}", trainer.seconds()));
-    if args.keep_activations {
+    if args.keep_activations && args.output.is_none() {
         return Ok(ExitCode::SUCCESS);
     }
     let path = args.output.clone().unwrap_or_else(|| args.model.with_extension("poly.onnx"));
@@ -391,8 +419,13 @@ impl std::fmt::Display for Evaluation {
         write!(f, "output error {:.4}", self.difference.sqrt())?;
         if !self.overshoot.layers.is_empty() {
             let o = &self.overshoot;
-            let (q, worst) = (o.quantile(0.99), o.worst());
-            write!(f, "; reach 99 % {q:.2}, worst {worst:.2} of the ranges; {} broken", self.broken)?;
+            let [q99, q999] = [0.99, 0.999].map(|q| o.quantile(q));
+            let worst = o.worst();
+            write!(
+                f,
+                "; reach 99 % {q99:.2}, 99.9 % {q999:.2}, worst {worst:.2} of the ranges; {} broken",
+                self.broken
+            )?;
         }
         write!(f, " on {} images", self.images)
     }
@@ -412,7 +445,7 @@ mod tests {
             ("--clip", "2", ["-1", "inf"]),
             ("--temperature", "1", ["0", "x"]),
             ("--range-penalty", "0", ["-0.1", "nan"]),
-            ("--settle", "1", ["1.5", "-0.5"]),
+            ("--hard", "1", ["1.5", "-0.5"]),
         ] {
             assert!(parse(flag, good).is_ok(), "{flag} {good}");
             for value in bad {

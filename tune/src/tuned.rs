@@ -110,15 +110,16 @@ impl Model {
     pub fn write(&self, net: &Net, outputs: &[RangeRecord], path: &Path) -> Result<(), TuneError> {
         let input = self.input_name();
         let graph = net.to_graph(input)?;
-        let mut ranges = activation_ranges(net);
-        ranges.extend_from_slice(outputs);
-        let degrees: Vec<String> = net.poly_acts().map(|(_, act)| act.degree.to_string()).collect();
         let hash: String = self.hash.iter().map(|b| format!("{b:02x}")).collect();
-        let mut properties = vec![
-            (TUNED_RANGES, ranges_text(&ranges)),
-            (TUNED_DEGREE, degrees.join(",")),
-            (TUNED_ORIGINAL, hash),
-        ];
+        let mut properties = vec![(TUNED_ORIGINAL, hash)];
+        let degrees: Vec<String> = net.poly_acts().map(|(_, act)| act.degree.to_string()).collect();
+        // A model that keeps its activations is no polynomial one.
+        if !degrees.is_empty() {
+            let mut ranges = activation_ranges(net);
+            ranges.extend_from_slice(outputs);
+            properties.push((TUNED_RANGES, ranges_text(&ranges)));
+            properties.push((TUNED_DEGREE, degrees.join(",")));
+        }
         let list = |v: &[f32]| v.iter().map(f32::to_string).collect::<Vec<_>>().join(",");
         if let Some(mean) = &self.image.mean {
             properties.push((MEAN, list(mean)));

@@ -7,13 +7,11 @@ use peregrine_compiler::inputs::read_sample;
 use peregrine_compiler::onnx::{ImageOverrides, ImportOptions};
 use peregrine_compiler::options::{Activations, CompileOptions, Layouts, Products, Verify};
 use peregrine_compiler::oracle::Tract;
-use peregrine_data::picture::Resize;
-use peregrine_data::set::InputFormat;
 use peregrine_ir::client::ClientTensor;
 use peregrine_tune::data::augment::Augment;
 use peregrine_tune::data::{Dataset, Labels};
-use peregrine_tune::net::{Keep, Mode, Net, Polynomials, Ranges};
-use peregrine_tune::penalty::{RangePenalty, Restraint};
+use peregrine_tune::net::{Keep, Mode, Net, Polynomials, Ranges, Statistics};
+use peregrine_tune::penalty::RangePenalty;
 use peregrine_tune::sgd::Sgd;
 use peregrine_tune::tensor::{Pool, Tensor};
 use peregrine_tune::train::{
@@ -37,16 +35,11 @@ fn model(name: &str) -> Model {
 }
 
 fn picture(model: &Model) -> ClientTensor {
-    let format = InputFormat {
-        shape: &model.preprocessing.shape,
-        image: model.preprocessing.image.as_ref(),
-        resize: Resize::Stretch,
-    };
     let folder = if model.net.input_shape().c == 3 { "cifar10" } else { "fashion" };
     let mut files: Vec<PathBuf> =
         std::fs::read_dir(fixture("images").join(folder)).unwrap().map(|f| f.unwrap().path()).collect();
     files.sort();
-    read_sample(&files[1], format).unwrap()
+    read_sample(&files[1], model.preprocessing.format()).unwrap()
 }
 
 fn network_output(net: &mut Net, input: &ClientTensor) -> Vec<f32> {
@@ -66,8 +59,8 @@ fn close(a: &[f32], b: &[f32]) {
 
 /// 420 unlabelled pictures.
 fn pictures(model: &Model) -> Dataset {
-    let pixels = model.preprocessing.pixels();
-    Dataset::load(&fixture("calibration/natural32.npz"), pixels, 3072, &Labels::FromData).unwrap()
+    let path = fixture("calibration/natural32.npz");
+    Dataset::load(&path, model.preprocessing.format(), &[], &Labels::FromData).unwrap()
 }
 
 fn options(seed: u64) -> Options {
@@ -78,10 +71,11 @@ fn options(seed: u64) -> Options {
         rate: 0.005,
         sgd: Sgd { momentum: 0.9, decay: 1e-4, clip: 1.0 },
         objective: Objective::Distil(Distillation { temperature: 2.0, features: 1.0 }),
-        restraint: Restraint { penalty: Some(RangePenalty { weight: 0.1, start: 0.8 }), outlier: Some(4.0) },
-        settle: 0.3,
-        ranges: Ranges::Batch,
-        augment: Augment { flip: true, crop: 4, zoom: 0.8 },
+        penalty: Some(RangePenalty { weight: 0.1, start: 0.8 }),
+        hard: 0.2,
+        ranges: Ranges::Straightened,
+        norms: Statistics::Batch,
+        augment: Augment { flip: true, crop: 4, zoom: 0.8, tone: 0.2 },
         seed,
         log_every: 1,
         checkpoint: None,
@@ -95,12 +89,14 @@ fn student(model: &Model, data: &Dataset) -> Net {
     let batches = inputs.batches(64).map(|b| b.map(|(_, batch)| batch));
     net.calibrate_norms(batches, &mut Pool::default()).unwrap();
     net.replace_activations(&Polynomials::fixed(4)).unwrap();
+    let batches = inputs.batches(64).map(|b| b.unwrap().1).collect();
+    net.fit_activations(&mut model.net.clone(), batches, &mut Pool::default());
     net
 }
 
 fn trainer<'a>(model: &'a Model, data: &'a Dataset, options: Options) -> Trainer<'a> {
     let inputs = Inputs { data, preprocessing: &model.preprocessing };
-    Trainer::new(student(model, data), model.net.clone(), inputs, inputs, options).unwrap()
+    Trainer::new(student(model, data), model.net.clone(), None, inputs, inputs, options).unwrap()
 }
 
 #[test]
@@ -119,7 +115,7 @@ fn distillation_learns_repeats_and_exports() {
     let mut data = pictures(&model);
     data.limit(160);
     // The same pictures in every epoch: losses are then comparable.
-    let plain = |seed| Options { epochs: 8, augment: Augment::NONE, settle: 0.0, ..options(seed) };
+    let plain = |seed| Options { epochs: 8, augment: Augment::NONE, ..options(seed) };
     let mut first = trainer(&model, &data, plain(1));
     let result = first.run(&mut Quiet).unwrap();
     let losses: Vec<f64> = first.log.records.iter().map(|r| r.loss).collect();
@@ -215,7 +211,7 @@ fn checkpoints_of_other_models_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run.safetensors");
     let of_large = trainer(&large, &data, options(1));
-    Checkpoint::of(&of_large.net, of_large.progress, 1.0, &of_large.log).write(&path).unwrap();
+    Checkpoint::of(&of_large.net, &[0.0; 420], of_large.progress, 1.0, &of_large.log).write(&path).unwrap();
     let mut of_small = trainer(&small, &data, options(1));
     let error = of_small.resume(Checkpoint::read(&path).unwrap()).unwrap_err();
     assert!(matches!(error, TrainError::Mismatch { .. }), "{error}");
@@ -242,6 +238,25 @@ fn labels_are_needed_for_cross_entropy() {
     let inputs = Inputs { data: &data, preprocessing: &model.preprocessing };
     let options = Options { objective: Objective::Labels, ..options(1) };
     let net = student(&model, &data);
-    let error = Trainer::new(net, model.net.clone(), inputs, inputs, options).err().unwrap();
+    let error = Trainer::new(net, model.net.clone(), None, inputs, inputs, options).err().unwrap();
     assert!(matches!(error, TrainError::NoLabels), "{error}");
+}
+
+#[test]
+fn other_teachers_must_fit() {
+    let (small, large) = (model("cifar10_resnet8.onnx"), model("cifar10_resnet20.onnx"));
+    let mut data = pictures(&small);
+    data.limit(64);
+    let inputs = Inputs { data: &data, preprocessing: &small.preprocessing };
+    let with = |features, teacher: &Model| {
+        let objective = Objective::Distil(Distillation { temperature: 2.0, features });
+        let (net, options) = (student(&small, &data), Options { objective, epochs: 1, ..options(1) });
+        Trainer::new(net, small.net.clone(), Some(teacher.net.clone()), inputs, inputs, options)
+    };
+    let error = with(1.0, &large).err().unwrap();
+    assert!(error.to_string().contains("residual joins"), "{error}");
+    let taught = with(0.0, &large).unwrap().run(&mut Quiet).unwrap();
+    let alone = with(0.0, &small).unwrap().run(&mut Quiet).unwrap();
+    assert_ne!(taught.agreement, None);
+    assert_ne!(taught.difference, alone.difference);
 }

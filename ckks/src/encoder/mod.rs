@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 use rayon::prelude::*;
 
 use crate::context::Context;
+use crate::cost::Work;
 use crate::error::Error;
 use crate::plaintext::{Coefficients, Form, IntPlaintext};
 use crate::ring::poly::{Basis, Coeff, Ntt, RnsPoly};
@@ -99,16 +100,17 @@ impl Encoder {
         }
         let factor = scale_value(&self.ctx, op, scale)?;
         self.transform(period).inverse(&mut slots);
-        let imaginary = match form {
-            Form::Complex => &slots[..],
-            Form::Real => &[],
-        };
-        let scaled = || slots.iter().map(|c| c.re * factor).chain(imaginary.iter().map(|c| c.im * factor));
-        let largest = scaled().fold(0.0, |max: f64, c| max.max(c.abs()));
+        let larger = |largest: f64, c: f64| if c.abs() > largest { c.abs() } else { largest };
+        let largest = slots.iter().fold(0.0, |largest, pair| match form {
+            Form::Real => larger(largest, pair.re),
+            Form::Complex => larger(larger(largest, pair.re), pair.im),
+        });
+        let largest = factor * largest;
         let shift = word_shift(op, largest, scale.log2(self.ctx.params()))?;
         let unit = 2f64.powi(-(shift as i32));
-        let coefficients = scaled().map(|c| (c * unit).round_ties_even() as i64).collect();
-        Ok(IntPlaintext::new((period, form), Coefficients::new(coefficients), shift, scale.clone()))
+        let coefficients = Coefficients::rounded(&slots, form, factor * unit, largest * unit);
+        self.ctx.count(Work::encoding(period.get()));
+        Ok(IntPlaintext::new((period, form), coefficients, shift, scale.clone()))
     }
 
     /// Encodes one value in every slot.

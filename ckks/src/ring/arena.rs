@@ -27,6 +27,8 @@ const SKEWS: usize = UNIT / SKEW;
 const SEGMENT: usize = 1 << 30;
 /// Ranges from this many bytes on are worth a place here.
 pub(super) const SMALLEST: usize = 256 << 10;
+/// The same of ranges that waste nothing.
+pub(super) const SMALLEST_PACKED: usize = 32 << 10;
 /// Bytes that no one uses but that stay in memory, unless told otherwise.
 const IDLE: usize = 1 << 30;
 
@@ -39,6 +41,8 @@ pub struct Usage {
     pub used: u64,
     /// In memory: in use, or touched and kept for later.
     pub resident: u64,
+    /// In memory and not to be given back: pages of which a part is in use.
+    pub pinned: u64,
 }
 
 /// What the process' arena holds now.
@@ -54,11 +58,21 @@ pub fn set_limits(idle: u64, resident: u64) {
     });
 }
 
-/// Touches memory for polynomials of so many bytes beyond what is in use, and keeps it as far as the limits allow: the system
-/// takes its time to hand out fresh pages, and then does so before a run instead of during it.
+/// Beyond how many bytes in memory nothing idle is kept; how much may be idle below stays as it is.
+pub fn set_ceiling(resident: u64) {
+    with_arena(|arena| {
+        arena.ceiling = resident as usize / HUGE_PAGE;
+        arena.trim();
+    });
+}
+
+/// Touches memory for polynomials of so many bytes beyond what is in use, as far as the limits allow: the system takes its time to
+/// hand out fresh pages, and then does so before a run instead of during it.
 pub fn warm(bytes: u64) {
     const PIECE: usize = 16 << 20;
-    let pieces: Vec<Range> = (0..bytes as usize / PIECE).map_while(|_| Range::take(PIECE)).collect();
+    let allowed = || with_arena(|arena| (arena.used * UNIT + PIECE) / HUGE_PAGE <= arena.ceiling);
+    let piece = |_| if allowed() { Range::take(PIECE) } else { None };
+    let pieces: Vec<Range> = (0..bytes as usize / PIECE).map_while(piece).collect();
     pieces.into_par_iter().filter(|range| range.clean).for_each(|mut range| {
         for page in range.words_mut().chunks_mut(SMALL_PAGE / size_of::<u64>()) {
             page[0] = 0;
@@ -73,6 +87,11 @@ fn with_arena<R>(work: impl FnOnce(&mut Arena) -> R) -> R {
 /// Bytes that a range of so many bytes takes here.
 pub(super) fn rounded(bytes: usize) -> usize {
     (bytes + (SKEWS - 1) * SKEW).next_multiple_of(UNIT)
+}
+
+/// The same of a packed range.
+pub(super) fn packed(bytes: usize) -> usize {
+    bytes.next_multiple_of(UNIT)
 }
 
 /// A range of the arena that has one owner. It goes back when it is dropped.
@@ -102,11 +121,14 @@ impl Range {
     /// A range of at least so many bytes; none if the system has no address space to give.
     pub(super) fn take(bytes: usize) -> Option<Range> {
         with_arena(|arena| {
-            let (place, clean) = arena.take(rounded(bytes) / UNIT)?;
             arena.skew = (arena.skew + 1) % SKEWS;
-            let words = arena.segments[place.segment].pointer(place.start * UNIT + arena.skew * SKEW);
-            Some(Range { words, len: bytes / size_of::<u64>(), place, clean })
+            arena.range(rounded(bytes) / UNIT, arena.skew * SKEW, bytes)
         })
+    }
+
+    /// The same without an own start: for what is read from one end to the other, by itself.
+    pub(super) fn take_packed(bytes: usize) -> Option<Range> {
+        with_arena(|arena| arena.range(packed(bytes) / UNIT, 0, bytes))
     }
 
     pub(super) fn words(&self) -> &[u64] {
@@ -206,6 +228,15 @@ impl Segment {
         })
     }
 
+    /// Pages in use that are all free.
+    fn idle_pages(&self) -> usize {
+        let whole = |(&start, &units): (&usize, &usize)| {
+            let pages = start.div_ceil(UNITS_OF_PAGE)..(start + units) / UNITS_OF_PAGE;
+            pages.filter(|&page| self.dirty_of_page[page] > 0).count()
+        };
+        self.free.iter().map(whole).sum()
+    }
+
     /// Gives a free page to the system. How many of its units were dirty.
     fn give_back(&mut self, page: usize) -> Option<usize> {
         #[cfg(target_os = "linux")]
@@ -249,7 +280,16 @@ impl Arena {
     }
 
     fn usage(&self) -> Usage {
-        Usage { used: (self.used * UNIT) as u64, resident: (self.pages * HUGE_PAGE) as u64 }
+        let idle: usize = self.segments.iter().map(Segment::idle_pages).sum();
+        let [resident, pinned] = [self.pages, self.pages - idle].map(|pages| (pages * HUGE_PAGE) as u64);
+        Usage { used: (self.used * UNIT) as u64, resident, pinned }
+    }
+
+    /// A range of so many units that begins `offset` bytes after its place.
+    fn range(&mut self, units: usize, offset: usize, bytes: usize) -> Option<Range> {
+        let (place, clean) = self.take(units)?;
+        let words = self.segments[place.segment].pointer(place.start * UNIT + offset);
+        Some(Range { words, len: bytes / size_of::<u64>(), place, clean })
     }
 
     /// A place, and whether it was never touched.
@@ -303,7 +343,8 @@ mod tests {
         let mut arena = Arena::new();
         let places: Vec<Place> = [5, 40, 3].into_iter().map(|units| arena.take(units).unwrap().0).collect();
         assert_eq!(places.iter().map(|p| p.start).collect::<Vec<_>>(), [0, 5, 45]);
-        assert_eq!(arena.usage(), Usage { used: 48 * UNIT as u64, resident: HUGE_PAGE as u64 });
+        let page = HUGE_PAGE as u64;
+        assert_eq!(arena.usage(), Usage { used: 48 * UNIT as u64, resident: page, pinned: page });
         arena.give(places[0]);
         arena.give(places[1]);
         assert_eq!(arena.take(45).unwrap(), (Place { segment: 0, start: 0, units: 45 }, false));
@@ -324,7 +365,8 @@ mod tests {
         // SAFETY: the unit is part of the range just taken.
         unsafe { *first.as_ptr() = 7 };
         arena.give(a);
-        assert_eq!(arena.usage(), Usage { used: 0, resident: HUGE_PAGE as u64 }, "one page stays");
+        let stays = Usage { used: 0, resident: HUGE_PAGE as u64, pinned: 0 };
+        assert_eq!(arena.usage(), stays, "one page stays");
         let (b, clean) = arena.take(3 * UNITS_OF_PAGE).unwrap();
         assert!(!clean && b == a);
         // SAFETY: as above.

@@ -3,6 +3,7 @@
 pub mod arena;
 pub mod automorphism;
 pub mod bconv;
+pub mod integers;
 pub mod poly;
 pub mod sampler;
 mod words;

@@ -12,6 +12,11 @@ pub(super) fn resident_bytes(words: usize) -> u64 {
     (if bytes >= arena::SMALLEST { arena::rounded(bytes) } else { bytes }) as u64
 }
 
+/// Bytes of memory that so many packed bytes take.
+pub(super) fn packed_bytes(bytes: usize) -> u64 {
+    (if bytes >= arena::SMALLEST_PACKED { arena::packed(bytes) } else { bytes }) as u64
+}
+
 /// A fixed number of words, aligned to a cache line so that vector loads never straddle two.
 #[derive(Debug)]
 pub(super) struct Words {
@@ -39,6 +44,14 @@ impl Words {
     pub(super) fn unspecified(len: usize) -> Words {
         let bytes = len * size_of::<u64>();
         let range = if bytes >= arena::SMALLEST { Range::take(bytes) } else { None };
+        let storage = range.map_or_else(|| heap(len), Storage::Arena);
+        Words { storage, len }
+    }
+
+    /// Words of unspecified content that loops read one after the other, by themselves: no memory is lost for their start.
+    pub(super) fn packed(len: usize) -> Words {
+        let bytes = len * size_of::<u64>();
+        let range = if bytes >= arena::SMALLEST_PACKED { Range::take_packed(bytes) } else { None };
         let storage = range.map_or_else(|| heap(len), Storage::Arena);
         Words { storage, len }
     }

@@ -5,7 +5,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use peregrine_ir::tensor::Activation;
-use peregrine_passes::tensor::interp::activation_at;
 
 use super::curve::{Curve, Samples, bounded};
 use super::fold;
@@ -78,7 +77,7 @@ fn recognise(model: &Loaded, split: &Split) -> BTreeMap<usize, (String, Found)> 
     let known: Vec<(Activation, Curve)> = known()
         .into_iter()
         .map(|a| {
-            let curve = Curve::of(|x| activation_at(&a, 0.0, x));
+            let curve = Curve::of(|x| a.value(x, 0.0));
             (a, curve)
         })
         .collect();
@@ -206,7 +205,7 @@ impl Walk<'_> {
             "Exp" => unary(&f64::exp),
             "Log" => unary(&f64::ln),
             "Sigmoid" => unary(&sigmoid),
-            "Softplus" => unary(&|x| activation_at(&Activation::Softplus, 0.0, x)),
+            "Softplus" => unary(&|x| <Activation>::Softplus.value(x, 0.0)),
             "Relu" => unary(&|x| x.max(0.0)),
             "HardSigmoid" => {
                 let read = |name, default| node.float(name).ok().flatten().map_or(default, f64::from);
@@ -277,5 +276,5 @@ impl Walk<'_> {
 /// The error function, from `gelu(z) = z (1 + erf(z / sqrt 2)) / 2`.
 fn erf(x: f64) -> f64 {
     let z = x * std::f64::consts::SQRT_2;
-    if x.abs() < 1e-9 { 0.0 } else { 2.0 * activation_at(&Activation::Gelu, 0.0, z) / z - 1.0 }
+    if x.abs() < 1e-9 { 0.0 } else { 2.0 * <Activation>::Gelu.value(z, 0.0) / z - 1.0 }
 }

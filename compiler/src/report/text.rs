@@ -3,6 +3,7 @@
 use std::fmt::{self, Display, Write};
 
 use peregrine_passes::fhe::LowerError;
+use peregrine_passes::fhe::cost::Prediction;
 use peregrine_passes::pipeline::Compiled;
 use peregrine_passes::plan::{Outcome, Plan, Predicted};
 
@@ -27,7 +28,7 @@ pub fn summary(compiled: &Compiled) -> String {
     let (params, p) = (&compiled.params, &compiled.prediction);
     let plans: Vec<String> = compiled.outcomes.iter().map(outcome).collect();
     format!(
-        "{}\nN = 2^{}, log QP = {:.0}, {} levels, {} keys ({}), about {} of memory and {:.2} s per image\n\
+        "{}\nN = 2^{}, log QP = {:.0}, {} levels, {} keys ({}), about {} of memory and {:.2} s per image{}\n\
          foreseen error, if errors are independent: {}",
         plans.join("; "),
         params.log_n(),
@@ -37,8 +38,19 @@ pub fn summary(compiled: &Compiled) -> String {
         Bytes(p.key_bytes),
         Bytes(p.peak_bytes()),
         p.seconds,
+        encoding(p),
         foreseen(&super::collect::budget(compiled)),
     )
+}
+
+/// What the run takes where memory does not hold its constants, if that tells.
+fn encoding(prediction: &Prediction) -> String {
+    let (least, all) = (prediction.peak_bytes_encoding(), prediction.peak_bytes());
+    if all.saturating_sub(least) < all / 4 {
+        return String::new();
+    }
+    let seconds = prediction.seconds + prediction.encoding_seconds;
+    format!(" (or {} and {seconds:.2} s with constants encoded when they are used)", Bytes(least))
 }
 
 /// Predicted precision and what takes it.

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{PixelArray, Sample, Set, Source, Truth, ValueArray, read, truth};
+use super::{Origin, PixelArray, Sample, Set, Source, Truth, ValueArray, read, truth};
 use crate::array::{self, Array, Numbers};
 use crate::error::DataError;
 
@@ -25,6 +25,7 @@ pub(super) fn of_npz(path: &Path) -> Result<Set, DataError> {
     if let Some(labels) = array::of_archive(path, &bytes, &LABELS)? {
         let refuse = |reason: String| DataError::Array { path: path.to_owned(), reason };
         set.set_classes(&truth::integers(labels.numbers).map_err(refuse)?)?;
+        set.origin = Origin::Records;
     }
     Ok(set)
 }
@@ -59,7 +60,7 @@ fn of_array(path: &Path, array: Array) -> Result<Set, DataError> {
             ));
         }
     };
-    Ok(Set { path: path.to_owned(), samples, classes: Vec::new() })
+    Ok(Set { path: path.to_owned(), samples, classes: Vec::new(), origin: Origin::Nothing })
 }
 
 fn pictures(shape: &[usize], data: Vec<u8>) -> Option<PixelArray> {

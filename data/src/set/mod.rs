@@ -8,6 +8,7 @@
 //! | `.npz` | arrays `images` and `labels` | the labels |
 //! | `.npy` | one array of samples | none; see [`Set::set_classes`] |
 //! | CIFAR binary `.bin` | records of 3073 (CIFAR-10) or 3074 (CIFAR-100) bytes | the last label byte |
+//! | folder of CIFAR binaries | `data_batch*.bin` or `train.bin` in it: the training part | the last label byte |
 //! | `.csv` | rows of a label and the pixels of a picture, row by row, channels innermost | the label |
 //!
 //! A set holds where its samples are; pictures are read and decoded one at a time.
@@ -21,7 +22,7 @@ mod tree;
 mod truth;
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -29,10 +30,13 @@ use image::{DynamicImage, GrayImage, RgbImage};
 use peregrine_ir::client::ImageSpec;
 
 use crate::error::DataError;
-use crate::picture::{self, Placement, Resize};
+use crate::picture::{self, ENDINGS, Placement, Resize};
 
 pub use boxes::TruthBox;
 pub use truth::read_classes;
+
+/// Largest file inside an archive.
+const MAX_SLICE: u64 = 1 << 30;
 
 /// What is known about a sample.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -46,6 +50,23 @@ pub enum Truth {
     Boxes(Vec<TruthBox>),
 }
 
+/// Where the truth about a set's samples comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Nowhere: nothing is known.
+    Nothing,
+    /// Names of the folders that pictures are in.
+    Folders,
+    /// Numbers that names of pictures end in, which may as well be running numbers.
+    FileNames,
+    /// Texts with boxes.
+    Boxes,
+    /// The array or record beside the pixels.
+    Records,
+    /// [`Set::set_classes`].
+    Given,
+}
+
 /// A labelled set.
 #[derive(Clone, Debug)]
 pub struct Set {
@@ -55,6 +76,8 @@ pub struct Set {
     pub samples: Vec<Sample>,
     /// Names of the classes in order, where folders name them.
     pub classes: Vec<String>,
+    /// Where the truth comes from.
+    pub origin: Origin,
 }
 
 /// One sample.
@@ -135,11 +158,14 @@ impl Set {
         std::fs::metadata(path).map_err(|source| DataError::Read { path: path.to_owned(), source })?;
         let ending = path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
         let set = match ending.as_deref() {
-            _ if path.is_dir() => tree::of_folder(path)?,
+            _ if path.is_dir() => match table::training_files(path)?.as_slice() {
+                [] => tree::of_folder(path)?,
+                files => table::of_cifar(path, files)?,
+            },
             Some("tar") => tree::of_tar(path)?,
             Some("npz") => arrays::of_npz(path)?,
             Some("npy") => arrays::of_npy(path)?,
-            Some("bin") => table::of_cifar(path)?,
+            Some("bin") => table::of_cifar(path, &[path.to_owned()])?,
             Some("csv") => table::of_csv(path, image)?,
             Some(_) | None => {
                 let reason = "a folder, .tar, .npz, .npy, .csv or CIFAR .bin is expected".to_owned();
@@ -147,7 +173,11 @@ impl Set {
             }
         };
         match set.samples.is_empty() {
-            true => Err(DataError::Set { path: path.to_owned(), reason: "it holds no sample".to_owned() }),
+            true => {
+                let reason =
+                    format!("it holds no picture ({}) and no CIFAR training file", ENDINGS.join(", "));
+                Err(DataError::Set { path: path.to_owned(), reason })
+            }
             false => Ok(set),
         }
     }
@@ -190,6 +220,7 @@ impl Set {
         for (sample, &class) in self.samples.iter_mut().zip(classes) {
             sample.truth = Truth::Class(class);
         }
+        self.origin = Origin::Given;
         Ok(())
     }
 
@@ -300,6 +331,9 @@ fn read(path: &Path) -> Result<Vec<u8>, DataError> {
 
 fn read_slice(path: &Path, offset: u64, length: u64) -> Result<Vec<u8>, DataError> {
     let refuse = |source| DataError::Read { path: path.to_owned(), source };
+    if length > MAX_SLICE {
+        return Err(refuse(io::Error::other(format!("a file in it has {length} bytes"))));
+    }
     let mut file = File::open(path).map_err(refuse)?;
     file.seek(SeekFrom::Start(offset)).map_err(refuse)?;
     let mut bytes = Vec::new();

@@ -1,33 +1,57 @@
 //! Sets as tables of pixels: CIFAR's binary files and csv.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use peregrine_ir::client::ImageSpec;
 
 use super::arrays::interleaved;
-use super::{PixelArray, Set, Truth, read};
+use super::{Origin, PixelArray, Set, Truth, read};
 use crate::error::DataError;
 use crate::picture::channels;
 
 /// Bytes of a CIFAR picture.
 const CIFAR: usize = 3 * 32 * 32;
 
+/// CIFAR's training files in a folder: `data_batch*.bin` and `train.bin`, in order of their names.
+pub(super) fn training_files(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
+    let refuse = |source| DataError::Read { path: folder.to_owned(), source };
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).map_err(refuse)? {
+        let path = entry.map_err(refuse)?.path();
+        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        if name.starts_with("data_batch") && name.ends_with(".bin") || name == "train.bin" {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
 /// Records of one or two label bytes and 3072 pixels, channel by channel; the last label byte counts (of CIFAR-100's two,
 /// the fine one).
-pub(super) fn of_cifar(path: &Path) -> Result<Set, DataError> {
-    let bytes = read(path)?;
-    let labels = [1, 2].into_iter().find(|l| !bytes.is_empty() && bytes.len().is_multiple_of(l + CIFAR));
-    let Some(labels) = labels else {
-        let reason =
-            format!("{} bytes are no whole number of CIFAR records of 3073 or 3074 bytes", bytes.len());
-        return Err(DataError::Set { path: path.to_owned(), reason });
-    };
-    let records = || bytes.chunks_exact(labels + CIFAR);
-    let classes: Vec<usize> = records().map(|r| usize::from(r[labels - 1])).collect();
-    let planes: Vec<u8> = records().flat_map(|r| r[labels..].iter().copied()).collect();
-    let array = PixelArray { height: 32, width: 32, channels: 3, data: interleaved(&planes, 3, 32 * 32) };
+pub(super) fn of_cifar(path: &Path, files: &[PathBuf]) -> Result<Set, DataError> {
+    let (mut classes, mut data) = (Vec::new(), Vec::new());
+    for file in files {
+        let bytes = read(file)?;
+        let labels = [1, 2].into_iter().find(|l| !bytes.is_empty() && bytes.len().is_multiple_of(l + CIFAR));
+        let Some(labels) = labels else {
+            let reason =
+                format!("{} bytes are no whole number of CIFAR records of 3073 or 3074 bytes", bytes.len());
+            return Err(DataError::Set { path: file.clone(), reason });
+        };
+        for record in bytes.chunks_exact(labels + CIFAR) {
+            classes.push(usize::from(record[labels - 1]));
+            data.extend(interleaved(&record[labels..], 3, 32 * 32));
+        }
+    }
+    Ok(of_pixels(path, PixelArray { height: 32, width: 32, channels: 3, data }, &classes))
+}
+
+/// A set of pictures with their classes.
+fn of_pixels(path: &Path, array: PixelArray, classes: &[usize]) -> Set {
     let samples = array.samples(|i| Truth::Class(classes[i]));
-    Ok(Set { path: path.to_owned(), samples, classes: Vec::new() })
+    Set { path: path.to_owned(), samples, classes: Vec::new(), origin: Origin::Records }
 }
 
 /// Rows `label,p,p,...` of the model's picture size, pixels row by row with channels innermost; a heading is skipped.
@@ -61,6 +85,5 @@ pub(super) fn of_csv(path: &Path, image: Option<&ImageSpec>) -> Result<Set, Data
         classes.push(class);
         data.extend(pixels);
     }
-    let samples = PixelArray { height, width, channels, data }.samples(|i| Truth::Class(classes[i]));
-    Ok(Set { path: path.to_owned(), samples, classes: Vec::new() })
+    Ok(of_pixels(path, PixelArray { height, width, channels, data }, &classes))
 }

@@ -7,7 +7,7 @@ use image::{Rgb, RgbImage};
 use peregrine_ir::client::{ImageOrder, ImageSpec, PixelFormat};
 use tempfile::TempDir;
 
-use super::{InputFormat, Set, Truth, TruthBox, read_classes};
+use super::{InputFormat, Origin, Set, Truth, TruthBox, read_classes};
 use crate::array::testing::{npy, npz};
 use crate::error::DataError;
 use crate::picture::Resize;
@@ -83,7 +83,10 @@ fn class_folders_and_the_same_in_a_tar_file() {
     }
     bench.file("s/readme.txt", b"not boxes");
     for mut set in [open(&bench.path("s")), open(&bench.tar("s"))] {
-        assert_eq!(set.classes, ["cat", "dog"]);
+        assert_eq!(
+            (set.classes.as_slice(), set.origin),
+            (&["cat", "dog"].map(str::to_owned)[..], Origin::Folders)
+        );
         assert_eq!(classes(&set), [Some(0), Some(1), Some(1)]);
         assert_eq!(firsts(&set), [0.2, 0.0, 1.0]);
         assert!(set.samples[0].name.ends_with("test/cat/2.png"), "{}", set.samples[0].name);
@@ -130,7 +133,7 @@ fn boxes_belong_to_pictures_of_the_same_stem() {
     ];
     assert_eq!(set.samples[0].truth, Truth::Boxes(expected.to_vec()));
     assert_eq!(set.samples[1].truth, Truth::Boxes(vec![]), "a picture without objects");
-    assert!(set.has_boxes() && !set.has_classes());
+    assert!(set.has_boxes() && !set.has_classes() && set.origin == Origin::Boxes);
     bench.file("s/labels/b.txt", b"2 0.5 0.5 x 0.25\n");
     let error = Set::open(&bench.path("s"), None).expect_err("no number").to_string();
     assert!(error.contains("b.txt") && error.contains("line 1"), "{error}");
@@ -174,6 +177,12 @@ fn cifar_binaries() {
     assert_eq!([first[0], first[1024], first[2048]], [0.0, 1.0 / 255.0, 2.0 / 255.0]);
     let broken = Set::open(&bench.file("x.bin", &bytes[..5000]), None).expect_err("no records");
     assert!(broken.to_string().contains("5000 bytes"), "{broken}");
+    // A folder of such files is the training part, in order of their names.
+    bench.file("c/test_batch.bin", &[0; 5]);
+    bench.file("c/data_batch_2.bin", &bytes[..3073]);
+    bench.file("c/data_batch_1.bin", &bytes[3073..]);
+    let set = Set::open(&bench.path("c"), None).expect("CIFAR-10");
+    assert_eq!((classes(&set), set.origin), (vec![Some(2), Some(7)], Origin::Records));
 }
 
 #[test]
@@ -233,6 +242,13 @@ fn what_is_no_set_is_refused() {
         assert!(matches!(Set::open(&bench.path(missing), None), Err(DataError::Read { .. })), "{missing}");
     }
     assert!(Set::open(&bench.file("x.tar", &[1; 700]), None).is_err());
+    let mut header = tar::Header::new_gnu();
+    header.set_path("a.png").expect("a name");
+    header.set_size(1 << 40);
+    header.set_cksum();
+    let huge =
+        Set::open(&bench.file("y.tar", &[header.as_bytes(), &[0; 512][..]].concat()), None).expect("a set");
+    assert!(huge.samples[0].read().expect_err("too large").to_string().contains("1099511627776 bytes"));
     bench.file("s/dog/a.png", b"no picture");
     let spec = spec(2);
     let format = InputFormat { shape: &[1, 3, 2, 2], image: Some(&spec), resize: Resize::Stretch };

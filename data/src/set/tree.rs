@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::boxes::{self, TruthBox};
-use super::{Sample, Set, Source, Truth, read, read_slice};
+use super::{Origin, Sample, Set, Source, Truth, read, read_slice};
 use crate::error::DataError;
 use crate::picture::ENDINGS;
 
@@ -92,18 +92,16 @@ fn assemble(path: &Path, mut entries: Vec<Entry>) -> Result<Set, DataError> {
     let (pictures, texts): (Vec<Entry>, Vec<Entry>) = entries.into_iter().partition(|e| is_picture(&e.name));
     let stems: BTreeMap<&str, ()> = pictures.iter().map(|p| (stem(&p.name), ())).collect();
     let texts: Vec<Entry> = texts.into_iter().filter(|t| stems.contains_key(stem(&t.name))).collect();
-    let mut set = Set { path: path.to_owned(), samples: Vec::new(), classes: Vec::new() };
-    let truths = if texts.is_empty() {
-        let (truths, classes) = classes(&pictures);
-        set.classes = classes;
-        truths
+    let (truths, classes, origin) = if texts.is_empty() {
+        classes(&pictures)
     } else {
         let mut boxes = boxes_by_stem(path, &texts)?;
-        pictures.iter().map(|p| Truth::Boxes(boxes.remove(stem(&p.name)).unwrap_or_default())).collect()
+        let boxes = |p: &Entry| Truth::Boxes(boxes.remove(stem(&p.name)).unwrap_or_default());
+        (pictures.iter().map(boxes).collect(), Vec::new(), Origin::Boxes)
     };
     let sample = |(entry, truth): (Entry, Truth)| Sample { name: entry.name, truth, source: entry.source };
-    set.samples = pictures.into_iter().zip(truths).map(sample).collect();
-    Ok(set)
+    let samples = pictures.into_iter().zip(truths).map(sample).collect();
+    Ok(Set { path: path.to_owned(), samples, classes, origin })
 }
 
 /// The boxes of each text; a stem must name one text only.
@@ -126,19 +124,19 @@ fn boxes_by_stem(path: &Path, texts: &[Entry]) -> Result<BTreeMap<String, Vec<Tr
     Ok(found)
 }
 
-/// Classes by folder, else by the number that names end in, else none.
-fn classes(pictures: &[Entry]) -> (Vec<Truth>, Vec<String>) {
+/// Classes by folder, else by the number that names end in, else none; their names; where they come from.
+fn classes(pictures: &[Entry]) -> (Vec<Truth>, Vec<String>, Origin) {
     let folders: Option<Vec<&str>> = pictures.iter().map(|p| parent(&p.name)).collect();
     if let Some(folders) = folders {
         let names = in_order(folders.iter().map(|f| (*f).to_owned()).collect());
         let class = |folder: &&str| names.iter().position(|n| n == folder).map_or(Truth::None, Truth::Class);
-        return (folders.iter().map(class).collect(), names);
+        return (folders.iter().map(class).collect(), names, Origin::Folders);
     }
     let number = |p: &Entry| stem(&p.name).rsplit_once('_').and_then(|(_, n)| n.parse().ok());
     let numbers: Option<Vec<usize>> = pictures.iter().map(number).collect();
     match numbers {
-        Some(numbers) => (numbers.into_iter().map(Truth::Class).collect(), Vec::new()),
-        None => (vec![Truth::None; pictures.len()], Vec::new()),
+        Some(numbers) => (numbers.into_iter().map(Truth::Class).collect(), Vec::new(), Origin::FileNames),
+        None => (vec![Truth::None; pictures.len()], Vec::new(), Origin::Nothing),
     }
 }
 

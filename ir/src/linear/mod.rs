@@ -21,7 +21,7 @@ pub use diagonals::{DiagonalKey, Diagonals};
 pub use keys::diagonal_keys;
 pub use pairs::{Pair, axis_pairs};
 pub use plan::{CallPlan, DiagonalSlots, PlannedDiagonal, Recipe, plan_call};
-pub use share::{Imaginary, MAX_SHIFTS, SharedDiagonal, Sharing, pairs_count, pairs_of, shared};
+pub use share::{Imaginary, MAX_SHIFTS, SharedDiagonal, Sharing, pairs_count, pairs_of, shared, shared_keys};
 pub use split::{BsgsSplit, MAX_SPLIT, Parts, SplitTable};
 
 use std::sync::Arc;

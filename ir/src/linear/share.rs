@@ -9,7 +9,7 @@
 //! holds `1/R sum_j w_j conj(X^e_j)` leaves `sum_j w_j rotate(x, s_j)` when the copies are summed and the real part is taken: 2R
 //! diagonals in one product, for `log2(2R)` rotations before and as many afterwards, folds that also replicate the result.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use peregrine_ckks::encoder::Complex;
 use peregrine_ckks::units::{GaloisElement, Rotation, Slots};
@@ -142,7 +142,7 @@ pub fn shared(diagonals: &Diagonals, sharing: &Sharing) -> Vec<SharedDiagonal> {
             Imaginary::Rotated(shift) => Some(shift),
         };
         for shift in own.iter().chain(&sharing.shifts) {
-            bases = paired(bases, i64::from(*shift).rem_euclid(i64::from(modulus)) as u32, modulus, bit);
+            bases = paired(bases, residue(*shift, modulus), modulus, bit);
             bit *= 2;
         }
         let product = |(rotation, members)| SharedDiagonal { cipher_out, cipher_in, rotation, members };
@@ -151,30 +151,67 @@ pub fn shared(diagonals: &Diagonals, sharing: &Sharing) -> Vec<SharedDiagonal> {
     found
 }
 
-/// Number of products of rotations `bases` once those `shift` apart are paired.
-pub fn pairs_of(bases: &BTreeSet<u32>, shift: u32, modulus: u32) -> BTreeSet<u32> {
-    let bases: Bases = bases.iter().map(|&base| (base, Vec::new())).collect();
-    paired(bases, shift, modulus, 1).into_keys().collect()
+/// The products that diagonals with these keys (ascending) become, as [`shared`] has them but without what they do the work of:
+/// what costs are counted on. Ciphertexts of the operand are the first of those that are joined.
+pub fn shared_keys(keys: &[DiagonalKey], modulus: u32, sharing: &Sharing) -> Vec<DiagonalKey> {
+    let joined = sharing.ciphers();
+    let first = |key: &DiagonalKey| key.cipher_in / joined * joined;
+    let own = match sharing.imaginary {
+        Imaginary::Nothing | Imaginary::Next => None,
+        Imaginary::Rotated(shift) => Some(shift),
+    };
+    let shifts: Vec<u32> = own.iter().chain(&sharing.shifts).map(|&shift| residue(shift, modulus)).collect();
+    let mut found = Vec::with_capacity(keys.len());
+    for group in keys.chunk_by(|a, b| (a.cipher_out, first(a)) == (b.cipher_out, first(b))) {
+        let mut rotations: Vec<u32> = group.iter().map(|key| key.rotation).collect();
+        rotations.sort_unstable();
+        rotations.dedup();
+        for &shift in &shifts {
+            rotations = pairs_of(&rotations, shift, modulus);
+        }
+        let (cipher_out, cipher_in) = (group[0].cipher_out, first(&group[0]));
+        found.extend(rotations.into_iter().map(|rotation| DiagonalKey { cipher_out, cipher_in, rotation }));
+    }
+    found
 }
 
-/// How many rotations `shift` below a modulus pairs leave of distinct ones: the size of what [`pairs_of`] gives, faster.
-pub fn pairs_count(rotations: &BTreeSet<u32>, shift: u32, modulus: u32) -> usize {
+fn residue(shift: i32, modulus: u32) -> u32 {
+    i64::from(shift).rem_euclid(i64::from(modulus)) as u32
+}
+
+/// Where the products of `rotations` (ascending, distinct) start once those `shift` apart are paired, ascending.
+pub fn pairs_of(rotations: &[u32], shift: u32, modulus: u32) -> Vec<u32> {
+    let mut starts = Vec::with_capacity(rotations.len());
+    each_pair(rotations, shift, modulus, |start| starts.push(start));
+    starts.sort_unstable();
+    starts
+}
+
+/// How many products [`pairs_of`] finds.
+pub fn pairs_count(rotations: &[u32], shift: u32, modulus: u32) -> usize {
+    let mut count = 0;
+    each_pair(rotations, shift, modulus, |_| count += 1);
+    count
+}
+
+/// The first of each pair that [`paired`] makes.
+fn each_pair(rotations: &[u32], shift: u32, modulus: u32, mut visit: impl FnMut(u32)) {
     if shift == 0 {
-        return rotations.len();
+        return rotations.iter().copied().for_each(visit);
     }
     let mut left = vec![false; modulus as usize];
     rotations.iter().for_each(|&r| left[r as usize] = true);
-    let before = |r: u32| ((r + modulus - shift) % modulus) as usize;
-    let starts: Vec<u32> = rotations.iter().copied().filter(|&r| !left[before(r)]).collect();
-    let mut count = 0;
-    for start in starts.into_iter().chain(rotations.iter().copied()) {
-        let (mut at, mut length) = (start, 0usize);
+    let after = |r: u32| if r >= modulus - shift { r - (modulus - shift) } else { r + shift };
+    let before = |r: u32| if r >= shift { r - shift } else { r + (modulus - shift) };
+    let starts: Vec<u32> = rotations.iter().copied().filter(|&r| !left[before(r) as usize]).collect();
+    for mut at in starts.into_iter().chain(rotations.iter().copied()) {
         while std::mem::take(&mut left[at as usize]) {
-            (at, length) = ((at + shift) % modulus, length + 1);
+            visit(at);
+            let next = after(at);
+            left[next as usize] = false;
+            at = after(next);
         }
-        count += length.div_ceil(2);
     }
-    count
 }
 
 /// Pairs rotations that are `shift` apart: chains of them two by two from their start, cycles from their least.
@@ -241,8 +278,9 @@ impl Spreading {
     /// What `X^(power N/2W)` is in a slot.
     pub(super) fn root(&self, power: u32, slot: usize) -> Complex {
         let (roots, powers) = self.table();
-        let power = u64::from(powers[slot & (self.work as usize - 1)]) * u64::from(power);
-        roots[(power % (4 * u64::from(self.work))) as usize]
+        // Exponents are modulo 4 work, a power of two that divides 2^32.
+        let power = powers[slot & (self.work as usize - 1)].wrapping_mul(power);
+        roots[(power & (4 * self.work - 1)) as usize]
     }
 
     /// What the power of a part is in a slot.
@@ -278,10 +316,13 @@ mod tests {
     #[test]
     fn chains_pair_from_their_start_and_cycles_from_their_least() {
         let pairs = |rotations: &[u32], shift| {
-            let rotations: BTreeSet<u32> = rotations.iter().copied().collect();
+            let mut rotations = rotations.to_vec();
+            rotations.sort_unstable();
             let found = pairs_of(&rotations, shift, 64);
             assert_eq!(pairs_count(&rotations, shift, 64), found.len());
-            found.into_iter().collect::<Vec<_>>()
+            let bases: Bases = rotations.iter().map(|&base| (base, Vec::new())).collect();
+            assert_eq!(paired(bases, shift, 64, 1).into_keys().collect::<Vec<_>>(), found);
+            found
         };
         assert_eq!(pairs(&[63, 0, 1], 1), [1, 63]);
         assert_eq!(pairs(&[0, 16, 32, 48], 32), [0, 16]);
@@ -290,6 +331,11 @@ mod tests {
         assert_eq!(pairs(&[5, 6], 0), [5, 6]);
         // Row taps around 0, two of seven rows a step apart.
         assert_eq!(pairs(&[61, 62, 63, 0, 1, 2, 3], 4), [0, 61, 62, 63]);
+        // Cycles of odd and even length, chains across the end.
+        for shift in 1..64 {
+            pairs(&(0..64).collect::<Vec<_>>(), shift);
+            pairs(&(0..64).filter(|r| r % 3 != 0).collect::<Vec<_>>(), shift);
+        }
     }
 
     #[test]

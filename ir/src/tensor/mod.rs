@@ -3,14 +3,16 @@
 //! Stages: [`Stage::Imported`] (as translated from ONNX) -> [`Stage::Canonical`] (batch norms folded, pads inside
 //! convolutions, reshapes normal, constants folded) -> [`Stage::Polynomial`] (no other non-linearity left).
 
+mod activation;
 mod infer;
 mod op;
 #[cfg(test)]
 mod tests;
 mod verify;
 
+pub use activation::Activation;
 pub use infer::{MAX_ELEMENTS, MAX_POLY_DEGREE, TypeError, infer};
-pub use op::{Activation, Conv, Pool, PoolKind, TensorOp};
+pub use op::{Conv, Pool, PoolKind, TensorOp};
 pub use verify::verify;
 
 use std::fmt;

@@ -1,5 +1,6 @@
 //! The closed set of tensor operations.
 
+use super::Activation;
 use crate::axis::Separable;
 use crate::consts::ConstId;
 
@@ -42,58 +43,6 @@ pub struct Pool {
     pub stride: [u32; 2],
     /// Padding: top, left, bottom, right.
     pub pads: [u32; 4],
-}
-
-/// Non-linearities known by name.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Activation {
-    /// max(x, 0)
-    Relu,
-    /// x or alpha x
-    LeakyRelu {
-        /// Slope for x < 0.
-        alpha: f32,
-    },
-    /// x or slope_c x, slopes `[C]` or `[1]`
-    PRelu {
-        /// Slopes for x < 0.
-        slope: ConstId,
-    },
-    /// min(max(x, low), high)
-    Clip {
-        /// Lower bound.
-        low: f32,
-        /// Upper bound.
-        high: f32,
-    },
-    /// 1 / (1 + e^-x)
-    Sigmoid,
-    /// x sigmoid(x)
-    Silu,
-    /// min(max(alpha x + beta, 0), 1)
-    HardSigmoid {
-        /// Slope.
-        alpha: f32,
-        /// Offset.
-        beta: f32,
-    },
-    /// x HardSigmoid(x; 1/6, 1/2)
-    HardSwish,
-    /// x Phi(x), exact form
-    Gelu,
-    /// x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2
-    GeluTanh,
-    /// ln(1 + e^x)
-    Softplus,
-    /// x tanh(Softplus(x))
-    Mish,
-    /// x or alpha (e^x - 1)
-    Elu {
-        /// Factor for x < 0.
-        alpha: f32,
-    },
-    /// tanh(x)
-    Tanh,
 }
 
 /// An operation of the tensor level. Operands are in the node's `args`.
@@ -150,28 +99,6 @@ pub enum TensorOp {
     /// A sparse linear map of each coordinate of a `[1, C, H, W]` tensor, or of the features of a `[1, F]` tensor (then
     /// those of row and column are `1 -> 1`).
     Separable(Separable),
-}
-
-impl Activation {
-    /// Its name in the text form.
-    pub const fn mnemonic(&self) -> &'static str {
-        match self {
-            Self::Relu => "relu",
-            Self::LeakyRelu { .. } => "leaky_relu",
-            Self::PRelu { .. } => "prelu",
-            Self::Clip { .. } => "clip",
-            Self::Sigmoid => "sigmoid",
-            Self::Silu => "silu",
-            Self::HardSigmoid { .. } => "hard_sigmoid",
-            Self::HardSwish => "hard_swish",
-            Self::Gelu => "gelu",
-            Self::GeluTanh => "gelu_tanh",
-            Self::Softplus => "softplus",
-            Self::Mish => "mish",
-            Self::Elu { .. } => "elu",
-            Self::Tanh => "tanh",
-        }
-    }
 }
 
 impl TensorOp {

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 
 use peregrine_ckks::params::Params;
 use peregrine_ir::layout::Layout;
-use peregrine_ir::linear::{Diagonals, ResolvedMap};
+use peregrine_ir::linear::{ResolvedMap, diagonal_keys};
 use peregrine_ir::{EntityId, Level, PrimaryMap, ValueId};
 use rayon::prelude::*;
 
@@ -277,7 +277,9 @@ impl<'a> Search<'a> {
     fn term_seconds(&self, pair: &Pair<'_>, weighing: Weighing) -> f64 {
         let map = pair.map();
         let slots = self.params.max_slots();
-        let Some(plain) = CallShape::within(map, MOST_GROUPS, slots) else { return NEVER };
+        let Some(keys) = diagonal_keys(map, MOST_GROUPS) else { return NEVER };
+        let (terms, keys) = ([(map, 0)], [keys]);
+        let plain = CallShape::joined(&terms, &keys, &[], slots);
         let period = map.input.period.get().min(map.output.period.get());
         let of_split = |shape: &CallShape, modulus: u32| {
             let (counts, rotations) = shape.modulus_cost(modulus);
@@ -295,8 +297,7 @@ impl<'a> Search<'a> {
         let good: Vec<u32> = alone.iter().filter(|(_, s)| *s < SLOWEST_ALONE * least).map(|a| a.0).collect();
         let of_variant =
             |variant: &Variant| good.iter().map(|&m| of_split(&variant.shape, m)).fold(NEVER, f64::min);
-        let ways = deepest(&[(map, 0)], &[Diagonals::of(map)], slots, self.products);
-        ways.iter().skip(1).map(of_variant).fold(least, f64::min)
+        deepest(&terms, &keys, slots, self.products).iter().map(of_variant).fold(least, f64::min)
     }
 
     fn polynomial_seconds(&self, degree: u32, layout: &Layout) -> f64 {

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use peregrine_ckks::cost::{Ending, LinearWork, Shape as Operands};
+use peregrine_ckks::cost::{Ending, LinearWork, Shape as Operands, Work};
+use peregrine_ckks::evaluator::linear::Outline;
 use peregrine_ckks::params::Params;
 use peregrine_ckks::plaintext::Form;
 use peregrine_ir::program::{Inst, Program, Reg, rescaled_at_once};
@@ -25,9 +26,6 @@ impl std::ops::Deref for Machine {
     }
 }
 
-/// Bytes of the sums that a linear transform holds at once.
-const WAITING_BYTES: f64 = (512u64 << 20) as f64;
-
 /// What a linear call does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LinearCounts {
@@ -49,6 +47,32 @@ pub struct LinearCounts {
     pub products: u64,
     /// Coefficients of the plaintexts: as many as slots of the period for a real one, twice as many for a complex one.
     pub product_words: u64,
+    /// Slots of the vectors that the plaintexts encode.
+    pub encoded_slots: u64,
+    /// Pairs of a ciphertext that is read and one that is made with a product between them.
+    pub pairs: u64,
+}
+
+impl LinearCounts {
+    /// What decides in what portions the call works.
+    fn outline(&self, threads: usize) -> Outline {
+        Outline {
+            operands: (self.inputs + self.turns) as f64,
+            decomposed: self.inputs as f64,
+            babies: self.babies as f64,
+            giants: self.sums as f64,
+            products: self.products as f64,
+            outputs: self.outputs as f64,
+            pairs: self.pairs as f64,
+            threads: threads as f64,
+        }
+    }
+
+    /// Encoding its plaintexts.
+    fn encoding(&self) -> Work {
+        let mean = self.encoded_slots.checked_div(self.products).unwrap_or(1).max(1);
+        Work::encoding(mean as u32) * self.products as f64
+    }
 }
 
 impl Machine {
@@ -65,15 +89,13 @@ impl Machine {
     /// Seconds of a double-hoisted linear call on one core, with or without the rescale of its results.
     pub fn linear_seconds(&self, counts: &LinearCounts, params: &Params, level: Level) -> f64 {
         let operands = Operands::new(params, level);
-        let s = Shape::of(params, level);
-        // Sums wait for their rotation in a bounded space; babies are made anew for each part of them.
-        let at_once = (WAITING_BYTES / (16.0 * s.limbs * s.n)).floor().max(1.0);
-        let passes = (counts.sums as f64 / at_once).ceil().max(1.0);
+        // Operands are decomposed and rotated anew for each portion of the giant steps.
+        let portions = counts.outline(self.threads).foresee(params, level);
         let mut work = LinearWork {
-            inputs: counts.inputs as f64,
+            inputs: counts.inputs as f64 * portions.decomposed,
             turns: counts.turns as f64,
-            decompositions: counts.inputs as f64,
-            babies: counts.babies as f64 * passes,
+            decompositions: counts.inputs as f64 * portions.decomposed,
+            babies: counts.babies as f64 * portions.rotated,
             giants: (counts.giants + counts.folds) as f64,
             outputs: counts.outputs as f64,
             products: counts.products as f64,
@@ -82,19 +104,6 @@ impl Machine {
         let mean = counts.product_words.checked_div(counts.products).unwrap_or(1).max(1);
         work.add_diagonals((mean as u32, Form::Real), counts.products as f64);
         self.seconds(&operands.linear(&work, Ending::ModDown))
-    }
-}
-
-struct Shape {
-    n: f64,
-    beta: f64,
-    limbs: f64,
-}
-
-impl Shape {
-    fn of(params: &Params, level: Level) -> Self {
-        let (q, alpha) = (f64::from(level.0 + 1), params.alpha() as f64);
-        Self { n: params.n() as f64, beta: (q / alpha).ceil(), limbs: q + alpha }
     }
 }
 
@@ -111,10 +120,14 @@ pub struct Prediction {
     pub keys: u64,
     /// Plaintexts as compact integers, bytes.
     pub constant_bytes: u64,
+    /// Seconds more, all cores, where memory does not hold the plaintexts of linear calls and each is encoded when it is used.
+    pub encoding_seconds: f64,
     /// Largest sum of live ciphertexts, bytes.
     pub ciphertext_bytes: u64,
     /// Scratch of the widest linear call, bytes.
     pub scratch_bytes: u64,
+    /// The same with the plaintexts of a portion, bytes.
+    pub encoding_scratch_bytes: u64,
     /// Weights, tables of the ring, the process itself, and what keys waste of their last pages, bytes.
     pub fixed_bytes: u64,
     /// Rotations (babies, giants and folds).
@@ -130,8 +143,17 @@ pub struct Prediction {
 impl Prediction {
     /// Peak memory: keys, constants, ciphertexts, scratch and what is always there.
     pub fn peak_bytes(&self) -> u64 {
-        let working = self.ciphertext_bytes + self.scratch_bytes;
-        self.fixed_bytes + self.key_bytes + self.constant_bytes + working + working / GAPS
+        self.peak_with(self.scratch_bytes) + self.constant_bytes
+    }
+
+    /// The same where the plaintexts of linear calls are encoded when they are used.
+    pub fn peak_bytes_encoding(&self) -> u64 {
+        self.peak_with(self.encoding_scratch_bytes.max(self.scratch_bytes))
+    }
+
+    fn peak_with(&self, scratch: u64) -> u64 {
+        let working = self.ciphertext_bytes + scratch;
+        self.fixed_bytes + self.key_bytes + working + working / GAPS
     }
 }
 
@@ -213,15 +235,16 @@ impl<'a> Pricing<'a> {
     }
 
     fn call(&self, counts: &LinearCounts, level: Level, out: &mut Prediction) -> f64 {
-        let shape = Shape::of(self.params, level);
         out.rotations += counts.turns + counts.babies + counts.giants + counts.folds;
         out.products += counts.products;
         out.constant_bytes += 4 * counts.product_words;
-        let word_rows = (shape.limbs * shape.n * 8.0) as u64;
-        let waiting = (2 * counts.sums * word_rows).min(WAITING_BYTES as u64);
-        let rows = counts.inputs * (shape.beta as u64 + 2) + shape.beta as u64 + 6;
-        let babies = 4 * counts.babies * (shape.n as u64 * 8);
-        out.scratch_bytes = out.scratch_bytes.max(rows * word_rows + babies + waiting);
+        out.encoding_seconds += self.machine.seconds(&counts.encoding()) / self.machine.parallel;
+        let portions = counts.outline(self.machine.threads).foresee(self.params, level);
+        let extended = (8 * self.params.n() * (level.limbs() + self.params.alpha())) as u64;
+        let polynomials = 2 * (counts.turns + counts.outputs) + self.params.digits_at(level) as u64 + 4;
+        let scratch = portions.bytes as u64 + polynomials * extended;
+        out.scratch_bytes = out.scratch_bytes.max(scratch);
+        out.encoding_scratch_bytes = out.encoding_scratch_bytes.max(scratch + portions.diagonals as u64);
         self.machine.linear_seconds(counts, self.params, level)
     }
 

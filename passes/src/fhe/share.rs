@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use peregrine_ir::Slots;
 use peregrine_ir::layout::Place;
-use peregrine_ir::linear::{Diagonals, Imaginary, ResolvedMap, Sharing, pairs_count, pairs_of};
+use peregrine_ir::linear::{DiagonalKey, Imaginary, ResolvedMap, Sharing, pairs_count, pairs_of};
 
-use super::split::CallShape;
+use super::split::{CallShape, all_keys};
 use crate::pipeline::Products;
 
 /// Operands with fewer diagonals are left as they are.
@@ -39,7 +39,7 @@ struct Operand {
     /// Ciphertexts.
     ciphertexts: u32,
     /// Rotations of the largest group of diagonals between two ciphertexts.
-    rotations: BTreeSet<u32>,
+    rotations: Vec<u32>,
     /// Shifts worth trying.
     shifts: BTreeSet<u32>,
     modulus: u32,
@@ -50,34 +50,35 @@ struct Operand {
 /// The ways to join the operands of `sum over terms of map(operand)`, none at all first. Errors of rounded weights double with the
 /// imaginary part, and with each doubling of the copies that share a product.
 pub fn variants(terms: &[(ResolvedMap<'_>, u32)], slots: Slots, products: Products) -> Vec<Variant> {
-    let plain = CallShape::of(terms, slots);
-    if !(FEWEST_DIAGONALS as u64..=MOST_DIAGONALS as u64).contains(&plain.products()) {
-        return vec![Variant { shared: Vec::new(), shape: plain }];
+    let keys: Vec<Vec<DiagonalKey>> = terms.iter().map(|(map, _)| all_keys(*map)).collect();
+    let plain = Variant { shared: Vec::new(), shape: CallShape::joined(terms, &keys, &[], slots) };
+    if !(FEWEST_DIAGONALS as u64..=MOST_DIAGONALS as u64).contains(&plain.shape.products()) {
+        return vec![plain];
     }
-    let maps: Vec<Diagonals> = terms.iter().map(|(map, _)| Diagonals::of(*map)).collect();
-    ways(terms, &maps, slots, 0..=products.most_doublings())
+    let joined = ways(terms, &keys, slots, 0..=products.most_doublings());
+    std::iter::once(plain).chain(joined).collect()
 }
 
-/// Those of [`variants`] with the fewest products, after the first.
+/// Those of [`variants`] with the fewest products, for maps with these diagonals.
 pub fn deepest(
     terms: &[(ResolvedMap<'_>, u32)],
-    maps: &[Diagonals],
+    keys: &[Vec<DiagonalKey>],
     slots: Slots,
     products: Products,
 ) -> Vec<Variant> {
-    ways(terms, maps, slots, products.most_doublings()..=products.most_doublings())
+    ways(terms, keys, slots, products.most_doublings()..=products.most_doublings())
 }
 
 fn ways(
     terms: &[(ResolvedMap<'_>, u32)],
-    maps: &[Diagonals],
+    keys: &[Vec<DiagonalKey>],
     slots: Slots,
     depths: std::ops::RangeInclusive<usize>,
 ) -> Vec<Variant> {
-    let of = |shared: Vec<Sharing>| Variant { shape: CallShape::joined(terms, maps, &shared, slots), shared };
-    let mut found = vec![of(Vec::new())];
-    let all = found[0].shape.products();
-    let operands = operands(terms, maps);
+    let of = |shared: Vec<Sharing>| Variant { shape: CallShape::joined(terms, keys, &shared, slots), shared };
+    let mut found = Vec::new();
+    let all = keys.iter().map(|keys| keys.len() as u64).sum();
+    let operands = operands(terms, keys);
     let operand_count = terms.iter().map(|term| term.1 + 1).max().unwrap_or(0) as usize;
     let together = |join: &dyn Fn(&Operand) -> Sharing| {
         let mut shared = vec![Sharing::default(); operand_count];
@@ -111,30 +112,29 @@ fn ways(
 }
 
 /// The operands whose diagonals are worth it, of `terms` with these diagonals.
-fn operands(terms: &[(ResolvedMap<'_>, u32)], maps: &[Diagonals]) -> Vec<Operand> {
-    let mut by_operand: BTreeMap<u32, (Vec<&Diagonals>, Vec<ResolvedMap<'_>>)> = BTreeMap::new();
-    for ((map, operand), diagonals) in terms.iter().zip(maps) {
+fn operands(terms: &[(ResolvedMap<'_>, u32)], keys: &[Vec<DiagonalKey>]) -> Vec<Operand> {
+    let mut by_operand: BTreeMap<u32, (Vec<DiagonalKey>, Vec<ResolvedMap<'_>>)> = BTreeMap::new();
+    for ((map, operand), keys) in terms.iter().zip(keys) {
         let entry = by_operand.entry(*operand).or_default();
-        entry.0.push(diagonals);
+        entry.0.extend(keys);
         entry.1.push(*map);
     }
-    let worth = |maps: &[&Diagonals]| {
-        let diagonals = maps.iter().map(|map| map.len()).sum::<usize>();
-        (FEWEST_DIAGONALS..=MOST_DIAGONALS).contains(&diagonals)
-    };
-    let operand = |(index, (maps, resolved)): (u32, (Vec<&Diagonals>, Vec<ResolvedMap<'_>>))| {
-        let mut groups: BTreeMap<(u32, u32), BTreeSet<u32>> = BTreeMap::new();
-        for key in maps.iter().flat_map(|map| map.keys()) {
-            groups.entry((key.cipher_out, key.cipher_in)).or_default().insert(key.rotation);
+    let operand = |(index, (mut keys, maps)): (u32, (Vec<DiagonalKey>, Vec<ResolvedMap<'_>>))| {
+        if maps.len() > 1 {
+            keys.sort_unstable();
+            keys.dedup();
         }
-        let rotations = groups.into_values().max_by_key(BTreeSet::len).unwrap_or_default();
-        let rotations = if rotations.len() > MOST_ROTATIONS { BTreeSet::new() } else { rotations };
-        let (modulus, period) = maps.first().map_or((1, 1), |map| (map.modulus(), map.period()));
-        let ciphertexts = resolved.first().map_or(0, |map| map.input.ciphertexts);
-        let shifts = shifts(&resolved, modulus);
+        let groups = keys.chunk_by(|a, b| (a.cipher_out, a.cipher_in) == (b.cipher_out, b.cipher_in));
+        let largest = groups.max_by_key(|group| group.len()).filter(|group| group.len() <= MOST_ROTATIONS);
+        let rotations = largest.unwrap_or_default().iter().map(|key| key.rotation).collect();
+        let periods = maps.first().map(|map| [map.input.period.get(), map.output.period.get()]);
+        let [modulus, period] = periods.map_or([1; 2], |[a, b]| [a.min(b), a.max(b)]);
+        let ciphertexts = maps.first().map_or(0, |map| map.input.ciphertexts);
+        let shifts = shifts(&maps, modulus);
         Operand { index, ciphertexts, rotations, shifts, modulus, period }
     };
-    by_operand.into_iter().filter(|(_, (maps, _))| worth(maps)).map(operand).collect()
+    let worth = |keys: &[DiagonalKey]| (FEWEST_DIAGONALS..=MOST_DIAGONALS).contains(&keys.len());
+    by_operand.into_iter().filter(|(_, (keys, _))| worth(keys)).map(operand).collect()
 }
 
 /// Powers of two, and multiples of the strides of the layouts, below a modulus.
@@ -173,7 +173,7 @@ impl Operand {
     }
 
     /// The shift that leaves the fewest rotations of a set; of equals the largest power of two, whose key is most likely in use.
-    fn best_shift(&self, rotations: &BTreeSet<u32>) -> Option<(i32, BTreeSet<u32>)> {
+    fn best_shift(&self, rotations: &[u32]) -> Option<(i32, Vec<u32>)> {
         let mut shifts: Vec<u32> = self.shifts.iter().copied().collect();
         // The first of equal ones is taken.
         shifts.sort_by_key(|shift| (!shift.is_power_of_two(), u32::MAX - shift));

@@ -7,8 +7,8 @@ use peregrine_ckks::units::Rotation;
 use peregrine_ir::fhe::{Fhe, FheGraph};
 use peregrine_ir::layout::{self, Layout};
 use peregrine_ir::linear::{
-    BsgsSplit, DiagonalKey, Diagonals, Imaginary, LayoutId, LinearMap, LinearMapId, Parts, ResolvedMap,
-    Sharing, SplitTable, diagonal_keys, shared,
+    BsgsSplit, DiagonalKey, Imaginary, LayoutId, LinearMap, LinearMapId, Parts, ResolvedMap, Sharing,
+    SplitTable, diagonal_keys, shared_keys,
 };
 use peregrine_ir::program::CallTerm;
 use peregrine_ir::{GaloisElement, Node, PrimaryMap, Slots};
@@ -67,6 +67,8 @@ pub struct CallShape {
     reads: Vec<Alike>,
     /// Ciphertexts of the result, once for each period that terms are computed at, by the rotations that add to them.
     writes: Vec<Alike>,
+    /// Pairs of a ciphertext of an operand and one of the result that have a product.
+    pairs: u64,
     /// Rotations that fold the result.
     folds: Vec<u32>,
     /// Rotations of operands to be joined.
@@ -80,6 +82,11 @@ pub struct CallShape {
     /// Slot strides of the layouts' digits, ascending.
     pub strides: Vec<u32>,
     slots: Slots,
+}
+
+/// The diagonals of a map, ascending.
+pub fn all_keys(map: ResolvedMap<'_>) -> Vec<DiagonalKey> {
+    diagonal_keys(map, u64::MAX).unwrap_or_default()
 }
 
 /// What a split costs, and the rotations that need keys.
@@ -129,43 +136,35 @@ impl Worked {
         Self { products: keys.iter().map(product).collect(), period }
     }
 
-    fn shared(map: ResolvedMap<'_>, diagonals: &Diagonals, sharing: &Sharing) -> Self {
-        let products = shared(diagonals, sharing).into_iter().map(|product| Product {
-            cipher_in: product.cipher_in,
-            cipher_out: product.cipher_out,
-            rotation: product.rotation,
-        });
-        let period = map.input.period.get().max(map.output.period.get()) * sharing.copies();
-        Self { products: products.collect(), period }
+    fn shared(map: ResolvedMap<'_>, keys: &[DiagonalKey], sharing: &Sharing) -> Self {
+        let modulus = map.input.period.get().min(map.output.period.get());
+        let Self { products, period } = Self::alone(map, &shared_keys(keys, modulus, sharing));
+        Self { products, period: period * sharing.copies() }
     }
 }
 
 impl CallShape {
     /// The shape of a sum of maps.
     pub fn of(terms: &[(ResolvedMap<'_>, u32)], slots: Slots) -> Self {
-        let work = |map| Worked::alone(map, &diagonal_keys(map, u64::MAX).unwrap_or_default());
-        let worked = terms.iter().map(|(map, _)| work(*map)).collect();
-        Self::of_products(terms, worked, &[], slots)
+        let keys: Vec<Vec<DiagonalKey>> = terms.iter().map(|(map, _)| all_keys(*map)).collect();
+        Self::joined(terms, &keys, &[], slots)
     }
 
-    /// The shape of one map, if no more than `most` combinations of channels, rows and columns lead to its diagonals.
-    pub fn within(map: ResolvedMap<'_>, most: u64, slots: Slots) -> Option<Self> {
-        let keys = diagonal_keys(map, most)?;
-        Some(Self::of_products(&[(map, 0)], vec![Worked::alone(map, &keys)], &[], slots))
-    }
-
-    /// The shape of a sum of maps with these diagonals, whose operands are joined.
+    /// The shape of a sum of maps with these diagonals (ascending), whose operands are joined.
     pub fn joined(
         terms: &[(ResolvedMap<'_>, u32)],
-        maps: &[Diagonals],
+        keys: &[Vec<DiagonalKey>],
         sharings: &[Sharing],
         slots: Slots,
     ) -> Self {
-        let none = Sharing::default();
-        let of = |((map, operand), diagonals): (&(ResolvedMap<'_>, u32), &Diagonals)| {
-            Worked::shared(*map, diagonals, sharings.get(*operand as usize).unwrap_or(&none))
+        let of = |((map, operand), keys): (&(ResolvedMap<'_>, u32), &Vec<DiagonalKey>)| match sharings
+            .get(*operand as usize)
+            .filter(|sharing| !sharing.is_none())
+        {
+            Some(sharing) => Worked::shared(*map, keys, sharing),
+            None => Worked::alone(*map, keys),
         };
-        Self::of_products(terms, terms.iter().zip(maps).map(of).collect(), sharings, slots)
+        Self::of_products(terms, terms.iter().zip(keys).map(of).collect(), sharings, slots)
     }
 
     fn of_products(
@@ -178,6 +177,9 @@ impl CallShape {
         let first = |operand: u32| -> u32 { operands.range(..operand).map(|(_, count)| count).sum() };
         let widest = worked.iter().map(|work| work.period).max().unwrap_or(0);
         let (mut shapes, mut reads, mut writes) = (Vec::with_capacity(terms.len()), Vec::new(), Vec::new());
+        let inputs: u32 = operands.values().sum();
+        let outputs = terms.first().map_or(0, |(map, _)| map.output.ciphertexts);
+        let mut pairs = Marks::below((inputs * outputs) as usize);
         for (term, ((map, operand), work)) in (0u32..).zip(terms.iter().zip(worked)) {
             let (modulus, first) = (map.input.period.min(map.output.period).get(), first(*operand));
             let (stage, products) = (work.period, work.products);
@@ -189,6 +191,8 @@ impl CallShape {
             let place = |product: &Product| Place { term, rotation: places[product.rotation as usize] };
             reads.extend(products.iter().map(|product| ((0, first + product.cipher_in), place(product))));
             writes.extend(products.iter().map(|product| ((stage, product.cipher_out), place(product))));
+            let pair = |product: &Product| (first + product.cipher_in) * outputs + product.cipher_out;
+            products.iter().for_each(|product| pairs.insert(pair(product) as usize));
             let products = products.len() as u64;
             shapes.push(TermShape { stage, modulus, rotations, products, period: stage });
         }
@@ -199,11 +203,12 @@ impl CallShape {
             terms: shapes,
             reads: alike(reads),
             writes: alike(writes),
+            pairs: pairs.iter().count() as u64,
             folds: folds.collect(),
             joins: joins(&operands, sharings),
             close: if complex { Close::AddConjugate } else { Close::Sum },
-            inputs: operands.values().sum(),
-            outputs: terms.first().map_or(0, |(map, _)| map.output.ciphertexts),
+            inputs,
+            outputs,
             strides: strides(terms),
             slots,
         }
@@ -221,7 +226,7 @@ impl CallShape {
     /// Counts that do not depend on the split.
     fn fixed_counts(&self) -> LinearCounts {
         let outputs = u64::from(self.outputs);
-        let mut counts = LinearCounts { outputs, ..LinearCounts::default() };
+        let mut counts = LinearCounts { outputs, pairs: self.pairs, ..LinearCounts::default() };
         let closing = match self.close {
             Close::Sum => 0,
             Close::AddConjugate => 1,
@@ -235,6 +240,7 @@ impl CallShape {
         };
         for term in &self.terms {
             counts.products += term.products;
+            counts.encoded_slots += term.products * u64::from(term.period);
             counts.product_words += stored * term.products * u64::from(term.period);
         }
         counts
@@ -339,12 +345,19 @@ fn joins(operands: &BTreeMap<u32, u32>, sharings: &[Sharing]) -> Vec<i32> {
 }
 
 /// Ciphertexts, each with its rotations, gathered by those: ascending, each rotation once.
-fn alike(mut ciphertexts: Vec<((u32, u32), Place)>) -> Vec<Alike> {
-    ciphertexts.sort_unstable();
-    ciphertexts.dedup();
+fn alike(ciphertexts: Vec<((u32, u32), Place)>) -> Vec<Alike> {
+    // Numbers in the order of the tuples: sorting is what costs.
+    let number = |&((stage, cipher), Place { term, rotation }): &((u32, u32), Place)| {
+        let [stage, cipher, term, rotation] = [stage, cipher, term, rotation].map(u128::from);
+        stage << 96 | cipher << 64 | term << 32 | rotation
+    };
+    let mut numbers: Vec<u128> = ciphertexts.iter().map(number).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    let place = |&number: &u128| Place { term: (number >> 32) as u32, rotation: number as u32 };
     let mut found: BTreeMap<Vec<Place>, u64> = BTreeMap::new();
-    for of_ciphertext in ciphertexts.chunk_by(|a, b| a.0 == b.0) {
-        *found.entry(of_ciphertext.iter().map(|(_, place)| *place).collect()).or_default() += 1;
+    for of_ciphertext in numbers.chunk_by(|a, b| a >> 64 == b >> 64) {
+        *found.entry(of_ciphertext.iter().map(place).collect()).or_default() += 1;
     }
     found.into_iter().map(|(rotations, count)| Alike { count, rotations }).collect()
 }
@@ -377,8 +390,6 @@ mod tests {
                 let [input, output] = net.map(|spread| grid.layout(spread, family).expect("of the grid"));
                 let map = ResolvedMap::convolution(&input, &output, geometry);
                 let shape = CallShape::of(&[(map, 0)], Slots::new(1 << 12).expect("a power of two"));
-                assert_eq!(CallShape::within(map, u64::MAX, shape.slots), Some(shape.clone()));
-                assert_eq!(CallShape::within(map, 8, shape.slots), None);
                 let reach = shape.terms[0].modulus;
                 for modulus in (0..=reach.ilog2()).map(|log| 1 << log) {
                     let SplitCost { counts, rotations, .. } =

@@ -2,6 +2,6 @@
 
 from .convert import ConvertError, convert
 from .export import export
-from .polyact import PolyAct, hermite, penalty
+from .polyact import PolyAct, hermite, measure_ranges, penalty
 
-__all__ = ["ConvertError", "PolyAct", "convert", "export", "hermite", "penalty"]
+__all__ = ["ConvertError", "PolyAct", "convert", "export", "hermite", "measure_ranges", "penalty"]

@@ -33,7 +33,7 @@ def export(model, path, input_shape, mean=None, std=None, labels=None, opset=13)
     """
     acts = [m for m in model.modules() if isinstance(m, PolyAct)]
     if any(not bool(m.started) for m in acts):
-        raise ValueError("the model has not been trained since it was converted: its ranges are not known")
+        raise ValueError("the model was neither fitted nor trained since it was converted: its ranges are not known")
     mode, buffer = model.training, io.BytesIO()
     model.eval()
     try:
@@ -53,7 +53,7 @@ def export(model, path, input_shape, mean=None, std=None, labels=None, opset=13)
     for call, act in zip(calls, _in_order(model, acts)):
         degree = len(call.input) - 2
         call.op_type = "PolyAct" if len(degrees) == 1 else f"PolyAct{degree}"
-        limits = [float(m) for m in act.running_max]
+        limits = [float(m) for m in act.ranges()]
         ranges.append({"layer": call.name, "low": [-m for m in limits], "high": limits})
     for degree in degrees:
         name = "PolyAct" if len(degrees) == 1 else f"PolyAct{degree}"

@@ -8,6 +8,7 @@ use anyhow::Context;
 use clap::Args;
 use peregrine_runtime::bytes::ByteSize;
 use peregrine_runtime::client::decode::Thresholds;
+use peregrine_runtime::exec::Metering;
 use peregrine_runtime::local::{LocalOptions, run_local};
 use peregrine_runtime::output;
 use peregrine_runtime::report::ProfileDetail;
@@ -85,6 +86,7 @@ impl Flags {
             labels: self.labels.clone(),
             preprocessing: self.pictures.preprocessing(detector.as_ref()),
             memory: self.memory,
+            metering: Metering::Process,
             threads: self.threads.map(usize::from),
             scratch_dir: self.scratch_dir.clone(),
             client_key: self.client_key.clone(),

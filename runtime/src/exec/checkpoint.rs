@@ -18,6 +18,7 @@ use peregrine_ir::EntityId;
 use peregrine_ir::program::{Inst, Program, Reg};
 use thiserror::Error;
 
+use super::governor::Allowance;
 use super::schedule::{Schedule, rescaled};
 
 const MAGIC: [u8; 8] = *b"PGRNCKP1";
@@ -82,6 +83,8 @@ pub struct Control<'a> {
     pub interrupt: Option<&'a AtomicBool>,
     /// Where and how often it is saved.
     pub save: Option<&'a Saving>,
+    /// Memory that it may take.
+    pub memory: Allowance,
 }
 
 /// Where and how often a run is saved.

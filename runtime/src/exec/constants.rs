@@ -2,7 +2,7 @@
 //! the memory budget allows and expanded on demand beyond it.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use peregrine_ckks::context::Context;
 use peregrine_ckks::encoder::Encoder;
@@ -10,6 +10,7 @@ use peregrine_ckks::error::Error as CkksError;
 use peregrine_ckks::evaluator::linear::{DiagonalId, DiagonalSource, LinearPlan};
 use peregrine_ckks::params::Params;
 use peregrine_ckks::plaintext::IntPlaintext;
+use peregrine_ckks::ring::integers::integer_bytes;
 use peregrine_ckks::units::{Scale, Slots};
 use peregrine_ir::consts::ConstData;
 use peregrine_ir::linear::{CallPlan, DiagonalSlots, PlannedDiagonal, ResolvedMap, plan_call};
@@ -26,7 +27,8 @@ pub struct LinearSite {
     plan: CallPlan,
     weights: Vec<Arc<[f32]>>,
     scales: Vec<Scale>,
-    cached: Vec<OnceLock<Arc<IntPlaintext>>>,
+    /// Diagonals that are kept, by index; empty where none are.
+    cached: RwLock<Vec<Option<Arc<IntPlaintext>>>>,
     bytes: u64,
 }
 
@@ -36,6 +38,15 @@ pub struct VectorSite {
     period: Slots,
     scale: Scale,
     cached: OnceLock<Arc<IntPlaintext>>,
+}
+
+/// Instructions that have been run, or those to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Before the current one.
+    Behind,
+    /// After it.
+    Ahead,
 }
 
 /// All constants of a program, by instruction.
@@ -97,6 +108,34 @@ impl Constants {
         )
     }
 
+    /// Bytes of the tables that diagonals are made with.
+    pub fn table_bytes(&self) -> u64 {
+        self.linear.values().map(LinearSite::table_bytes).sum()
+    }
+
+    /// Bytes of the constants of linear calls that are kept.
+    pub fn held(&self) -> u64 {
+        self.linear.values().map(LinearSite::held).sum()
+    }
+
+    /// Forgets constants of linear calls until `wanted` bytes are free: of those before instruction `now` from the first on, or of those
+    /// after it from the last on. They are expanded on demand from then on. How many bytes came free.
+    pub fn release(&self, side: Side, now: usize, wanted: u64) -> u64 {
+        let mut sites: Vec<&LinearSite> = match side {
+            Side::Behind => self.linear.range(..now).map(|(_, site)| site).collect(),
+            Side::Ahead => self.linear.range(now + 1..).map(|(_, site)| site).rev().collect(),
+        };
+        let mut freed = 0;
+        sites.retain(|site| site.held() > 0);
+        for site in sites {
+            if freed >= wanted {
+                break;
+            }
+            freed += site.release();
+        }
+        freed
+    }
+
     /// Encodes constants, linear call after linear call, as far as `budget` reaches; the others are expanded on demand.
     ///
     /// # Errors
@@ -113,7 +152,7 @@ impl Constants {
         for (&inst, site) in &self.linear {
             if site.bytes <= left {
                 left -= site.bytes;
-                jobs.extend((0..site.cached.len()).map(|diagonal| (inst, Some(diagonal))));
+                jobs.extend((0..site.plan.diagonals.len()).map(|diagonal| (inst, Some(diagonal))));
             }
         }
         progress.begin(Phase::Constants, jobs.len() as u64);
@@ -161,8 +200,7 @@ impl LinearSite {
         let operand_scales = operand_scales(schedule, &terms, args)?;
         let scales: Vec<Scale> =
             terms.iter().map(|(_, operand)| scale.div(&operand_scales[operand])).collect();
-        let cached = plan.diagonals.iter().map(|_| OnceLock::new()).collect();
-        let mut site = Self { plan, weights, scales, cached, bytes: 0 };
+        let mut site = Self { plan, weights, scales, cached: RwLock::default(), bytes: 0 };
         site.bytes = site.estimate_bytes(params);
         Ok(site)
     }
@@ -186,7 +224,7 @@ impl LinearSite {
             })
             .collect();
         let bytes = |(index, diagonal): (usize, &PlannedDiagonal)| {
-            self.plan.coefficients(index) * term_bytes[diagonal.term as usize]
+            integer_bytes(self.plan.coefficients(index) * term_bytes[diagonal.term as usize])
         };
         self.plan.diagonals.iter().enumerate().map(bytes).sum()
     }
@@ -202,8 +240,33 @@ impl LinearSite {
 
     fn cache(&self, encoder: &Encoder, index: usize) -> Result<(), CkksError> {
         let plaintext = Arc::new(self.expand(encoder, index)?);
-        self.cached[index].get_or_init(|| plaintext);
+        let mut cached = self.cached.write().unwrap_or_else(PoisonError::into_inner);
+        cached.resize(self.plan.diagonals.len(), None);
+        cached[index] = Some(plaintext);
         Ok(())
+    }
+
+    fn kept(&self, index: usize) -> Option<Arc<IntPlaintext>> {
+        self.cached.read().unwrap_or_else(PoisonError::into_inner).get(index).cloned().flatten()
+    }
+
+    /// Bytes of the diagonals that are kept.
+    fn held(&self) -> u64 {
+        if self.cached.read().unwrap_or_else(PoisonError::into_inner).is_empty() { 0 } else { self.bytes }
+    }
+
+    /// Forgets the diagonals that are kept. How many bytes they had.
+    fn release(&self) -> u64 {
+        let held = self.held();
+        self.cached.write().unwrap_or_else(PoisonError::into_inner).clear();
+        held
+    }
+
+    /// Bytes of the tables that complex diagonals are made with: roots of unity and powers of five.
+    fn table_bytes(&self) -> u64 {
+        const BYTES_PER_SLOT: u64 = 4 * 16 + 4;
+        let tables = if self.plan.is_real() { 0 } else { self.scales.len() as u64 };
+        tables * BYTES_PER_SLOT * u64::from(self.plan.largest_period())
     }
 
     /// Diagonals of this site: cached ones, the others expanded when asked for.
@@ -240,8 +303,8 @@ pub struct SiteDiagonals<'a> {
 impl DiagonalSource for SiteDiagonals<'_> {
     fn diagonal(&self, id: DiagonalId) -> Result<Arc<IntPlaintext>, CkksError> {
         let index = id.0 as usize;
-        match self.site.cached[index].get() {
-            Some(plaintext) => Ok(plaintext.clone()),
+        match self.site.kept(index) {
+            Some(plaintext) => Ok(plaintext),
             None => self.site.expand(self.encoder, index).map(Arc::new),
         }
     }

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use peregrine_ckks::bootstrap::BootstrapKeys;
 use peregrine_ckks::ciphertext::Ciphertext;
+use peregrine_ckks::cost::Ending;
 use peregrine_ckks::encoder::Encoder;
 use peregrine_ckks::evaluator::{Evaluator, linear};
 use peregrine_ir::EntityId;
@@ -11,6 +12,7 @@ use peregrine_ir::program::{Inst, Program, Refresh, RefreshId, Reg};
 
 use super::checkpoint::{Control, Saving, State};
 use super::constants::Constants;
+use super::governor::{Governor, Held};
 use super::key_store::KeyStore;
 use super::profile::{InstKind, Profile};
 use super::refresh::Refreshers;
@@ -31,6 +33,7 @@ pub(super) struct Machine<'a> {
     pub state: State,
     /// See [`rescaled_at_once`](peregrine_ir::program::rescaled_at_once).
     pub rescaled_only: Vec<bool>,
+    pub governor: Governor<'a>,
     pub control: Control<'a>,
 }
 
@@ -68,7 +71,8 @@ impl Machine<'_> {
             progress.at(ProgressAt::Instruction { index, of, layer, level });
             let start = Instant::now();
             self.keys.prepare(index)?;
-            self.step(index, inst)?;
+            let room = self.admit(index).inspect_err(|_| progress.end())?;
+            self.step(index, inst, room)?;
             let layer = program.inst_layers.get(index).map_or(usize::MAX, |&layer| layer as usize);
             profile.record(InstKind::of(inst), layer, start.elapsed());
             progress.advance(costs[index]);
@@ -76,6 +80,19 @@ impl Machine<'_> {
         progress.end();
         profile.work = self.evaluator.context().work() - before;
         Ok(Execution { outputs: self.take_outputs()?, profile })
+    }
+
+    /// Room for the portions of an instruction; without enough of it the run is saved and stops.
+    fn admit(&mut self, index: usize) -> Result<u64, RuntimeError> {
+        let mut held = Held { constants: self.constants, keys: &mut self.keys };
+        let shortage = match self.governor.admit(index, &mut held) {
+            Ok(room) => return Ok(room),
+            Err(shortage) => shortage,
+        };
+        let save = self.control.save;
+        save.map_or(Ok(()), |save| self.save(save))?;
+        let (place, saved) = (place(self.program, index), save.map(|save| save.path.clone()));
+        Err(RuntimeError::Exhausted { place, shortage, saved })
     }
 
     fn save(&self, save: &Saving) -> Result<(), RuntimeError> {
@@ -95,12 +112,12 @@ impl Machine<'_> {
         complete.collect()
     }
 
-    fn step(&mut self, index: usize, inst: &Inst) -> Result<(), RuntimeError> {
+    fn step(&mut self, index: usize, inst: &Inst, room: u64) -> Result<(), RuntimeError> {
         let at = || place(self.program, index);
         let (ev, keys) = (self.evaluator, self.keys.keys());
         let (dst, value) = match inst {
             Inst::Input { dst, input, cipher } => (*dst, self.input(index, *input, *cipher)?.clone()),
-            Inst::Linear { dsts, args, .. } => return self.linear(index, dsts, args),
+            Inst::Linear { dsts, args, .. } => return self.linear(index, dsts, args, room),
             Inst::AddVector { dst, src, .. } => {
                 let vector = self.vector(index)?;
                 (*dst, ev.add_plain(self.read(index, *src)?, &vector).at(at)?)
@@ -160,18 +177,20 @@ impl Machine<'_> {
         Ok(())
     }
 
-    fn linear(&mut self, index: usize, dsts: &[Reg], args: &[Reg]) -> Result<(), RuntimeError> {
+    fn linear(&mut self, index: usize, dsts: &[Reg], args: &[Reg], room: u64) -> Result<(), RuntimeError> {
         let constants = self.constants;
         let site =
             constants.linear(index).ok_or_else(|| self.broken(index, "the linear call has no plan"))?;
         let operands = args.iter().map(|&reg| self.read(index, reg)).collect::<Result<Vec<_>, _>>()?;
         let diagonals = site.source(self.encoder);
-        let apply = match dsts.iter().all(|dst| self.rescaled_only[dst.index()]) {
-            true => linear::apply_rescaled,
-            false => linear::apply,
+        let ending = match dsts.iter().all(|dst| self.rescaled_only[dst.index()]) {
+            true => Ending::ModDownRescale,
+            false => Ending::ModDown,
         };
-        let results = apply(self.evaluator, &operands, site.linear_plan(), &diagonals, self.keys.keys())
-            .at(|| place(self.program, index))?;
+        let (plan, keys) = (site.linear_plan(), self.keys.keys());
+        let results =
+            linear::apply_in_room(self.evaluator, &operands, plan, &diagonals, keys, (ending, room))
+                .at(|| place(self.program, index))?;
         if results.len() != dsts.len() {
             return Err(self.broken(index, "the linear call has another number of results than its plan"));
         }

@@ -139,6 +139,23 @@ impl KeyStore<'_> {
         }
     }
 
+    /// Bytes of the keys in memory.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::Resident(keys) => keys.bytes(),
+            Self::Scratch(keys) => keys.uses.ephemeral + keys.held(),
+        }
+    }
+
+    /// Drops keys that are in a folder, too, until `wanted` bytes are free, but none that instruction `now` needs; from then on as many
+    /// fewer are in memory at once.
+    pub fn shed(&mut self, now: usize, wanted: u64) {
+        match self {
+            Self::Resident(_) => {}
+            Self::Scratch(keys) => keys.shed(now, wanted),
+        }
+    }
+
     /// The keys for bootstrapping.
     pub fn bootstrapping(&self) -> Option<&BootstrapKeys> {
         match self {
@@ -219,13 +236,7 @@ impl ScratchKeys {
         if needed.is_empty() {
             return Ok(());
         }
-        if let Some(pending) = self.pending.take() {
-            let read = pending.reader.join().unwrap_or_else(|_| {
-                Err(scratch(self.folder.path(), std::io::Error::other("the reading thread failed")))
-            })?;
-            self.resident.evaluation_mut().extend(read);
-            self.names.extend(pending.names);
-        }
+        self.take_pending()?;
         let missing: Vec<KeyName> = needed.difference(&self.names).copied().collect();
         self.make_room(&missing, index, index);
         let read = read_keys(self.folder.path(), &self.context, &missing)?;
@@ -233,6 +244,41 @@ impl ScratchKeys {
         self.names.extend(missing);
         self.prefetch(index);
         Ok(())
+    }
+
+    /// Waits for the keys that are being read.
+    fn take_pending(&mut self) -> Result<(), RuntimeError> {
+        let Some(pending) = self.pending.take() else { return Ok(()) };
+        let read = pending.reader.join().unwrap_or_else(|_| {
+            Err(scratch(self.folder.path(), std::io::Error::other("the reading thread failed")))
+        })?;
+        self.resident.evaluation_mut().extend(read);
+        self.names.extend(pending.names);
+        Ok(())
+    }
+
+    /// Bytes of the keys in memory besides those of the ephemeral secret; those being read included.
+    fn held(&self) -> u64 {
+        let reading = self.pending.iter().flat_map(|pending| &pending.names);
+        self.names.iter().chain(reading).map(|name| self.size(*name)).sum()
+    }
+
+    fn size(&self, name: KeyName) -> u64 {
+        self.uses.bytes.get(&name).copied().unwrap_or(0)
+    }
+
+    fn shed(&mut self, now: usize, wanted: u64) {
+        let wanted = match self.pending.take() {
+            // What is being read is read again when it is needed, and fails again if it fails.
+            Some(pending) => {
+                let read: u64 = pending.names.iter().map(|name| self.size(*name)).sum();
+                drop(pending.reader.join());
+                wanted.saturating_sub(read)
+            }
+            None => wanted,
+        };
+        self.capacity = self.capacity.min(self.held().saturating_sub(wanted));
+        self.make_room(&[], now, now);
     }
 
     /// Starts to read what the next instruction that lacks a key lacks, as far as keys needed later make room.
@@ -256,13 +302,12 @@ impl ScratchKeys {
     /// Drops keys whose next use is furthest away until `wanted` fit; never those used from instruction `now` up to `until`.
     /// Whether they fit.
     fn make_room(&mut self, wanted: &[KeyName], now: usize, until: usize) -> bool {
-        let size = |name: &KeyName| self.uses.bytes.get(name).copied().unwrap_or(0);
-        let wanted: u64 = wanted.iter().map(size).sum();
-        let mut held: u64 = self.names.iter().map(size).sum();
+        let wanted: u64 = wanted.iter().map(|name| self.size(*name)).sum();
+        let mut held = self.held();
         while held + wanted > self.capacity {
             let later = self.names.iter().map(|&name| (self.uses.next_use(name, now), name));
             let Some((_, victim)) = later.filter(|(at, _)| *at > until).max() else { return wanted == 0 };
-            held -= self.uses.bytes.get(&victim).copied().unwrap_or(0);
+            held -= self.size(victim);
             self.names.remove(&victim);
             drop(self.resident.evaluation_mut().remove(victim));
         }

@@ -35,6 +35,14 @@ impl ServerKeys {
         }
     }
 
+    /// Bytes of residues.
+    pub(super) fn bytes(&self) -> u64 {
+        match self {
+            Self::Evaluation(keys) => keys.bytes() as u64,
+            Self::Bootstrapping(keys) => keys.bytes() as u64,
+        }
+    }
+
     /// The keys for bootstrapping.
     pub fn bootstrapping(&self) -> Option<&BootstrapKeys> {
         match self {

@@ -2,17 +2,17 @@
 
 use std::fmt;
 
-use peregrine_ckks::evaluator::linear::{Batching, LinearPlan};
+use peregrine_ckks::evaluator::linear::Batching;
 use peregrine_ckks::params::Params;
 use peregrine_ckks::ring::poly::polynomial_bytes;
 use peregrine_ckks::units::{Level, Slots};
 use peregrine_ir::program::{Inst, KeyManifest, Program};
 use peregrine_ir::{BootstrapSpec, EntityId};
 
-use super::constants::Constants;
+use super::constants::{Constants, LinearSite};
 use super::key_store::KeyUses;
 use super::schedule::Schedule;
-use crate::bytes::{ByteSize, available_memory};
+use crate::bytes::{ByteSize, available_memory, resident_memory};
 use crate::error::{BudgetOrigin, RuntimeError};
 
 /// Memory of the process besides what is counted: code, thread stacks.
@@ -32,6 +32,8 @@ pub struct MemoryEstimate {
     /// Live ciphertexts, intermediate values of the instruction that runs, and the constants expanded for it, at their
     /// largest sum.
     pub working: ByteSize,
+    /// The same with linear calls in the smallest portions, which takes longer.
+    pub least_working: ByteSize,
     /// Live ciphertexts and intermediate values alone.
     pub polynomials: ByteSize,
     /// Weights, tables of the ring, plans, and the process itself.
@@ -39,41 +41,46 @@ pub struct MemoryEstimate {
 }
 
 impl MemoryEstimate {
-    /// Estimates a run on parameters, program and planned constants.
+    /// Estimates a run on parameters, of a program with planned constants whose instructions take `demands`.
     pub fn of(
         program: &Program,
-        schedule: &Schedule,
         constants: &Constants,
         uses: &KeyUses,
+        demands: &[Demand],
         params: &Params,
     ) -> Self {
-        let keys = all_key_bytes(program, params);
-        let working = |expanded| ByteSize(working_bytes(program, schedule, (constants, expanded), params));
-        let (working, polynomials) = (working(Expanded::Counted), working(Expanded::Apart));
-        let slack = polynomials.0 / GAPS;
+        let largest = |of: fn(&Demand) -> u64| demands.iter().map(of).max().unwrap_or(0);
+        let polynomials = largest(|d| d.live + d.results + d.fixed + d.usual.bytes);
+        let least = largest(|d| d.live + d.results + d.fixed + d.least.bytes);
         Self {
-            keys,
+            keys: all_key_bytes(program, params),
             largest_keys: uses.largest(),
             constants: constants.bytes(),
-            working,
-            polynomials,
-            fixed: ByteSize(fixed_bytes(program, params) + slack),
+            working: ByteSize(largest(|d| d.live + d.usual()) + polynomials / GAPS),
+            least_working: ByteSize(largest(|d| d.live + d.least()) + least / GAPS),
+            polynomials: ByteSize(polynomials),
+            fixed: ByteSize(fixed_bytes(program, params) + constants.table_bytes()),
         }
     }
 
-    /// Least memory that the run works with: constants expanded on demand.
-    pub fn least(&self) -> ByteSize {
+    /// Memory that the run works with at full speed, with constants expanded on demand.
+    pub fn usual(&self) -> ByteSize {
         ByteSize(self.keys.0 + self.working.0 + self.fixed.0)
+    }
+
+    /// Least memory that the run works with.
+    pub fn least(&self) -> ByteSize {
+        ByteSize(self.keys.0 + self.least_working.0 + self.fixed.0)
     }
 
     /// Memory with which every constant stays encoded.
     pub fn full(&self) -> ByteSize {
-        ByteSize(self.least().0 + self.constants.0)
+        ByteSize(self.usual().0 + self.constants.0)
     }
 
     /// Least memory that the run works with when keys are in a scratch folder.
     pub fn least_with_scratch(&self) -> ByteSize {
-        ByteSize(self.largest_keys.0 + self.working.0 + self.fixed.0)
+        ByteSize(self.largest_keys.0 + self.least_working.0 + self.fixed.0)
     }
 
     /// Where keys and constants go within `budget`, or the refusal.
@@ -85,14 +92,15 @@ impl MemoryEstimate {
             let resident = ByteSize(u64::MAX);
             return Ok(MemoryPlan { keys: KeyPlace::Memory, constants: self.constants, resident });
         };
-        if let Some(left) = size.0.checked_sub(self.least().0) {
-            let resident = ByteSize(size.0 - self.fixed.0 - left.min(self.constants.0));
-            return Ok(MemoryPlan { keys: KeyPlace::Memory, constants: ByteSize(left), resident });
+        let resident = ByteSize(size.0.saturating_sub(self.fixed.0));
+        if size >= self.usual() || (size >= self.least() && scratch == Scratch::None) {
+            let constants = ByteSize(size.0.saturating_sub(self.usual().0));
+            return Ok(MemoryPlan { keys: KeyPlace::Memory, constants, resident });
         }
         if scratch == Scratch::Given && size >= self.least_with_scratch() {
-            let left = ByteSize(size.0 - self.working.0 - self.fixed.0);
-            let (keys, resident) = (KeyPlace::Scratch { memory: left }, ByteSize(size.0 - self.fixed.0));
-            return Ok(MemoryPlan { keys, constants: ByteSize(0), resident });
+            let besides = self.working.0 + self.fixed.0;
+            let memory = ByteSize(size.0.saturating_sub(besides).max(self.largest_keys.0));
+            return Ok(MemoryPlan { keys: KeyPlace::Scratch { memory }, constants: ByteSize(0), resident });
         }
         let mib = |size: ByteSize| size.0.div_ceil(1 << 20);
         let (all, least) = (mib(self.least()), mib(self.least_with_scratch()));
@@ -139,7 +147,7 @@ pub struct MemoryPlan {
     pub keys: KeyPlace,
     /// Memory for encoded constants; the others are expanded on demand.
     pub constants: ByteSize,
-    /// Keys, ciphertexts and intermediate values together; what is idle goes back to the system beyond that.
+    /// Keys, constants, ciphertexts and intermediate values together; what is idle goes back to the system beyond that.
     pub resident: ByteSize,
 }
 
@@ -158,10 +166,17 @@ impl fmt::Display for MemoryEstimate {
 pub struct MemoryBudget(Option<(ByteSize, BudgetOrigin)>);
 
 impl MemoryBudget {
-    /// The flag's value, else what the system reports as available, else no limit.
+    /// The bytes and where they come from, if there is a limit.
+    pub(super) fn limit(&self) -> Option<(ByteSize, BudgetOrigin)> {
+        self.0
+    }
+
+    /// The flag's value, else what the process has and what the system reports as available, else no limit.
     pub fn new(flag: Option<ByteSize>) -> Self {
         let given = flag.map(|size| (size, BudgetOrigin::Flag));
-        Self(given.or_else(|| available_memory().map(|size| (size, BudgetOrigin::Available))))
+        let own = || resident_memory().map_or(0, |own| own.0);
+        let available = || available_memory().map(|more| (ByteSize(more.0 + own()), BudgetOrigin::Available));
+        Self(given.or_else(available))
     }
 }
 
@@ -188,19 +203,54 @@ pub fn key_bytes(manifest: &KeyManifest, params: &Params) -> ByteSize {
     ByteSize(levels.map(|&level| params.key_bytes(level)).sum())
 }
 
-/// Whether the constants that an instruction expands count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Expanded {
-    Counted,
-    Apart,
+/// What linear calls hold for their portions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Portions {
+    /// Decomposed inputs, rotations, unfinished sums.
+    pub bytes: u64,
+    /// Constants expanded for one portion, if none is kept encoded.
+    pub diagonals: u64,
 }
 
-fn working_bytes(
+/// What an instruction takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Demand {
+    /// Ciphertexts that live before it.
+    pub live: u64,
+    /// Its results.
+    pub results: u64,
+    /// Intermediate values besides portions.
+    pub fixed: u64,
+    /// Portions as they are fastest.
+    pub usual: Portions,
+    /// The smallest portions.
+    pub least: Portions,
+}
+
+impl Demand {
+    /// What it takes besides portions.
+    pub fn besides(&self) -> u64 {
+        self.results + self.fixed
+    }
+
+    /// What it takes at full speed.
+    pub fn usual(&self) -> u64 {
+        self.besides() + self.usual.bytes + self.usual.diagonals
+    }
+
+    /// What it takes at least.
+    pub fn least(&self) -> u64 {
+        self.besides() + self.least.bytes + self.least.diagonals
+    }
+}
+
+/// What each instruction takes, in order.
+pub(super) fn demands(
     program: &Program,
     schedule: &Schedule,
-    constants: (&Constants, Expanded),
+    constants: &Constants,
     params: &Params,
-) -> u64 {
+) -> Vec<Demand> {
     let cipher = |level: Level| 2 * polynomial(level.limbs(), params);
     let sizes: Vec<u64> = (0..schedule.registers())
         .map(|reg| schedule.get(EntityId::new(reg)).map_or(0, |ty| cipher(ty.level)))
@@ -211,40 +261,32 @@ fn working_bytes(
         .iter()
         .map(|input| u64::from(program.layouts[input.layout].ciphertexts) * cipher(input.level))
         .sum();
-    let mut peak = live;
-    for (index, inst) in program.insts.iter().enumerate() {
-        live += inst.writes().iter().map(|reg| sizes[reg.index()]).sum::<u64>();
-        let scratch = scratch_bytes(schedule, constants, params, index, inst);
-        peak = peak.max(live + scratch);
+    let mut demand = |(index, inst): (usize, &Inst)| {
+        let results = inst.writes().iter().map(|reg| sizes[reg.index()]).sum::<u64>();
+        let before = live;
+        live += results;
         if let Inst::Free { reg } = inst {
             live = live.saturating_sub(sizes[reg.index()]);
         }
         if let Inst::Output { src, .. } = inst {
             live += sizes[src.index()];
         }
-    }
-    peak
+        let level = inst.reads().first().and_then(|&reg| schedule.get(reg)).map(|ty| ty.level);
+        let own =
+            level.map_or_else(Demand::default, |level| own_demand(constants, params, (index, inst), level));
+        Demand { live: before, results, ..own }
+    };
+    program.insts.iter().enumerate().map(&mut demand).collect()
 }
 
-fn scratch_bytes(
-    schedule: &Schedule,
-    (constants, expanded): (&Constants, Expanded),
-    params: &Params,
-    index: usize,
-    inst: &Inst,
-) -> u64 {
-    let Some(level) = inst.reads().first().and_then(|&reg| schedule.get(reg)).map(|ty| ty.level) else {
-        return 0;
-    };
-    match inst {
-        Inst::Linear { .. } => constants.linear(index).map_or(0, |site| {
-            let batching = Batching::of(site.linear_plan(), params, level);
-            let scratch = linear_scratch(site.linear_plan(), &batching, level, params);
-            match expanded {
-                Expanded::Counted => scratch + batching.diagonal_bytes().min(site.bytes()),
-                Expanded::Apart => scratch,
-            }
-        }),
+/// Intermediate values of an instruction on operands at a level.
+fn own_demand(constants: &Constants, params: &Params, (index, inst): (usize, &Inst), level: Level) -> Demand {
+    let fixed = match inst {
+        Inst::Linear { .. } => {
+            return constants
+                .linear(index)
+                .map_or_else(Demand::default, |site| linear_demand(site, level, params));
+        }
         Inst::Mul { .. } | Inst::Square { .. } | Inst::Rotate { .. } | Inst::Conjugate { .. } => {
             // Decomposed digits over Q and P, and the accumulated key product.
             (params.digits_at(level) as u64 + 3) * extended_poly(level, params)
@@ -254,7 +296,31 @@ fn scratch_bytes(
         }
         Inst::Bootstrap { .. } => REFRESH_POLYNOMIALS * extended_poly(params.max_level(), params),
         Inst::BootstrapPair { .. } => (REFRESH_POLYNOMIALS + 4) * extended_poly(params.max_level(), params),
-        _ => 0,
+        Inst::Input { .. }
+        | Inst::Add { .. }
+        | Inst::Sub { .. }
+        | Inst::ModDrop { .. }
+        | Inst::Output { .. }
+        | Inst::Free { .. } => 0,
+    };
+    Demand { fixed, ..Demand::default() }
+}
+
+/// Intermediate values of a double-hoisted linear transform: joined and turned inputs, portions, two polynomials over Q and P per
+/// output, and the digits of what is being rotated.
+fn linear_demand(site: &LinearSite, level: Level, params: &Params) -> Demand {
+    let (plan, extended) = (site.linear_plan(), extended_poly(level, params));
+    let made = 2 * (plan.joined.len() + plan.turned.len()) as u64;
+    let outputs = 2 * u64::from(plan.outputs) + params.digits_at(level) as u64 + 4;
+    let portions = |batching: Batching| Portions {
+        bytes: batching.bytes(),
+        diagonals: batching.diagonal_bytes().min(site.bytes()),
+    };
+    Demand {
+        fixed: (made + outputs) * extended,
+        usual: portions(Batching::of(plan, params, level)),
+        least: portions(Batching::least(plan, params, level)),
+        ..Demand::default()
     }
 }
 
@@ -282,15 +348,6 @@ fn diagonal_bytes(program: &Program, params: &Params) -> u64 {
 /// Size of one polynomial over the limbs of `level` and the special primes.
 fn extended_poly(level: Level, params: &Params) -> u64 {
     polynomial(level.limbs(), params) + polynomial(params.alpha(), params)
-}
-
-/// Scratch space of a double-hoisted linear transform: turned inputs, a portion of the transform, two polynomials over Q and P per
-/// output, and the digits of what is being rotated.
-fn linear_scratch(plan: &LinearPlan, batching: &Batching, level: Level, params: &Params) -> u64 {
-    let extended = extended_poly(level, params);
-    let digits = params.digits_at(level) as u64;
-    let made = 2 * (plan.joined.len() + plan.turned.len()) as u64 * extended;
-    made + batching.bytes() + (2 * u64::from(plan.outputs) + digits + 4) * extended
 }
 
 fn fixed_bytes(program: &Program, params: &Params) -> u64 {

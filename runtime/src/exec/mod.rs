@@ -4,6 +4,7 @@
 
 mod checkpoint;
 mod constants;
+mod governor;
 mod interpreter;
 mod key_store;
 mod keys;
@@ -15,6 +16,7 @@ mod schedule;
 mod tests;
 
 pub use checkpoint::{CheckpointError, CheckpointId, Control, Saving, State};
+pub use governor::{Allowance, Metering, Shortage};
 pub use interpreter::Execution;
 pub use key_store::{KeyName, KeyStore, KeyUses, ScratchKeys};
 pub use keys::ServerKeys;
@@ -39,7 +41,9 @@ use crate::interface::{Interface, Port};
 use crate::loader::Loaded;
 use crate::progress::Progress;
 use constants::Constants;
+use governor::Governor;
 use interpreter::Machine;
+use memory::{Demand, demands};
 use refresh::Refreshers;
 use schedule::Schedule;
 
@@ -50,6 +54,7 @@ pub struct Server {
     schedule: Schedule,
     constants: Constants,
     uses: KeyUses,
+    demands: Vec<Demand>,
     estimate: MemoryEstimate,
     costs: Vec<u64>,
     refreshers: OnceLock<Refreshers>,
@@ -65,7 +70,8 @@ impl Server {
         let schedule = Schedule::of(&program)?;
         let constants = Constants::plan(&program, &schedule, params)?;
         let uses = KeyUses::of(&program, &constants, params);
-        let estimate = MemoryEstimate::of(&program, &schedule, &constants, &uses, params);
+        let demands = demands(&program, &schedule, &constants, params);
+        let estimate = MemoryEstimate::of(&program, &constants, &uses, &demands, params);
         let costs = costs(&program, &schedule, &constants, params);
         Ok(Self {
             program,
@@ -73,6 +79,7 @@ impl Server {
             schedule,
             constants,
             uses,
+            demands,
             estimate,
             costs,
             refreshers: OnceLock::new(),
@@ -131,7 +138,7 @@ impl Server {
     /// Makes memory ready for runs: what ciphertexts and intermediate values take is touched and kept, within the plan.
     pub fn warm(&self, plan: &MemoryPlan) {
         let working = self.estimate.polynomials.0;
-        arena::set_limits(working, plan.resident.0);
+        arena::set_limits(working.min(plan.resident.0), plan.resident.0);
         arena::warm(working);
     }
 
@@ -184,6 +191,7 @@ impl Server {
             inputs,
             state,
             rescaled_only: rescaled_at_once(&self.program.insts),
+            governor: Governor::new(control.memory, &self.demands, self.estimate.fixed),
             control,
         };
         machine.run(&self.costs, progress)

@@ -6,12 +6,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use peregrine_ckks::ciphertext::Ciphertext;
 use peregrine_ckks::context::Context;
+use peregrine_ckks::keys::EvalKeys;
 
 use crate::bytes::ByteSize;
-use crate::client::ClientKey;
+use crate::client::{Client, ClientKey, NamedTensor};
 use crate::error::RuntimeError;
-use crate::exec::{KeyPlace, MemoryBudget, Scratch, Server};
+use crate::exec::{
+    Allowance, CheckpointId, Control, Execution, KeyPlace, KeyStore, MemoryBudget, Metering, Saving, Scratch,
+    ScratchKeys, Server, ServerKeys,
+};
+use crate::interface::Port;
+use crate::loader::Loaded;
 use crate::local::{Backend, LocalOptions, run_loaded};
 use crate::progress::{At, Phase, Progress, Silent};
 use crate::report::RunReport;
@@ -39,6 +46,7 @@ fn keys_that_do_not_fit_are_read_from_the_scratch_folder() {
         let options = LocalOptions {
             backend: Backend::Ckks,
             memory: Some(memory),
+            metering: Metering::Counted,
             scratch_dir: Some(folder.path().to_owned()),
             ..LocalOptions::default()
         };
@@ -56,6 +64,117 @@ fn keys_that_do_not_fit_are_read_from_the_scratch_folder() {
     let too_little = MemoryBudget::new(Some(ByteSize(least.0 - 1)));
     let refused = server.memory().plan(too_little, Scratch::Given).expect_err("it does not fit");
     assert!(refused.to_string().contains("with --scratch-dir DIR"), "{refused}");
+}
+
+/// The tiny program with keys and an encrypted input.
+struct World {
+    loaded: Loaded,
+    context: Context,
+    client: Client,
+    keys: ServerKeys,
+    inputs: Vec<Vec<Ciphertext>>,
+}
+
+impl World {
+    fn new() -> Self {
+        let loaded = loaded(client());
+        let context = Context::new(&loaded.interface.params).expect("a ring");
+        let client = Client::new(loaded.interface.clone(), &context);
+        let keys = client.evaluation_keys(&Silent).expect("keys");
+        let numbers = |port: &Port| NamedTensor {
+            name: port.tensor.name.clone(),
+            shape: port.tensor.shape.clone(),
+            data: (0..port.tensor.shape.iter().product()).map(|i: usize| (i as f64 * 0.7).sin()).collect(),
+        };
+        let tensors: Vec<NamedTensor> = loaded.interface.inputs.iter().map(numbers).collect();
+        let uploads = client.encrypt(&tensors).expect("ciphertexts");
+        let expand = |c: &peregrine_ckks::encrypt::SeededCiphertext| c.expand(&context).expect("it expands");
+        let inputs = uploads.iter().map(|ciphers| ciphers.iter().map(expand).collect()).collect();
+        Self { loaded, context, client, keys, inputs }
+    }
+
+    fn server(&self) -> Server {
+        Server::new(&self.loaded).expect("a server")
+    }
+
+    fn run(
+        &self,
+        server: &Server,
+        keys: KeyStore<'_>,
+        memory: u64,
+        saving: Option<&Saving>,
+    ) -> Result<Execution, RuntimeError> {
+        let budget = MemoryBudget::new(Some(ByteSize(memory)));
+        let memory = Allowance { budget, metering: Metering::Counted };
+        let control = Control { interrupt: None, save: saving, memory };
+        server.run_from(&self.context, &self.inputs, keys, server.start(), control, &Silent)
+    }
+}
+
+/// What outgrows its memory in spite of everything stops before that instruction, and goes on where there is more.
+#[test]
+fn a_run_that_outgrows_its_memory_is_saved_and_continues_with_more() {
+    let world = World::new();
+    let server = world.server();
+    let whole = world.run(&server, KeyStore::Resident(&world.keys), 1 << 40, None).expect("a run").outputs;
+    let folder = tempfile::tempdir().expect("a directory");
+    let id = CheckpointId { program: server.program_hash(), keys: [7; 32] };
+    let saving = Saving { path: folder.path().join("run.ckpt"), every: Duration::MAX, id };
+    let (least, step) = (server.memory().least().0, server.memory().least_working.0 / 8);
+    let mut places = Vec::new();
+    for memory in (0..8).map(|eighths| least - eighths * step) {
+        let error = match world.run(&server, KeyStore::Resident(&world.keys), memory, Some(&saving)) {
+            Ok(done) => {
+                assert_eq!(done.outputs, whole);
+                assert!(places.is_empty(), "more memory must do where less does");
+                continue;
+            }
+            Err(error) => error,
+        };
+        let RuntimeError::Exhausted { place, shortage, saved: Some(path) } = &error else {
+            panic!("{error}")
+        };
+        assert!(shortage.needed.0 > memory && error.to_string().contains("--resume"), "{error}");
+        let state = server.resume(&world.context, path, &id).expect("a checkpoint");
+        let keys = KeyStore::Resident(&world.keys);
+        let rest = server
+            .run_from(&world.context, &world.inputs, keys, state, Control::default(), &Silent)
+            .expect("it goes on");
+        assert_eq!(rest.outputs, whole);
+        places.push(place.clone());
+    }
+    assert!(
+        !places.is_empty() && places.len() < 8,
+        "the least memory does, an eighth of it does not: {places:?}"
+    );
+    assert!(places.iter().any(|place| !place.contains("instruction 0")), "{places:?}");
+}
+
+#[test]
+fn constants_keys_and_portions_give_way_to_what_runs() {
+    let world = World::new();
+    let server = world.server();
+    let whole = world.run(&server, KeyStore::Resident(&world.keys), 1 << 40, None).expect("a run").outputs;
+    server.encode_constants(&world.context, ByteSize(u64::MAX), &Silent).expect("constants");
+    let all = server.constants.held();
+    assert!(all > 0);
+    world.run(&server, KeyStore::Resident(&world.keys), 1 << 40, None).expect("a run");
+    assert_eq!(server.constants.held(), all, "nothing is forgotten where memory does");
+    let least = server.memory().least().0;
+    let done = world.run(&server, KeyStore::Resident(&world.keys), least, None).expect("a run");
+    assert_eq!(done.outputs, whole);
+    assert!(server.constants.held() < all);
+
+    // A store that may hold all keys, but not in this memory.
+    let folder = tempfile::tempdir().expect("a folder");
+    let uses = server.key_uses().clone();
+    let resident = world.client.server_keys(EvalKeys::new()).expect("no keys");
+    let mut store =
+        ScratchKeys::new(folder.path(), &world.context, uses, ByteSize(u64::MAX), resident).expect("a store");
+    world.keys.evaluation().iter().for_each(|key| store.store(key).expect("it is written"));
+    let least = server.memory().least_with_scratch().0;
+    let done = world.run(&server, KeyStore::Scratch(&mut store), least, None).expect("a run");
+    assert_eq!(done.outputs, whole);
 }
 
 /// Raises a flag when the program comes to an instruction.

@@ -1,4 +1,4 @@
-//! Random changes of pictures: flips, crops, zooms; and their normalisation.
+//! Random changes of pictures: flips, crops, zooms, tones.
 
 use fastrand::Rng;
 
@@ -13,17 +13,20 @@ pub struct Augment {
     pub crop: usize,
     /// Cuts out a part of at least this share of the area and enlarges it; 1 for none.
     pub zoom: f32,
+    /// Changes contrast by up to this share, and brightness by up to half of it of the whole scale; 0 for none.
+    pub tone: f32,
 }
 
 impl Augment {
     /// No change.
-    pub const NONE: Self = Self { flip: false, crop: 0, zoom: 1.0 };
+    pub const NONE: Self = Self { flip: false, crop: 0, zoom: 1.0, tone: 0.0 };
 
     /// A changed copy.
     pub fn apply(&self, picture: &[u8], pixels: Pixels, rng: &mut Rng) -> Vec<u8> {
         // The same draws for every setting: a run with less augmentation sees the same order otherwise.
         let (flip, dx, dy) = (rng.bool(), rng.f32(), rng.f32());
         let (area, x0, y0) = (rng.f32(), rng.f32(), rng.f32());
+        let tones = [rng.f32(), rng.f32()].map(|u| self.tone * (2.0 * u - 1.0));
         let mut picture = picture.to_vec();
         if self.zoom < 1.0 {
             picture = zoom(&picture, pixels, (self.zoom + (1.0 - self.zoom) * area).sqrt(), [y0, x0]);
@@ -33,6 +36,9 @@ impl Augment {
         let side = if self.flip && flip { Side::Mirrored } else { Side::AsIs };
         if shifts != [0, 0] || side == Side::Mirrored {
             picture = moved(&picture, pixels, shifts, side);
+        }
+        if self.tone > 0.0 {
+            toned(&mut picture, tones);
         }
         picture
     }
@@ -58,6 +64,13 @@ fn moved(picture: &[u8], pixels: Pixels, [dy, dx]: [isize; 2], side: Side) -> Ve
         }
     }
     out
+}
+
+/// Changes contrast about the mean by a factor, and brightness by a part of the scale, as far as pixels go.
+fn toned(picture: &mut [u8], [contrast, brightness]: [f32; 2]) {
+    let mean = picture.iter().map(|&p| f32::from(p)).sum::<f32>() / picture.len().max(1) as f32;
+    let change = |p: u8| mean + (1.0 + contrast) * (f32::from(p) - mean) + 127.5 * brightness;
+    picture.iter_mut().for_each(|p| *p = change(*p).round().clamp(0.0, 255.0) as u8);
 }
 
 /// Enlarges a window of side `side` (relative), at `at` of the room left, bilinearly.
@@ -114,10 +127,20 @@ mod tests {
     }
 
     #[test]
+    fn tones_change_contrast_and_brightness_within_the_scale() {
+        let mut picture = vec![100, 120, 140, 120];
+        toned(&mut picture, [0.5, 0.2]);
+        assert_eq!(picture, [116, 146, 176, 146]);
+        let mut extreme = vec![0, 255];
+        toned(&mut extreme, [0.5, 0.0]);
+        assert_eq!(extreme, [0, 255]);
+    }
+
+    #[test]
     fn nothing_asked_nothing_changed_and_seeds_repeat() {
         let mut rng = Rng::with_seed(1);
         assert_eq!(Augment::NONE.apply(&picture(), PIXELS, &mut rng), picture());
-        let all = Augment { flip: true, crop: 2, zoom: 0.5 };
+        let all = Augment { flip: true, crop: 2, zoom: 0.5, tone: 0.3 };
         let draw = |seed| all.apply(&picture(), PIXELS, &mut Rng::with_seed(seed));
         assert_eq!(draw(5), draw(5));
         assert!((0..20).any(|s| draw(s) != draw(5)));

@@ -1,35 +1,20 @@
-//! Training data: decoded once when it fits in memory, labels when there are any.
-//!
-//! | source | labels |
-//! |---|---|
-//! | folder of pictures | none |
-//! | folder of class folders | folder names in alphabetical order |
-//! | `.tar` of either | the same |
-//! | `.npz`: `images` (uint8 `[N, C, H, W]`, or float32 model inputs), `labels` | the array, if it is there |
-//! | `.npy`: the array `images` | none |
-//! | CIFAR binary: `.bin` files, or a folder of them | the bytes |
+//! Training data: the sets that [`peregrine_data::set`] opens, as bytes of pictures, decoded once when they fit in memory,
+//! or as model inputs; labels when there are any.
 
 pub mod augment;
-mod error;
-mod read;
 #[cfg(test)]
 mod tests;
 
-use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
-use image::imageops::FilterType;
-use image::{ImageReader, Limits};
+use peregrine_data::DataError;
+use peregrine_data::picture;
+use peregrine_data::set::{self, Content, InputFormat, Origin, Set, Truth, read_classes};
+use peregrine_ir::client::ImageSpec;
 use rayon::prelude::*;
-
-pub use error::DataError;
 
 /// Most bytes of decoded pictures that are kept.
 const MAX_DECODED: usize = 1 << 31;
-/// Largest extent of a picture.
-const MAX_EXTENT: u32 = 1 << 15;
-/// Most memory that one picture's decoder may take.
-const MAX_DECODER_BYTES: u64 = 1 << 29;
 
 /// What pictures are brought to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +28,12 @@ pub struct Pixels {
 }
 
 impl Pixels {
+    /// The size of a model's pictures.
+    pub fn of(spec: &ImageSpec) -> Self {
+        let (height, width) = (spec.height as usize, spec.width as usize);
+        Self { channels: picture::channels(spec.format), height, width }
+    }
+
     /// Bytes of one picture.
     pub fn len(&self) -> usize {
         self.channels * self.height * self.width
@@ -63,31 +54,26 @@ pub enum Sample {
     Input(Vec<f32>),
 }
 
-/// A picture that is decoded on demand.
-#[derive(Clone, Debug)]
-pub(crate) struct Encoded {
-    name: PathBuf,
-    bytes: Vec<u8>,
-}
-
+/// Where samples are.
 enum Store {
-    Decoded(Vec<u8>),
-    Encoded(Vec<Encoded>),
+    /// Pictures one after the other.
+    Decoded { pixels: Pixels, data: Vec<u8> },
+    /// In their files: decoded whenever they are needed.
+    OnDemand { image: ImageSpec, samples: Vec<set::Sample> },
+    /// Model inputs one after the other.
     Inputs { len: usize, data: Vec<f32> },
 }
 
-/// Pictures with their labels.
+/// Pictures or model inputs, with their labels.
 pub struct Dataset {
-    pixels: Option<Pixels>,
     store: Store,
     count: usize,
     labels: Option<Vec<usize>>,
-    classes: Vec<String>,
 }
 
 impl std::fmt::Debug for Dataset {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Dataset({} samples, {} classes)", self.count, self.classes.len())
+        write!(f, "Dataset({} samples, labelled: {})", self.count, self.labels.is_some())
     }
 }
 
@@ -98,64 +84,34 @@ pub enum Labels {
     FromData,
     /// Nowhere: distillation.
     None,
-    /// A text file, one number a line.
+    /// A file: see [`read_classes`].
     File(PathBuf),
 }
 
 impl Dataset {
-    /// Reads data for inputs of `len` numbers; pictures are brought to `pixels`, without which only arrays of inputs fit.
+    /// Reads data for a model of this input. Folders that have the `names` of the model's classes are these.
     ///
     /// # Errors
     /// [`DataError`].
-    pub fn load(path: &Path, pixels: Option<Pixels>, len: usize, labels: &Labels) -> Result<Self, DataError> {
-        let mut data = read::read(path, pixels, len)?;
-        match labels {
-            Labels::FromData => {}
-            Labels::None => data.labels = None,
-            Labels::File(file) => data.labels = Some(read::labels(file, data.count)?),
-        }
-        if data.count == 0 {
-            return Err(DataError::Empty { path: path.to_owned() });
-        }
-        Ok(data)
-    }
-
-    pub(crate) fn of_encoded(
+    pub fn load(
         path: &Path,
-        files: Vec<(Encoded, Option<String>)>,
-        pixels: Option<Pixels>,
+        format: InputFormat<'_>,
+        names: &[String],
+        labels: &Labels,
     ) -> Result<Self, DataError> {
-        let Some(pixels) = pixels else {
-            return Err(DataError::NoPictures { path: path.to_owned() });
+        let mut set = Set::open(path, format.image)?;
+        set.adopt_names(names);
+        if let Labels::File(file) = labels {
+            let names = if names.is_empty() { set.classes.clone() } else { names.to_vec() };
+            set.set_classes(&read_classes(file, &set, &names)?)?;
+        }
+        let known = if *labels == Labels::None { None } else { known_labels(&set) };
+        let count = set.samples.len();
+        let store = match set.samples[0].read()? {
+            Content::Picture(_) => Store::of_pictures(set, format)?,
+            Content::Values { .. } => Store::of_inputs(&set, format)?,
         };
-        let mut classes: Vec<String> = files.iter().filter_map(|(_, c)| c.clone()).collect();
-        classes.sort();
-        classes.dedup();
-        let labelled = files.iter().all(|(_, class)| class.is_some()) && classes.len() > 1;
-        let label = |class: &Option<String>| classes.iter().position(|c| Some(c) == class.as_ref());
-        let labels = labelled.then(|| files.iter().filter_map(|(_, class)| label(class)).collect());
-        let encoded: Vec<Encoded> = files.into_iter().map(|(file, _)| file).collect();
-        let count = encoded.len();
-        let store = match count * pixels.len() <= MAX_DECODED {
-            true => {
-                let decoded: Vec<Vec<u8>> =
-                    encoded.par_iter().map(|e| decode(e, pixels)).collect::<Result<_, _>>()?;
-                Store::Decoded(decoded.concat())
-            }
-            false => Store::Encoded(encoded),
-        };
-        let classes = if labelled { classes } else { Vec::new() };
-        Ok(Self { pixels: Some(pixels), store, count, labels, classes })
-    }
-
-    pub(crate) fn of_pixels(pixels: Pixels, data: Vec<u8>, labels: Option<Vec<usize>>) -> Self {
-        let count = data.len() / pixels.len();
-        Self { pixels: Some(pixels), store: Store::Decoded(data), count, labels, classes: Vec::new() }
-    }
-
-    pub(crate) fn of_inputs(len: usize, data: Vec<f32>, labels: Option<Vec<usize>>) -> Self {
-        let count = data.len() / len;
-        Self { pixels: None, store: Store::Inputs { len, data }, count, labels, classes: Vec::new() }
+        Ok(Self { store, count, labels: known })
     }
 
     /// Number of samples.
@@ -168,19 +124,18 @@ impl Dataset {
         self.count == 0
     }
 
-    /// Size of the pictures; `None` for arrays of inputs.
+    /// Size of the pictures; `None` for model inputs.
     pub fn pixels(&self) -> Option<Pixels> {
-        self.pixels
+        match &self.store {
+            Store::Decoded { pixels, .. } => Some(*pixels),
+            Store::OnDemand { image, .. } => Some(Pixels::of(image)),
+            Store::Inputs { .. } => None,
+        }
     }
 
     /// Labels.
     pub fn labels(&self) -> Option<&[usize]> {
         self.labels.as_deref()
-    }
-
-    /// Class names, when the data has them.
-    pub fn classes(&self) -> &[String] {
-        &self.classes
     }
 
     /// Keeps the first `limit` samples of each class (of all samples without labels).
@@ -206,18 +161,22 @@ impl Dataset {
 
     fn subset(&self, indices: &[usize]) -> Self {
         let store = match &self.store {
-            Store::Decoded(data) => {
-                let size = self.pixels.map_or(1, |p| p.len());
-                Store::Decoded(indices.iter().flat_map(|i| &data[i * size..][..size]).copied().collect())
+            Store::Decoded { pixels, data } => {
+                let size = pixels.len();
+                let data = indices.iter().flat_map(|i| &data[i * size..][..size]).copied().collect();
+                Store::Decoded { pixels: *pixels, data }
             }
-            Store::Encoded(files) => Store::Encoded(indices.iter().map(|&i| files[i].clone()).collect()),
+            Store::OnDemand { image, samples } => {
+                let samples = indices.iter().map(|&i| samples[i].clone()).collect();
+                Store::OnDemand { image: image.clone(), samples }
+            }
             Store::Inputs { len, data } => {
                 let data = indices.iter().flat_map(|i| &data[i * len..][..*len]).copied().collect();
                 Store::Inputs { len: *len, data }
             }
         };
         let labels = self.labels.as_ref().map(|l| indices.iter().map(|&i| l[i]).collect());
-        Self { pixels: self.pixels, store, count: indices.len(), labels, classes: self.classes.clone() }
+        Self { store, count: indices.len(), labels }
     }
 
     /// Sample `i`.
@@ -225,35 +184,76 @@ impl Dataset {
     /// # Errors
     /// A picture that is decoded on demand cannot be.
     pub fn sample(&self, i: usize) -> Result<Sample, DataError> {
-        match (&self.store, self.pixels) {
-            (Store::Decoded(data), Some(pixels)) => {
+        match &self.store {
+            Store::Decoded { pixels, data } => {
                 Ok(Sample::Pixels(data[i * pixels.len()..][..pixels.len()].to_vec()))
             }
-            (Store::Encoded(files), Some(pixels)) => Ok(Sample::Pixels(decode(&files[i], pixels)?)),
-            (Store::Inputs { len, data }, _) => Ok(Sample::Input(data[i * len..][..*len].to_vec())),
-            (Store::Decoded(_) | Store::Encoded(_), None) => Ok(Sample::Pixels(Vec::new())),
+            Store::OnDemand { image, samples } => Ok(Sample::Pixels(decode(&samples[i], image)?)),
+            Store::Inputs { len, data } => Ok(Sample::Input(data[i * len..][..*len].to_vec())),
         }
     }
 }
 
-fn decode(file: &Encoded, pixels: Pixels) -> Result<Vec<u8>, DataError> {
-    let refuse = |why: String| DataError::Picture { path: file.name.clone(), why };
-    let mut reader = ImageReader::new(Cursor::new(&file.bytes))
-        .with_guessed_format()
-        .map_err(|e| refuse(e.to_string()))?;
-    let mut limits = Limits::default();
-    limits.max_image_width = Some(MAX_EXTENT);
-    limits.max_image_height = Some(MAX_EXTENT);
-    limits.max_alloc = Some(MAX_DECODER_BYTES);
-    reader.limits(limits);
-    let decoded = reader.decode().map_err(|e| refuse(e.to_string()))?;
-    let (h, w) = (pixels.height as u32, pixels.width as u32);
-    let sized = match (decoded.height(), decoded.width()) == (h, w) {
-        true => decoded,
-        false => decoded.resize_exact(w, h, FilterType::Triangle),
+/// Labels that can be trusted to be such: pictures in one folder are of no class, and numbers at the ends of their names may
+/// be running ones.
+fn known_labels(set: &Set) -> Option<Vec<usize>> {
+    let trusted = match set.origin {
+        Origin::Folders => set.classes.len() > 1,
+        Origin::Records | Origin::Given => true,
+        Origin::Nothing | Origin::FileNames | Origin::Boxes => false,
     };
-    Ok(match pixels.channels {
-        1 => sized.to_luma8().into_raw(),
-        _ => sized.to_rgb8().into_raw(),
-    })
+    let class = |sample: &set::Sample| match sample.truth {
+        Truth::Class(class) => Some(class),
+        Truth::None | Truth::Boxes(_) => None,
+    };
+    if trusted { set.samples.iter().map(class).collect() } else { None }
+}
+
+impl Store {
+    fn of_pictures(set: Set, format: InputFormat<'_>) -> Result<Self, DataError> {
+        let Some(image) = format.image else {
+            let reason = "it holds pictures, but the model's input is none of one or three channels: give a .npz or .npy of model inputs";
+            return Err(DataError::Set { path: set.path, reason: reason.to_owned() });
+        };
+        let pixels = Pixels::of(image);
+        match set.samples.len().checked_mul(pixels.len()) {
+            Some(bytes) if bytes <= MAX_DECODED => {
+                let mut data = vec![0; bytes];
+                let places = data.par_chunks_exact_mut(pixels.len().max(1));
+                places.zip(&set.samples).try_for_each(|(place, sample)| {
+                    place.copy_from_slice(&decode(sample, image)?);
+                    Ok(())
+                })?;
+                Ok(Self::Decoded { pixels, data })
+            }
+            Some(_) | None => Ok(Self::OnDemand { image: image.clone(), samples: set.samples }),
+        }
+    }
+
+    fn of_inputs(set: &Set, format: InputFormat<'_>) -> Result<Self, DataError> {
+        let len = format.shape.iter().product();
+        let mut data = Vec::with_capacity(set.samples.len() * len);
+        for sample in &set.samples {
+            let input = sample.input(format).map_err(|error| match error {
+                DataError::Input { what, found, expected } => {
+                    DataError::Input { what: format!("{}: {what}", set.path.display()), found, expected }
+                }
+                other => other,
+            })?;
+            data.extend(input.data);
+        }
+        Ok(Self::Inputs { len, data })
+    }
+}
+
+/// Bytes of a picture in the model's size.
+fn decode(sample: &set::Sample, image: &ImageSpec) -> Result<Vec<u8>, DataError> {
+    match sample.read()? {
+        Content::Picture(picture) => Ok(picture::pixels(&picture, image.format, [image.width, image.height])),
+        Content::Values { shape, .. } => Err(DataError::Input {
+            what: sample.name.clone(),
+            found: format!("has shape {shape:?}"),
+            expected: "a picture".to_owned(),
+        }),
+    }
 }

@@ -1,8 +1,8 @@
 //! Gradients of a run.
 
 use super::{Net, NodeId, Op, Role, Saved, Tape};
-use crate::ops::{batch_norm, conv, elementwise, poly_act, shape};
-use crate::penalty::{Restraint, tame};
+use crate::ops::{activation, batch_norm, conv, elementwise, poly_act, shape};
+use crate::penalty::RangePenalty;
 use crate::tensor::{Pool, Tensor};
 
 /// Gradients on their way back, one slot per node.
@@ -22,20 +22,21 @@ impl Slots {
 
 impl Net {
     /// Adds the parameters' gradients, given those of some values (results, or values whose features are compared).
-    /// Returns the range penalty.
+    /// Returns each image's part of the range penalty.
     pub fn backward(
         &mut self,
         tape: &Tape,
         seeds: Vec<(NodeId, Tensor)>,
-        restraint: &Restraint,
+        penalty: Option<&RangePenalty>,
         pool: &mut Pool,
-    ) -> f64 {
+    ) -> Vec<f64> {
         let wanted = self.wanted();
         let mut slots = Slots(vec![None; self.nodes.len()]);
         for (id, grad) in seeds {
             slots.add(id, grad, pool);
         }
-        let mut cost = 0.0;
+        let mut costs = vec![0.0; tape.value(0).shape.n];
+        let mut penalty = penalty.map(|p| (p, costs.as_mut_slice()));
         for id in (1..self.nodes.len()).rev() {
             let Some(grad) = slots.0[id].take() else { continue };
             if !wanted[id] {
@@ -43,10 +44,10 @@ impl Net {
                 continue;
             }
             let is_wanted = |arg: NodeId| wanted[arg];
-            cost += self.node_backward(id, tape, grad, &is_wanted, restraint, &mut slots, pool);
+            self.node_backward(id, tape, grad, &is_wanted, &mut penalty, &mut slots, pool);
         }
         slots.0.into_iter().flatten().for_each(|g| pool.give(g));
-        cost
+        costs
     }
 
     /// Whether a value depends on a trained parameter.
@@ -64,7 +65,7 @@ impl Net {
             Op::Conv { weights, bias, .. } => std::iter::once(*weights).chain(*bias).collect(),
             Op::BatchNorm { gamma, beta, .. } => vec![*gamma, *beta],
             Op::Affine { mul, add } => vec![*mul, *add],
-            Op::Activation { slopes, .. } => slopes.iter().copied().collect(),
+            Op::Activation(function) => function.slopes().copied().into_iter().collect(),
             Op::PolyAct(act) => vec![act.powers],
             Op::Input
             | Op::Poly { .. }
@@ -86,14 +87,13 @@ impl Net {
         tape: &Tape,
         mut grad: Tensor,
         wanted: &dyn Fn(NodeId) -> bool,
-        restraint: &Restraint,
+        penalty: &mut Option<(&RangePenalty, &mut [f64])>,
         slots: &mut Slots,
         pool: &mut Pool,
-    ) -> f64 {
+    ) {
         let (node, params) = (&self.nodes[id], &mut self.params);
         let args = node.args.clone();
         let x = tape.value(args[0]);
-        let mut cost = 0.0;
         match &node.op {
             Op::Input => {}
             Op::Conv { conv, weights, bias, .. } => {
@@ -109,7 +109,7 @@ impl Net {
                     slots.add(args[0], dx, pool);
                 }
                 pool.give(grad);
-                return cost;
+                return;
             }
             Op::BatchNorm { gamma, beta, running } => {
                 let factors = params[*gamma].value.clone();
@@ -138,21 +138,19 @@ impl Net {
                 add(&mut params[*mul].grad, &grads[0]);
                 add(&mut params[*offset].grad, &grads[1]);
             }
-            Op::Activation { function, slopes } => {
-                function.backward(x, slopes.map_or(&[], |p| &params[p].value), &mut grad);
+            Op::Activation(function) => {
+                let slopes = function.slopes().map_or(&[][..], |&p| &params[p].value);
+                activation::backward(function, x, slopes, &mut grad);
             }
             Op::PolyAct(act) => {
-                let Saved::PolyAct(saved) = &tape.saved[id] else { return cost };
+                let Saved::PolyAct(saved) = &tape.saved[id] else { return };
                 let powers = params[act.powers].value.clone();
                 if params[act.powers].role != Role::Frozen {
                     poly_act::powers_grad(x, saved, &grad, &mut params[act.powers].grad);
                 }
                 poly_act::backward(x, &powers, saved, &mut grad);
-                if let Some(most) = restraint.outlier {
-                    tame(&mut grad, most);
-                }
-                if let Some(penalty) = restraint.penalty {
-                    cost = penalty.add(x, &act.max, &mut grad);
+                if let Some((penalty, costs)) = penalty {
+                    penalty.add(x, &act.max, &mut grad, costs);
                 }
             }
             Op::Poly { coefficients } => {
@@ -183,7 +181,6 @@ impl Net {
             true => slots.add(args[0], grad, pool),
             false => pool.give(grad),
         }
-        cost
     }
 }
 
@@ -199,7 +196,7 @@ fn place_backward(op: &Op, x: &Tensor, grad: &Tensor, dx: &mut Tensor) {
         | Op::Conv { .. }
         | Op::BatchNorm { .. }
         | Op::Affine { .. }
-        | Op::Activation { .. }
+        | Op::Activation(_)
         | Op::PolyAct(_)
         | Op::Poly { .. }
         | Op::Add

@@ -13,7 +13,6 @@ use thiserror::Error;
 
 use super::import::to_oihw;
 use super::{Net, NodeId, Op};
-use crate::ops::activation::Activation;
 use crate::ops::pool::{Kind, Window};
 use crate::ops::{batch_norm, poly_act};
 
@@ -121,10 +120,10 @@ impl Exporter<'_> {
                 mul: self.floats(id, &[channels], net.numbers(*mul).to_vec())?,
                 add: self.floats(id, &[channels], net.numbers(*add).to_vec())?,
             },
-            Op::Activation { function, slopes } => {
-                let slopes = slopes.map(|p| net.numbers(p).to_vec());
-                TensorOp::Activation(self.activation(id, *function, slopes)?)
-            }
+            Op::Activation(function) => TensorOp::Activation(function.with_slopes(|&p| {
+                let slopes = net.numbers(p).to_vec();
+                self.floats(id, &[slopes.len()], slopes)
+            })?),
             Op::PolyAct(act) => {
                 let scales: Vec<f64> = act.max.iter().map(|m| poly_act::scale(*m)).collect();
                 self.polynomial(id, &poly_act::fold(net.numbers(act.powers), &scales))?
@@ -158,34 +157,6 @@ impl Exporter<'_> {
         let shape = [rows.len(), rows.first().map_or(0, Vec::len)];
         let coefficients = self.doubles(id, &shape, rows.concat())?;
         Ok(TensorOp::Poly { coefficients })
-    }
-
-    fn activation(
-        &mut self,
-        id: NodeId,
-        function: Activation,
-        slopes: Option<Vec<f32>>,
-    ) -> Result<ir::Activation, ExportError> {
-        Ok(match function {
-            Activation::Relu => ir::Activation::Relu,
-            Activation::LeakyRelu { alpha } => ir::Activation::LeakyRelu { alpha },
-            Activation::PRelu => {
-                let slopes = slopes.unwrap_or_default();
-                let shape = [slopes.len()];
-                ir::Activation::PRelu { slope: self.floats(id, &shape, slopes)? }
-            }
-            Activation::Clip { low, high } => ir::Activation::Clip { low, high },
-            Activation::Sigmoid => ir::Activation::Sigmoid,
-            Activation::Silu => ir::Activation::Silu,
-            Activation::HardSigmoid { alpha, beta } => ir::Activation::HardSigmoid { alpha, beta },
-            Activation::HardSwish => ir::Activation::HardSwish,
-            Activation::Gelu => ir::Activation::Gelu,
-            Activation::GeluTanh => ir::Activation::GeluTanh,
-            Activation::Softplus => ir::Activation::Softplus,
-            Activation::Mish => ir::Activation::Mish,
-            Activation::Elu { alpha } => ir::Activation::Elu { alpha },
-            Activation::Tanh => ir::Activation::Tanh,
-        })
     }
 }
 

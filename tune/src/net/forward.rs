@@ -1,8 +1,11 @@
 //! Running a network.
 
 use super::{Mode, Net, NodeId, Op, PolyAct, Ranges, Saved, Statistics, Tape};
-use crate::ops::{batch_norm, elementwise, poly_act, shape};
-use crate::tensor::{Pool, Tensor};
+use crate::ops::{activation, batch_norm, elementwise, poly_act, shape, straight};
+use crate::tensor::{Pool, Shape, Tensor};
+
+/// Up to which part of its range a straightened polynomial holds.
+const HOLDS: f32 = 1.25;
 
 /// Which values a run keeps.
 #[derive(Clone, Copy, Debug)]
@@ -22,7 +25,7 @@ impl Net {
         let batch = input.shape.n;
         tape.values[0] = Some(input);
         for id in 1..count {
-            let mut y = pool.take(crate::tensor::Shape { n: batch, ..self.nodes[id].shape });
+            let mut y = pool.take(Shape { n: batch, ..self.nodes[id].shape });
             tape.saved[id] = self.node(id, &tape, mode, &mut y);
             tape.values[id] = Some(y);
             let Keep::Only(kept) = keep else { continue };
@@ -68,8 +71,8 @@ impl Net {
                 return Saved::Affine(mul);
             }
             Op::Affine { mul, add } => batch_norm::apply(x, numbers(*mul), numbers(*add), y),
-            Op::Activation { function, slopes } => {
-                function.forward(x, slopes.map_or(&[], numbers), y);
+            Op::Activation(function) => {
+                activation::forward(function, x, function.slopes().map_or(&[], |&p| numbers(p)), y);
             }
             Op::PolyAct(act) => {
                 return Saved::PolyAct(polynomial(act, x, numbers(act.powers), mode.ranges, y));
@@ -95,30 +98,29 @@ fn polynomial(
     ranges: Ranges,
     y: &mut Tensor,
 ) -> poly_act::Saved {
-    let mut maxima = Vec::new();
-    match ranges {
-        Ranges::Batch => {
-            let saved = poly_act::forward(x, powers, y);
-            act.follow(&saved.maxima, poly_act::track);
-            return saved;
-        }
-        Ranges::Tracked => {
-            maxima = poly_act::maxima(&poly_act::peaks(x));
-            act.follow(&maxima, poly_act::hold);
-        }
-        Ranges::Fixed => {}
+    if ranges == Ranges::Batch {
+        let saved = poly_act::forward(x, powers, y);
+        act.follow(&saved.peaks);
+        return saved;
     }
     let scales: Vec<f64> = act.max.iter().map(|m| poly_act::scale(*m)).collect();
-    poly_act::evaluate(x, &poly_act::fold(powers, &scales), y);
-    poly_act::Saved { peaks: Vec::new(), maxima, scales }
+    let coefficients = poly_act::fold(powers, &scales);
+    let mut bounds = Vec::new();
+    if ranges == Ranges::Straightened {
+        bounds = act.max.iter().map(|m| m * HOLDS).collect();
+        straight::evaluate(x, &coefficients, &bounds, y);
+    } else {
+        poly_act::evaluate(x, &coefficients, y);
+    }
+    poly_act::Saved { peaks: Vec::new(), scales, bounds }
 }
 
 impl PolyAct {
-    /// Moves the running maxima by `rule`; the first batch defines them.
-    fn follow(&mut self, maxima: &[f32], rule: fn(&mut [f32], &[f32])) {
+    /// Moves the running maxima; the first batch defines them.
+    fn follow(&mut self, peaks: &[poly_act::Peak]) {
         match self.started {
-            true => rule(&mut self.max, maxima),
-            false => self.max.copy_from_slice(maxima),
+            true => poly_act::track(&mut self.max, peaks),
+            false => self.max = peaks.iter().map(|p| p.max).collect(),
         }
         self.started = true;
     }

@@ -15,7 +15,6 @@ use peregrine_ir::{ConstId, EntityId, ValueId};
 use thiserror::Error;
 
 use super::{Net, Node, NodeId, Op, Role};
-use crate::ops::activation::Activation;
 use crate::ops::batch_norm::Running;
 use crate::ops::conv::{Convolution, Geometry};
 use crate::ops::pool::{Kind, Window};
@@ -246,30 +245,11 @@ impl Importer<'_> {
         activation: &ir::Activation,
         args: Vec<NodeId>,
     ) -> Result<NodeId, ImportError> {
-        let mut slopes = None;
-        let function = match activation {
-            ir::Activation::Relu => Activation::Relu,
-            ir::Activation::LeakyRelu { alpha } => Activation::LeakyRelu { alpha: *alpha },
-            ir::Activation::PRelu { slope } => {
-                let slope = self.numbers(*slope);
-                slopes = Some(self.param(id, "slope", slope, Role::Frozen));
-                Activation::PRelu
-            }
-            ir::Activation::Clip { low, high } => Activation::Clip { low: *low, high: *high },
-            ir::Activation::Sigmoid => Activation::Sigmoid,
-            ir::Activation::Silu => Activation::Silu,
-            ir::Activation::HardSigmoid { alpha, beta } => {
-                Activation::HardSigmoid { alpha: *alpha, beta: *beta }
-            }
-            ir::Activation::HardSwish => Activation::HardSwish,
-            ir::Activation::Gelu => Activation::Gelu,
-            ir::Activation::GeluTanh => Activation::GeluTanh,
-            ir::Activation::Softplus => Activation::Softplus,
-            ir::Activation::Mish => Activation::Mish,
-            ir::Activation::Elu { alpha } => Activation::Elu { alpha: *alpha },
-            ir::Activation::Tanh => Activation::Tanh,
-        };
-        self.push(id, Op::Activation { function, slopes }, args)
+        let function = activation.with_slopes(|&slope| {
+            let slopes = self.numbers(slope);
+            Ok(self.param(id, "slope", slopes, Role::Frozen))
+        })?;
+        self.push(id, Op::Activation(function), args)
     }
 }
 

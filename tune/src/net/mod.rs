@@ -2,6 +2,7 @@
 
 mod backward;
 mod export;
+mod fitted;
 mod forward;
 mod import;
 mod norms;
@@ -9,7 +10,8 @@ mod replace;
 #[cfg(test)]
 mod tests;
 
-use crate::ops::activation::Activation;
+use peregrine_ir::tensor::Activation;
+
 use crate::ops::batch_norm::Running;
 use crate::ops::conv::Convolution;
 use crate::ops::pool::Window;
@@ -20,7 +22,7 @@ use crate::tensor::{Shape, Tensor};
 pub use export::ExportError;
 pub use forward::Keep;
 pub use import::ImportError;
-pub use replace::{Coefficients, DegreePlan, Polynomials, ReplaceError, Replaced, default_bound};
+pub use replace::{Coefficients, DegreePlan, Polynomials, ReplaceError, Replaced};
 
 /// Index of a node.
 pub type NodeId = usize;
@@ -60,7 +62,7 @@ pub struct PolyAct {
     pub powers: ParamId,
     /// Degree.
     pub degree: usize,
-    /// Running maxima of |x|, per channel: what operands are normalised by in inference.
+    /// Largest |x| per channel, a running average or measured before training: what operands are normalised by in inference.
     pub max: Vec<f32>,
     /// Whether a batch has been seen.
     pub started: bool,
@@ -108,12 +110,7 @@ pub enum Op {
         add: ParamId,
     },
     /// An original activation.
-    Activation {
-        /// Which.
-        function: Activation,
-        /// Slopes of a PRelu.
-        slopes: Option<ParamId>,
-    },
+    Activation(Activation<ParamId>),
     /// A polynomial activation with range normalisation.
     PolyAct(PolyAct),
     /// A polynomial of the model file, per channel: not trained.
@@ -182,10 +179,10 @@ pub enum Statistics {
 pub enum Ranges {
     /// The largest |x| of the batch, which the gradient flows through; the running maxima follow as an average.
     Batch,
-    /// The running maxima, which rise to the batch's at once and fall slowly: no batch leaves them.
-    Tracked,
-    /// The running maxima, which stay.
+    /// Constant ranges: the running maxima as they are, or those measured before training.
     Fixed,
+    /// Constant ranges, a little outside of which polynomials go on as straight lines.
+    Straightened,
 }
 
 /// How a network is run.
@@ -229,14 +226,6 @@ impl Tape {
     /// Value of a node that was kept.
     pub fn value(&self, id: NodeId) -> &Tensor {
         self.values[id].as_ref().expect("the run kept this value")
-    }
-
-    /// Largest |x| of a polynomial activation's operand over the batch, per channel, if the run measured them.
-    pub(crate) fn maxima(&self, id: NodeId) -> &[f32] {
-        match &self.saved[id] {
-            Saved::PolyAct(saved) => &saved.maxima,
-            Saved::None | Saved::BatchNorm(_) | Saved::Affine(_) => &[],
-        }
     }
 }
 

@@ -1,9 +1,10 @@
 //! All activations at once become polynomial ones, and max pools average pools.
 
+use peregrine_ir::tensor::Activation;
 use thiserror::Error;
 
 use super::{Net, NodeId, Op, PolyAct, Role};
-use crate::ops::activation::{Activation, hermite};
+use crate::ops::activation::hermite;
 use crate::ops::poly_act::BOUND;
 use crate::ops::pool::Kind;
 
@@ -36,24 +37,14 @@ pub struct Polynomials {
     /// Whether they are trained.
     pub coefficients: Coefficients,
     /// Deviations of a standard normal variable that a channel's range is taken for: the expansion is that of the activation on
-    /// such operands. `None`: [`default_bound`].
-    pub bound: Option<f64>,
+    /// such operands. A wider one bends the polynomial more where most operands are, and grows faster outside of the range.
+    pub bound: f64,
 }
 
 impl Polynomials {
     /// Expansions of one degree, not trained.
     pub fn fixed(degree: usize) -> Self {
-        Self { degrees: DegreePlan::Uniform(degree), coefficients: Coefficients::Fixed, bound: None }
-    }
-}
-
-/// The bound of polynomials of a degree. A wider one bends the polynomial more where most operands are, and grows faster outside
-/// of the range.
-pub fn default_bound(degree: usize) -> f64 {
-    match degree {
-        0..=3 => 6.0,
-        4..=7 => 3.5,
-        _ => BOUND,
+        Self { degrees: DegreePlan::Uniform(degree), coefficients: Coefficients::Fixed, bound: BOUND }
     }
 }
 
@@ -97,7 +88,7 @@ impl Net {
     /// When there is nothing to replace or the plan does not fit.
     pub fn replace_activations(&mut self, polynomials: &Polynomials) -> Result<Replaced, ReplaceError> {
         let found: Vec<NodeId> =
-            (0..self.nodes.len()).filter(|&id| matches!(self.nodes[id].op, Op::Activation { .. })).collect();
+            (0..self.nodes.len()).filter(|&id| matches!(self.nodes[id].op, Op::Activation(_))).collect();
         let degrees = match &polynomials.degrees {
             DegreePlan::Uniform(degree) => vec![*degree; found.len()],
             DegreePlan::ByLayer(degrees) => degrees.clone(),
@@ -114,8 +105,7 @@ impl Net {
             return Err(ReplaceError::Count { given, layers, names: names.join(", ") });
         }
         for (&id, degree) in found.iter().zip(degrees) {
-            let bound = polynomials.bound.unwrap_or(default_bound(degree));
-            let powers = self.expansion(id, degree, bound).repeat(self.nodes[id].shape.c);
+            let powers = self.expansion(id, degree, polynomials.bound).repeat(self.nodes[id].shape.c);
             let role = match polynomials.coefficients {
                 Coefficients::Fixed => Role::Frozen,
                 Coefficients::Learned => Role::Offset,
@@ -140,12 +130,12 @@ impl Net {
 
     /// Expansion of an activation; ReLU6 and its like count as ReLU, a PRelu has its mean slope.
     fn expansion(&self, id: NodeId, degree: usize, bound: f64) -> Vec<f32> {
-        let Op::Activation { function, slopes } = &self.nodes[id].op else { return Vec::new() };
+        let Op::Activation(function) = &self.nodes[id].op else { return Vec::new() };
+        let slopes = function.slopes().map_or(&[][..], |&p| self.numbers(p));
         let function = match *function {
             Activation::Clip { low: 0.0, .. } => Activation::Relu,
             other => other,
         };
-        let slopes = slopes.map_or(&[][..], |p| self.numbers(p));
         let slope = slopes.iter().map(|s| f64::from(*s)).sum::<f64>() / slopes.len().max(1) as f64;
         // With s P(x / s), operands of a range of `bound` instead of BOUND: s shrinks by their ratio.
         let ratio = bound / BOUND;

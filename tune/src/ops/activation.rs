@@ -1,156 +1,57 @@
-//! The activations of the original network.
+//! The activations of the original network, and their expansions.
 
-use std::f64::consts::{FRAC_1_SQRT_2, PI};
+use std::f64::consts::PI;
+
+use peregrine_ir::tensor::Activation;
 
 use super::channels::{Stretch, map, pattern};
 use crate::tensor::Tensor;
 
-/// An activation; parameters per channel are given apart.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Activation {
-    /// max(x, 0)
-    Relu,
-    /// x or alpha x
-    LeakyRelu {
-        /// Slope for x < 0.
-        alpha: f32,
-    },
-    /// x or slope_c x
-    PRelu,
-    /// min(max(x, low), high)
-    Clip {
-        /// Lower bound.
-        low: f32,
-        /// Upper bound.
-        high: f32,
-    },
-    /// 1 / (1 + e^-x)
-    Sigmoid,
-    /// x sigmoid(x)
-    Silu,
-    /// min(max(alpha x + beta, 0), 1)
-    HardSigmoid {
-        /// Slope.
-        alpha: f32,
-        /// Offset.
-        beta: f32,
-    },
-    /// x min(max(x / 6 + 1 / 2, 0), 1)
-    HardSwish,
-    /// x Phi(x)
-    Gelu,
-    /// x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2
-    GeluTanh,
-    /// ln(1 + e^x)
-    Softplus,
-    /// x tanh(Softplus(x))
-    Mish,
-    /// x or alpha (e^x - 1)
-    Elu {
-        /// Factor for x < 0.
-        alpha: f32,
-    },
-    /// tanh(x)
-    Tanh,
+/// `y = f(x)`; `slopes` are PRelu's, one per channel or one for all.
+pub fn forward<S: Sync>(function: &Activation<S>, x: &Tensor, slopes: &[f32], y: &mut Tensor) {
+    match function {
+        Activation::Relu => map(x, y, &Clamp { low: 0.0, high: f32::INFINITY }),
+        Activation::Clip { low, high } => map(x, y, &Clamp { low: *low, high: *high }),
+        Activation::LeakyRelu { alpha } => map(x, y, &Leaky { alpha: *alpha }),
+        Activation::PRelu { .. }
+        | Activation::Sigmoid
+        | Activation::Silu
+        | Activation::HardSigmoid { .. }
+        | Activation::HardSwish
+        | Activation::Gelu
+        | Activation::GeluTanh
+        | Activation::Softplus
+        | Activation::Mish
+        | Activation::Elu { .. }
+        | Activation::Tanh => map(x, y, &Values { function, slopes: per_channel(x.shape.c, slopes) }),
+    }
 }
 
-impl Activation {
-    /// Value at `x`; `slope` is PRelu's.
-    pub fn value(self, x: f64, slope: f64) -> f64 {
-        match self {
-            Self::Relu => x.max(0.0),
-            Self::LeakyRelu { alpha } => x.max(0.0) + f64::from(alpha) * x.min(0.0),
-            Self::PRelu => x.max(0.0) + slope * x.min(0.0),
-            Self::Clip { low, high } => x.max(f64::from(low)).min(f64::from(high)),
-            Self::Sigmoid => sigmoid(x),
-            Self::Silu => x * sigmoid(x),
-            Self::HardSigmoid { alpha, beta } => (f64::from(alpha) * x + f64::from(beta)).clamp(0.0, 1.0),
-            Self::HardSwish => x * (x / 6.0 + 0.5).clamp(0.0, 1.0),
-            Self::Gelu => x * phi(x),
-            Self::GeluTanh => 0.5 * x * (1.0 + gelu_argument(x).tanh()),
-            Self::Softplus => softplus(x),
-            Self::Mish => x * softplus(x).tanh(),
-            Self::Elu { alpha } => x.max(0.0) + f64::from(alpha) * x.min(0.0).exp_m1(),
-            Self::Tanh => x.tanh(),
-        }
+/// Turns `grad = dy` into `dx`.
+pub fn backward<S: Sync>(function: &Activation<S>, x: &Tensor, slopes: &[f32], grad: &mut Tensor) {
+    match function {
+        Activation::Relu => map(x, grad, &Inside { low: 0.0, high: f32::INFINITY }),
+        Activation::Clip { low, high } => map(x, grad, &Inside { low: *low, high: *high }),
+        Activation::LeakyRelu { .. }
+        | Activation::PRelu { .. }
+        | Activation::Sigmoid
+        | Activation::Silu
+        | Activation::HardSigmoid { .. }
+        | Activation::HardSwish
+        | Activation::Gelu
+        | Activation::GeluTanh
+        | Activation::Softplus
+        | Activation::Mish
+        | Activation::Elu { .. }
+        | Activation::Tanh => map(x, grad, &Slopes { function, slopes: per_channel(x.shape.c, slopes) }),
     }
+}
 
-    /// Slope at `x`; at a corner that of the right side.
-    pub fn slope(self, x: f64, slope: f64) -> f64 {
-        let step = |inside: bool, value: f64| if inside { value } else { 0.0 };
-        match self {
-            Self::Relu => step(x > 0.0, 1.0),
-            Self::LeakyRelu { alpha } => {
-                if x > 0.0 {
-                    1.0
-                } else {
-                    f64::from(alpha)
-                }
-            }
-            Self::PRelu => {
-                if x > 0.0 {
-                    1.0
-                } else {
-                    slope
-                }
-            }
-            Self::Clip { low, high } => step(x > f64::from(low) && x < f64::from(high), 1.0),
-            Self::Sigmoid => sigmoid(x) * (1.0 - sigmoid(x)),
-            Self::Silu => sigmoid(x) * (1.0 + x * (1.0 - sigmoid(x))),
-            Self::HardSigmoid { alpha, beta } => {
-                let line = f64::from(alpha) * x + f64::from(beta);
-                step(line > 0.0 && line < 1.0, f64::from(alpha))
-            }
-            Self::HardSwish if x <= -3.0 => 0.0,
-            Self::HardSwish if x >= 3.0 => 1.0,
-            Self::HardSwish => x / 3.0 + 0.5,
-            Self::Gelu => phi(x) + x * (-0.5 * x * x).exp() / (2.0 * PI).sqrt(),
-            Self::GeluTanh => {
-                let t = gelu_argument(x).tanh();
-                let inner = (2.0 / PI).sqrt() * (1.0 + 3.0 * 0.044715 * x * x);
-                0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * inner
-            }
-            Self::Softplus => sigmoid(x),
-            Self::Mish => {
-                let t = softplus(x).tanh();
-                t + x * (1.0 - t * t) * sigmoid(x)
-            }
-            Self::Elu { alpha } => {
-                if x > 0.0 {
-                    1.0
-                } else {
-                    f64::from(alpha) * x.exp()
-                }
-            }
-            Self::Tanh => 1.0 - x.tanh().powi(2),
-        }
-    }
-
-    /// `y = f(x)`; `slopes` are PRelu's, one per channel.
-    pub fn forward(self, x: &Tensor, slopes: &[f32], y: &mut Tensor) {
-        match self {
-            Self::Relu => map(x, y, &Clamp { low: 0.0, high: f32::INFINITY }),
-            Self::Clip { low, high } => map(x, y, &Clamp { low, high }),
-            Self::LeakyRelu { alpha } => map(x, y, &Leaky { alpha }),
-            _ => map(x, y, &Values { function: self, slopes: self.slopes(x.shape.c, slopes) }),
-        }
-    }
-
-    /// Turns `grad = dy` into `dx`.
-    pub fn backward(self, x: &Tensor, slopes: &[f32], grad: &mut Tensor) {
-        match self {
-            Self::Relu => map(x, grad, &Inside { low: 0.0, high: f32::INFINITY }),
-            Self::Clip { low, high } => map(x, grad, &Inside { low, high }),
-            _ => map(x, grad, &Slopes { function: self, slopes: self.slopes(x.shape.c, slopes) }),
-        }
-    }
-
-    fn slopes(self, channels: usize, slopes: &[f32]) -> Vec<f32> {
-        match self {
-            Self::PRelu if slopes.len() == 1 => pattern(&vec![slopes[0]; channels]),
-            Self::PRelu => pattern(slopes),
-            _ => pattern(&vec![0.0; channels]),
-        }
+fn per_channel(channels: usize, slopes: &[f32]) -> Vec<f32> {
+    match slopes {
+        [] => pattern(&vec![0.0; channels]),
+        [slope] => pattern(&vec![*slope; channels]),
+        slopes => pattern(slopes),
     }
 }
 
@@ -193,12 +94,12 @@ impl Stretch for Leaky {
 }
 
 /// Any activation, number by number.
-struct Values {
-    function: Activation,
+struct Values<'f, S> {
+    function: &'f Activation<S>,
     slopes: Vec<f32>,
 }
 
-impl Stretch for Values {
+impl<S: Sync> Stretch for Values<'_, S> {
     #[inline(always)]
     fn run(&self, x: &[f32], y: &mut [f32]) {
         for ((y, x), s) in y.iter_mut().zip(x).zip(&self.slopes) {
@@ -208,35 +109,18 @@ impl Stretch for Values {
 }
 
 /// Slopes of any activation, number by number.
-struct Slopes {
-    function: Activation,
+struct Slopes<'f, S> {
+    function: &'f Activation<S>,
     slopes: Vec<f32>,
 }
 
-impl Stretch for Slopes {
+impl<S: Sync> Stretch for Slopes<'_, S> {
     #[inline(always)]
     fn run(&self, x: &[f32], d: &mut [f32]) {
         for ((d, x), s) in d.iter_mut().zip(x).zip(&self.slopes) {
-            *d *= self.function.slope(f64::from(*x), f64::from(*s)) as f32;
+            *d *= self.function.derivative(f64::from(*x), f64::from(*s)) as f32;
         }
     }
-}
-
-fn softplus(x: f64) -> f64 {
-    x.max(0.0) + (-x.abs()).exp().ln_1p()
-}
-
-fn gelu_argument(x: f64) -> f64 {
-    (2.0 / PI).sqrt() * (x + 0.044715 * x * x * x)
-}
-
-fn sigmoid(x: f64) -> f64 {
-    1.0 / (1.0 + (-x).exp())
-}
-
-/// Distribution function of the standard normal.
-fn phi(x: f64) -> f64 {
-    0.5 * (1.0 + libm::erf(x * FRAC_1_SQRT_2))
 }
 
 /// Coefficients of the powers 0 to `degree` of the expansion of `f` in probabilists' Hermite polynomials, up to `degree`.
@@ -285,8 +169,8 @@ mod tests {
 
     #[test]
     fn expansions_are_those_of_the_literature() {
-        let relu = |x| Activation::Relu.value(x, 0.0);
-        let silu = |x| Activation::Silu.value(x, 0.0);
+        let relu = |x| <Activation>::Relu.value(x, 0.0);
+        let silu = |x| <Activation>::Silu.value(x, 0.0);
         close(&hermite(relu, 2), &[0.199471, 0.5, 0.199471], 1e-6);
         close(&hermite(relu, 4), &[0.149603, 0.5, 0.299207, 0.0, -0.016623], 1e-6);
         close(&hermite(silu, 2), &[0.031198, 0.5, 0.175423], 1e-6);
@@ -297,32 +181,5 @@ mod tests {
     fn polynomials_are_their_own_expansion() {
         let cube = |x: f64| 2.0 - x + 0.5 * x * x * x;
         close(&hermite(cube, 4), &[2.0, -1.0, 0.0, 0.5, 0.0], 1e-9);
-    }
-
-    #[test]
-    fn slopes_are_those_of_the_values() {
-        let all = [
-            Activation::Relu,
-            Activation::LeakyRelu { alpha: 0.1 },
-            Activation::PRelu,
-            Activation::Clip { low: -0.5, high: 6.0 },
-            Activation::Sigmoid,
-            Activation::Silu,
-            Activation::HardSigmoid { alpha: 0.2, beta: 0.5 },
-            Activation::HardSwish,
-            Activation::Gelu,
-            Activation::GeluTanh,
-            Activation::Softplus,
-            Activation::Mish,
-            Activation::Elu { alpha: 0.7 },
-            Activation::Tanh,
-        ];
-        for f in all {
-            for x in [-7.3, -2.9, -0.7, -0.2, 0.3, 1.1, 2.2, 4.1, 8.0] {
-                let h = 1e-5;
-                let numeric = (f.value(x + h, 0.3) - f.value(x - h, 0.3)) / (2.0 * h);
-                assert!((numeric - f.slope(x, 0.3)).abs() < 1e-6, "{f:?} at {x}");
-            }
-        }
     }
 }

@@ -12,5 +12,6 @@ pub mod poly_act;
 pub mod pool;
 pub mod separable;
 pub mod shape;
+pub mod straight;
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@
 use rayon::prelude::*;
 
 use super::channels::{Reduce, Stretch, SumStretch, map, pattern, pattern_len, sums, update_sums};
+use super::straight;
 use crate::tensor::Tensor;
 
 /// Range that inputs are brought to.
@@ -15,8 +16,6 @@ pub const BOUND: f64 = 3.0;
 pub const EPSILON: f64 = 1e-3;
 /// Weight of a new batch in the running maximum.
 pub const MOMENTUM: f32 = 0.1;
-/// What is left of a tracked maximum after a batch.
-const DECAY: f32 = 0.998;
 
 /// Scale of a channel whose largest |x| is `max`.
 pub fn scale(max: f32) -> f64 {
@@ -37,10 +36,10 @@ pub struct Peak {
 pub struct Saved {
     /// Peaks of the batch; empty when the scales were constants.
     pub peaks: Vec<Peak>,
-    /// Largest |x| per channel; empty when they were not measured.
-    pub maxima: Vec<f32>,
     /// Scales used.
     pub scales: Vec<f64>,
+    /// Largest |x| up to which the polynomials held; empty when they held everywhere.
+    pub bounds: Vec<f32>,
 }
 
 /// The larger of two magnitudes; a number that is no number must not hide.
@@ -106,7 +105,7 @@ pub fn fold(powers: &[f32], scales: &[f64]) -> Vec<Vec<f64>> {
 }
 
 /// One pattern per power.
-fn patterns(coefficients: &[Vec<f64>]) -> Vec<Vec<f32>> {
+pub(super) fn patterns(coefficients: &[Vec<f64>]) -> Vec<Vec<f32>> {
     let powers = coefficients.first().map_or(0, Vec::len);
     let column = |k: usize| coefficients.iter().map(|row| row[k] as f32).collect::<Vec<_>>();
     (0..powers).map(|k| pattern(&column(k))).collect()
@@ -122,9 +121,10 @@ macro_rules! by_length {
         }
     };
 }
+pub(super) use by_length;
 
 /// `N` patterns, the missing ones zero.
-fn padded<const N: usize>(patterns: &[Vec<f32>]) -> [Vec<f32>; N] {
+pub(super) fn padded<const N: usize>(patterns: &[Vec<f32>]) -> [Vec<f32>; N] {
     let len = patterns.first().map_or(0, Vec::len);
     std::array::from_fn(|k| patterns.get(k).cloned().unwrap_or_else(|| vec![0.0; len]))
 }
@@ -192,17 +192,16 @@ pub fn forward(x: &Tensor, powers: &[f32], y: &mut Tensor) -> Saved {
     let peaks = peaks(x);
     let scales: Vec<f64> = peaks.iter().map(|p| scale(p.max)).collect();
     evaluate(x, &fold(powers, &scales), y);
-    Saved { maxima: maxima(&peaks), peaks, scales }
-}
-
-/// The largest |x| alone.
-pub fn maxima(peaks: &[Peak]) -> Vec<f32> {
-    peaks.iter().map(|p| p.max).collect()
+    Saved { peaks, scales, bounds: Vec::new() }
 }
 
 /// Turns `grad = dy` into `dx`; with peaks, the gradient by the scales goes to them.
 pub fn backward(x: &Tensor, powers: &[f32], saved: &Saved, grad: &mut Tensor) {
-    let sums = evaluate_backward(x, &fold(powers, &saved.scales), grad);
+    let coefficients = fold(powers, &saved.scales);
+    if !saved.bounds.is_empty() {
+        return straight::backward(x, &coefficients, &saved.bounds, grad);
+    }
+    let sums = evaluate_backward(x, &coefficients, grad);
     for (c, peak) in saved.peaks.iter().enumerate() {
         let by_scale = sums[c] / saved.scales[c];
         grad.data[peak.at] += (by_scale / BOUND) as f32 * x.data[peak.at].signum();
@@ -212,25 +211,33 @@ pub fn backward(x: &Tensor, powers: &[f32], saved: &Saved, grad: &mut Tensor) {
 /// Adds the gradient by the polynomials' coefficients: the sum of `dy s (x / s)^k`, a row for each channel.
 pub fn powers_grad(x: &Tensor, saved: &Saved, dy: &Tensor, grad: &mut [f32]) {
     let inverse: Vec<f32> = saved.scales.iter().map(|s| (1.0 / s) as f32).collect();
-    let sums = sums(x, dy, &Powers { inverse: pattern(&inverse) });
+    let bounds = match saved.bounds.is_empty() {
+        true => vec![f32::INFINITY; inverse.len()],
+        false => saved.bounds.iter().zip(&inverse).map(|(b, r)| b * r).collect(),
+    };
+    let sums = sums(x, dy, &Powers { inverse: pattern(&inverse), bounds: pattern(&bounds) });
     let row = grad.len() / saved.scales.len();
     for (c, (grad, s)) in grad.chunks_exact_mut(row).zip(&saved.scales).enumerate() {
         grad.iter_mut().zip(&sums).for_each(|(g, sums)| *g += (sums[c] * s) as f32);
     }
 }
 
-/// Sums of the gradient times powers of the normalised operand.
+/// Sums of the gradient times powers of the normalised operand, or their tangents outside of the bounds.
 struct Powers {
     inverse: Vec<f32>,
+    bounds: Vec<f32>,
 }
 
 impl Reduce<9> for Powers {
     #[inline(always)]
     fn run(&self, x: &[f32], d: &[f32], sums: &mut [&mut [f32]; 9]) {
-        for (i, ((x, d), r)) in x.iter().zip(d).zip(&self.inverse).enumerate() {
-            let (u, mut power) = (x * r, *d);
+        for (i, (((x, d), r), bound)) in x.iter().zip(d).zip(&self.inverse).zip(&self.bounds).enumerate() {
+            let u = (x * r).max(-bound).min(*bound);
+            let outside = x * r - u;
+            let (mut power, mut slope) = (*d, 0.0);
             for sum in sums.iter_mut() {
-                sum[i] += power;
+                sum[i] += power + slope * outside;
+                slope = slope * u + power;
                 power *= u;
             }
         }
@@ -238,11 +245,6 @@ impl Reduce<9> for Powers {
 }
 
 /// Moves the running maxima towards those of a batch.
-pub fn track(running: &mut [f32], maxima: &[f32]) {
-    running.iter_mut().zip(maxima).for_each(|(m, batch)| *m += MOMENTUM * (batch - *m));
-}
-
-/// Lifts the running maxima to those of a batch, or lets them sink a little.
-pub fn hold(running: &mut [f32], maxima: &[f32]) {
-    running.iter_mut().zip(maxima).for_each(|(m, batch)| *m = larger(*m * DECAY, *batch));
+pub fn track(running: &mut [f32], peaks: &[Peak]) {
+    running.iter_mut().zip(peaks).for_each(|(m, batch)| *m += MOMENTUM * (batch.max - *m));
 }

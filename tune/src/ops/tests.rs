@@ -1,9 +1,9 @@
 //! Gradients of the operations that are not convolutions, number by number against differences.
 
-use super::activation::Activation;
 use super::pool::{Kind, Window};
-use super::{batch_norm, poly_act, shape};
+use super::{batch_norm, poly_act, shape, straight};
 use crate::tensor::{Shape, Tensor};
+use peregrine_ir::tensor::Activation;
 
 const SHAPE: Shape = Shape { n: 2, h: 3, w: 4, c: 3 };
 
@@ -112,7 +112,7 @@ fn affine_maps() {
 
 #[test]
 fn polynomial_activations_of_every_degree() {
-    let relu = |x| Activation::Relu.value(x, 0.0);
+    let relu = |x| <Activation>::Relu.value(x, 0.0);
     for degree in [2, 4, 8] {
         let powers: Vec<f32> =
             super::activation::hermite(relu, degree).into_iter().map(|c| c as f32).collect();
@@ -150,12 +150,9 @@ fn polynomial_activations_by_the_definition() {
             assert!((s * p - f64::from(*y)).abs() < 1e-5);
         }
     }
-    assert_eq!(saved.maxima[1], saved.peaks[1].max);
     let mut running = vec![1.0; 3];
-    poly_act::track(&mut running, &[2.0; 3]);
+    poly_act::track(&mut running, &[poly_act::Peak { max: 2.0, at: 0 }; 3]);
     assert!((running[1] - 1.1).abs() < 1e-5);
-    poly_act::hold(&mut running, &[1.0, 3.0, f32::NAN]);
-    assert!(running[0] > 1.09 && running[0] < 1.1 && running[1] == 3.0 && running[2].is_nan());
 }
 
 #[test]
@@ -177,6 +174,63 @@ fn coefficients_have_gradients() {
         };
         let numeric = (moved(0.01) - moved(-0.01)) / 0.02;
         assert!((numeric - f64::from(grad[k])).abs() < 1e-2 * (1.0 + numeric.abs()), "{k}");
+    }
+}
+
+/// `(powers, scales, bounds)` of three channels: one bound cuts, one hardly, one not at all.
+fn straightened(powers: &[f32], x: &Tensor) -> (Tensor, poly_act::Saved) {
+    let scales = vec![0.5, 0.7, 0.9];
+    let bounds = vec![0.8, 1.9, 5.0];
+    let mut y = Tensor::zeros(x.shape);
+    straight::evaluate(x, &poly_act::fold(powers, &scales), &bounds, &mut y);
+    (y, poly_act::Saved { peaks: Vec::new(), scales, bounds })
+}
+
+#[test]
+fn straightened_polynomials_are_tangents_outside_of_their_bounds() {
+    for powers in [&[0.2f32, 0.5, 0.3][..], &[0.2, 0.5, 0.3, 0.1, -0.02]] {
+        let powers = powers.repeat(3);
+        let x = random(SHAPE, 8);
+        let (y, saved) = straightened(&powers, &x);
+        let mut plain = Tensor::zeros(x.shape);
+        let coefficients = poly_act::fold(&powers, &saved.scales);
+        poly_act::evaluate(&x, &coefficients, &mut plain);
+        let mut outside = 0;
+        for (i, x) in x.data.iter().enumerate() {
+            let (row, bound) = (&coefficients[i % 3], f64::from(saved.bounds[i % 3]));
+            let held = f64::from(*x).clamp(-bound, bound);
+            if held == f64::from(*x) {
+                assert!((y.data[i] - plain.data[i]).abs() < 1e-5);
+                continue;
+            }
+            outside += 1;
+            let value: f64 = row.iter().enumerate().map(|(k, c)| c * held.powi(k as i32)).sum();
+            let slope: f64 =
+                row.iter().enumerate().skip(1).map(|(k, c)| k as f64 * c * held.powi(k as i32 - 1)).sum();
+            assert!((f64::from(y.data[i]) - value - slope * (f64::from(*x) - held)).abs() < 1e-4);
+        }
+        assert!(outside > 5);
+        check(
+            "straightened",
+            |x| straightened(&powers, x).0,
+            |x, dy| {
+                let mut grad = dy.clone();
+                poly_act::backward(x, &powers, &straightened(&powers, x).1, &mut grad);
+                grad
+            },
+        );
+        let dy = random(SHAPE, 9);
+        let mut grad = vec![0.0; powers.len()];
+        poly_act::powers_grad(&x, &saved, &dy, &mut grad);
+        for k in 0..powers.len() {
+            let moved = |step: f32| {
+                let mut powers = powers.clone();
+                powers[k] += step;
+                dot(&straightened(&powers, &x).0.data, &dy.data)
+            };
+            let numeric = (moved(0.01) - moved(-0.01)) / 0.02;
+            assert!((numeric - f64::from(grad[k])).abs() < 1e-2 * (1.0 + numeric.abs()), "{k}");
+        }
     }
 }
 

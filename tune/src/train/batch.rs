@@ -2,6 +2,8 @@
 
 use fastrand::Rng;
 use peregrine_compiler::oracle::Tract;
+use peregrine_data::picture::Resize;
+use peregrine_data::set::InputFormat;
 use peregrine_ir::client::{ClientTensor, ImageOrder, ImageSpec};
 use rayon::prelude::*;
 
@@ -73,8 +75,12 @@ impl Inputs<'_> {
 impl Preprocessing {
     /// Size of pictures that fit.
     pub fn pixels(&self) -> Option<Pixels> {
-        let spec = self.image.as_ref()?;
-        Some(Pixels { channels: spec.mean.len(), height: spec.height as usize, width: spec.width as usize })
+        self.image.as_ref().map(Pixels::of)
+    }
+
+    /// What samples are turned into.
+    pub fn format(&self) -> InputFormat<'_> {
+        InputFormat { shape: &self.shape, image: self.image.as_ref(), resize: Resize::Stretch }
     }
 
     /// Writes the network's input for a sample: NHWC.

@@ -11,6 +11,8 @@ use crate::net::{Net, Op};
 
 /// Key of the metadata entry.
 const STATE: &str = "peregrine.tune.state";
+/// Tensor of the range penalty of each training image.
+const HARDNESS: &str = "hardness";
 
 /// The state of a run.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,8 +36,8 @@ struct State {
 
 impl Checkpoint {
     /// The state of a network.
-    pub fn of(net: &Net, progress: Progress, seconds: f64, log: &Log) -> Self {
-        let mut tensors = BTreeMap::new();
+    pub fn of(net: &Net, hardness: &[f32], progress: Progress, seconds: f64, log: &Log) -> Self {
+        let mut tensors = BTreeMap::from([(HARDNESS.to_owned(), hardness.to_vec())]);
         for param in &net.params {
             tensors.insert(format!("{}:value", param.name), param.value.clone());
             tensors.insert(format!("{}:velocity", param.name), param.velocity.clone());
@@ -67,12 +69,12 @@ impl Checkpoint {
         Self { tensors, progress, seconds, log: log.clone() }
     }
 
-    /// Puts the state into a network.
+    /// Puts the state into a network, and the penalties of the training images into `hardness`.
     ///
     /// # Errors
     /// A tensor is missing or has another size.
-    pub fn restore(&self, net: &mut Net) -> Result<(), TrainError> {
-        let expected = Self::of(net, Progress::default(), 0.0, &Log::default());
+    pub fn restore(&self, net: &mut Net, hardness: &mut Vec<f32>) -> Result<(), TrainError> {
+        let expected = Self::of(net, hardness, Progress::default(), 0.0, &Log::default());
         if self.tensors.len() != expected.tensors.len() {
             let why = format!("it has {} tensors instead of {}", self.tensors.len(), expected.tensors.len());
             return Err(TrainError::Mismatch { why });
@@ -85,6 +87,7 @@ impl Checkpoint {
             }
         }
         let get = |name: String| self.tensors[&name].clone();
+        *hardness = get(HARDNESS.to_owned());
         for param in &mut net.params {
             param.value = get(format!("{}:value", param.name));
             param.velocity = get(format!("{}:velocity", param.name));

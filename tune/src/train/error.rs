@@ -2,14 +2,20 @@
 
 use std::path::PathBuf;
 
+use peregrine_data::DataError;
 use thiserror::Error;
 
-use crate::data::DataError;
 use crate::net::ReplaceError;
 
 /// Why a run ends early.
 #[derive(Debug, Error)]
 pub enum TrainError {
+    /// The teacher is another kind of network.
+    #[error("the teacher has other {what} than the model")]
+    Teacher {
+        /// What differs.
+        what: &'static str,
+    },
     /// Data.
     #[error(transparent)]
     Data(#[from] DataError),

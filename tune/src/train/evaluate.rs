@@ -77,7 +77,7 @@ impl Trainer<'_> {
         for indices in batches(self.test.data.len()) {
             let batch = self.test.batch(&indices, None, &mut self.pool)?;
             let copy = self.pool.copy(&batch);
-            let taught = self.teacher.forward(copy, Mode::EVALUATE, Keep::Only(&[]), &mut self.pool);
+            let taught = self.original.forward(copy, Mode::EVALUATE, Keep::Only(&[]), &mut self.pool);
             let tape = self.net.forward(batch, Mode::EVALUATE, Keep::Only(&operands), &mut self.pool);
             let labels: Option<Vec<usize>> =
                 self.test.data.labels().map(|labels| indices.iter().map(|&i| labels[i]).collect());

@@ -15,7 +15,7 @@ use crate::data::Dataset;
 use crate::data::augment::Augment;
 use crate::loss;
 use crate::net::{Mode, Net, NodeId, Ranges, Statistics};
-use crate::penalty::Restraint;
+use crate::penalty::RangePenalty;
 use crate::sgd::{Schedule, Sgd};
 use crate::tensor::Pool;
 
@@ -25,6 +25,9 @@ pub use error::TrainError;
 pub use evaluate::{Evaluation, Overshoot};
 pub use log::{Log, Record};
 pub use page::page;
+
+/// One of how many images counts as hard.
+const HARD_SHARE: usize = 64;
 
 /// What the network learns from.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -62,11 +65,13 @@ pub struct Options {
     /// Loss.
     pub objective: Objective,
     /// What keeps operands in their ranges.
-    pub restraint: Restraint,
-    /// Part of the steps, at the end, in which ranges and norms are those of inference.
-    pub settle: f64,
-    /// What polynomials normalise by before that part.
+    pub penalty: Option<RangePenalty>,
+    /// Part of an epoch's images that are drawn from those with the largest range penalty.
+    pub hard: f64,
+    /// What polynomials normalise by.
     pub ranges: Ranges,
+    /// What batch norms normalise by.
+    pub norms: Statistics,
     /// Augmentation.
     pub augment: Augment,
     /// Seed of order and augmentation.
@@ -98,8 +103,9 @@ pub trait Watch {
 pub struct Trainer<'a> {
     /// The network that is trained.
     pub net: Net,
+    original: Net,
     teacher: Net,
-    joins: Vec<NodeId>,
+    joins: Joins,
     train: Inputs<'a>,
     test: Inputs<'a>,
     options: Options,
@@ -107,6 +113,8 @@ pub struct Trainer<'a> {
     pub progress: Progress,
     /// What happened.
     pub log: Log,
+    /// Range penalty of each training image when it was last seen.
+    hardness: Vec<f32>,
     pool: Pool,
     started: Instant,
     /// Seconds of earlier parts of a resumed run.
@@ -114,13 +122,14 @@ pub struct Trainer<'a> {
 }
 
 impl<'a> Trainer<'a> {
-    /// A run that trains `net` with `teacher` as the original.
+    /// A run that trains `net`, which is made from `original`, with another teacher than that if given.
     ///
     /// # Errors
-    /// When labels are needed and missing, or do not fit the outputs.
+    /// When labels are needed and missing, or do not fit the outputs, or the teacher does not fit the network.
     pub fn new(
         net: Net,
-        teacher: Net,
+        original: Net,
+        teacher: Option<Net>,
         train: Inputs<'a>,
         test: Inputs<'a>,
         options: Options,
@@ -138,15 +147,23 @@ impl<'a> Trainer<'a> {
         if train.data.len() < options.batch.min(2) {
             return Err(TrainError::TooFew { images: train.data.len() });
         }
+        let teacher = teacher.unwrap_or_else(|| original.clone());
+        let with_features = match options.objective {
+            Objective::Distil(how) | Objective::Both(how) => how.features > 0.0,
+            Objective::Labels => false,
+        };
+        let joins = Joins::new(&net, &teacher, with_features)?;
         Ok(Self {
-            joins: teacher.joins(),
+            joins,
             net,
+            original,
             teacher,
             train,
             test,
             options,
             progress: Progress::default(),
             log: Log::default(),
+            hardness: vec![0.0; train.data.len()],
             pool: Pool::default(),
             started: Instant::now(),
             before: 0.0,
@@ -158,7 +175,7 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// When it belongs to another network.
     pub fn resume(&mut self, checkpoint: Checkpoint) -> Result<(), TrainError> {
-        checkpoint.restore(&mut self.net)?;
+        checkpoint.restore(&mut self.net, &mut self.hardness)?;
         (self.progress, self.before) = (checkpoint.progress, checkpoint.seconds);
         self.log = checkpoint.log;
         Ok(())
@@ -167,6 +184,10 @@ impl<'a> Trainer<'a> {
     /// Steps of an epoch: the last, smaller batch is left out, unless it is the only one.
     pub fn steps_per_epoch(&self) -> usize {
         (self.train.data.len() / self.options.batch).max(1)
+    }
+
+    pub(super) fn steps_in_all(&self) -> usize {
+        self.steps_per_epoch() * self.options.epochs
     }
 
     /// Trains to the end of the epochs or of the time.
@@ -187,7 +208,8 @@ impl<'a> Trainer<'a> {
                 let indices = &order[within * size..][..size];
                 // The end of the time budget counts as the end of the steps.
                 let position = ((self.part_done(steps) * steps as f64) as usize).min(steps.saturating_sub(1));
-                let record = self.step(indices, schedule.at(position), self.mode(steps))?;
+                let mode = Mode { norms: self.options.norms, ranges: self.options.ranges };
+                let record = self.step(indices, schedule.at(position), mode)?;
                 self.progress.step += 1;
                 watch.step(&record, steps);
                 if self.progress.step.is_multiple_of(self.options.log_every) || self.progress.step == steps {
@@ -203,7 +225,8 @@ impl<'a> Trainer<'a> {
             watch.epoch(self.progress.epoch, &evaluation);
             last = Some(evaluation);
             if let Some(path) = &self.options.checkpoint {
-                Checkpoint::of(&self.net, self.progress, self.seconds(), &self.log).write(path)?;
+                Checkpoint::of(&self.net, &self.hardness, self.progress, self.seconds(), &self.log)
+                    .write(path)?;
             }
         }
         match last {
@@ -230,18 +253,55 @@ impl<'a> Trainer<'a> {
         by_steps.max(by_time)
     }
 
-    fn mode(&self, steps: usize) -> Mode {
-        match self.part_done(steps) >= 1.0 - self.options.settle {
-            true => Mode::EVALUATE,
-            false => Mode { norms: Statistics::Batch, ranges: self.options.ranges },
-        }
-    }
-
-    /// Order of the samples in an epoch.
+    /// Order of the samples in an epoch: all of them, but for some in whose place the hardest come again.
     fn order(&self, epoch: usize) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.train.data.len()).collect();
-        fastrand::Rng::with_seed(mix(self.options.seed, epoch as u64)).shuffle(&mut order);
+        let mut rng = fastrand::Rng::with_seed(mix(self.options.seed, epoch as u64));
+        rng.shuffle(&mut order);
+        let hardest = self.hardest();
+        if !hardest.is_empty() {
+            for place in &mut order {
+                if rng.f64() < self.options.hard {
+                    *place = hardest[rng.usize(..hardest.len())];
+                }
+            }
+        }
         order
+    }
+
+    /// The images that left their ranges most: one of [`HARD_SHARE`], at most.
+    fn hardest(&self) -> Vec<usize> {
+        let mut images: Vec<usize> = (0..self.hardness.len()).filter(|&i| self.hardness[i] > 0.0).collect();
+        images.sort_by(|&a, &b| self.hardness[b].total_cmp(&self.hardness[a]).then(a.cmp(&b)));
+        images.truncate(self.hardness.len().div_ceil(HARD_SHARE));
+        images
+    }
+}
+
+/// Where features are compared: values of the network, and of its teacher.
+#[derive(Clone, Debug)]
+struct Joins {
+    own: Vec<NodeId>,
+    taught: Vec<NodeId>,
+}
+
+impl Joins {
+    fn new(net: &Net, teacher: &Net, with_features: bool) -> Result<Self, TrainError> {
+        let shapes =
+            |net: &Net, ids: &[NodeId]| ids.iter().map(|&id| net.nodes[id].shape).collect::<Vec<_>>();
+        let outputs = |net: &Net| net.outputs.iter().map(|(_, id)| *id).collect::<Vec<_>>();
+        let same = |own: &[NodeId], taught: &[NodeId]| shapes(net, own) == shapes(teacher, taught);
+        if net.input_shape() != teacher.input_shape() || !same(&outputs(net), &outputs(teacher)) {
+            return Err(TrainError::Teacher { what: "inputs or outputs" });
+        }
+        let (own, taught) = match with_features {
+            true => (net.joins(), teacher.joins()),
+            false => (Vec::new(), Vec::new()),
+        };
+        match same(&own, &taught) {
+            true => Ok(Self { own, taught }),
+            false => Err(TrainError::Teacher { what: "residual joins (--features 0 compares outputs only)" }),
+        }
     }
 }
 

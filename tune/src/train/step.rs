@@ -27,7 +27,12 @@ impl Trainer<'_> {
             Objective::Labels => None,
             Objective::Distil(_) | Objective::Both(_) => {
                 let copy = self.pool.copy(&batch);
-                Some(self.teacher.forward(copy, Mode::EVALUATE, Keep::Only(&self.joins), &mut self.pool))
+                Some(self.teacher.forward(
+                    copy,
+                    Mode::EVALUATE,
+                    Keep::Only(&self.joins.taught),
+                    &mut self.pool,
+                ))
             }
         };
         let tape = self.net.forward(batch, mode, Keep::All, &mut self.pool);
@@ -40,13 +45,16 @@ impl Trainer<'_> {
             return Err(self.diverged(&tape));
         }
         self.net.clear_grads();
-        let restraint = self.options.restraint;
-        let penalty = self.net.backward(&tape, objectives.seeds, &restraint, &mut self.pool);
+        let penalty = self.options.penalty;
+        let penalties = self.net.backward(&tape, objectives.seeds, penalty.as_ref(), &mut self.pool);
+        indices.iter().zip(&penalties).for_each(|(&image, p)| self.hardness[image] = *p as f32);
         let norm = self.options.sgd.step(&mut self.net, rate as f32);
         if !norm.is_finite() {
             return Err(self.diverged(&tape));
         }
-        let ranges = reaches(&self.net, &tape);
+        let step = self.progress.step + 1;
+        let logged = step.is_multiple_of(self.options.log_every) || step == self.steps_in_all();
+        let ranges = if logged { reaches(&self.net, &tape) } else { Vec::new() };
         tape.recycle(&mut self.pool);
         Ok(Record {
             step: self.progress.step + 1,
@@ -56,7 +64,7 @@ impl Trainer<'_> {
             loss: objectives.value,
             accuracy: objectives.hits.map(|h| h as f64 / indices.len() as f64),
             gradient: norm,
-            penalty,
+            penalty: penalties.iter().sum(),
             ranges,
         })
     }
@@ -82,8 +90,10 @@ impl Trainer<'_> {
     fn distil(&mut self, how: Distillation, tape: &Tape, taught: &Tape, all: &mut Objectives) {
         let classes = self.net.classes();
         let heads = self.net.outputs.len() as f64;
-        for (_, id) in self.net.outputs.clone() {
-            let (value, target) = (tape.value(id), taught.value(id));
+        let outputs = self.net.outputs.iter().zip(&self.teacher.outputs);
+        let outputs: Vec<(NodeId, NodeId)> = outputs.map(|((_, own), (_, taught))| (*own, *taught)).collect();
+        for (id, theirs) in outputs {
+            let (value, target) = (tape.value(id), taught.value(theirs));
             let loss = match classes {
                 Some(_) => {
                     let right = super::classes_of(target);
@@ -95,9 +105,9 @@ impl Trainer<'_> {
             all.add(id, loss);
         }
         if how.features > 0.0 {
-            for &id in &self.joins {
-                let weight = how.features / self.joins.len() as f64;
-                let loss = loss::features(tape.value(id), taught.value(id), weight, &mut self.pool);
+            for (&id, &theirs) in self.joins.own.iter().zip(&self.joins.taught) {
+                let weight = how.features / self.joins.own.len() as f64;
+                let loss = loss::features(tape.value(id), taught.value(theirs), weight, &mut self.pool);
                 all.add(id, loss);
             }
         }
@@ -137,11 +147,8 @@ fn reaches(net: &Net, tape: &Tape) -> Vec<f64> {
     let of = |id: NodeId| -> f64 {
         let Op::PolyAct(act) = &net.nodes[id].op else { return 0.0 };
         let ratio = |max: f32, c: usize| f64::from(max / act.max[c].max(f32::MIN_POSITIVE));
-        let maxima = match tape.maxima(id) {
-            [] => poly_act::maxima(&poly_act::peaks(tape.value(net.nodes[id].args[0]))),
-            measured => measured.to_vec(),
-        };
-        maxima.iter().enumerate().map(|(c, max)| ratio(*max, c)).fold(0.0, f64::max)
+        let peaks = poly_act::peaks(tape.value(net.nodes[id].args[0]));
+        peaks.iter().enumerate().map(|(c, peak)| ratio(peak.max, c)).fold(0.0, f64::max)
     };
     net.poly_acts().map(|(id, _)| of(id)).collect()
 }

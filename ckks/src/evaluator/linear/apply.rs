@@ -39,9 +39,7 @@ pub fn apply(
     diagonals: &dyn DiagonalSource,
     keys: &EvalKeys,
 ) -> Result<Vec<Ciphertext>, Error> {
-    let level = check(ev, inputs, plan)?;
-    let (sums, scale) = transformed(ev, inputs, plan, diagonals, keys)?;
-    Ok(divide(ev.context(), sums, Divisor::Special, (level, scale)))
+    apply_in_room(ev, inputs, plan, diagonals, keys, (Ending::ModDown, u64::MAX))
 }
 
 /// [`apply`], and a rescale with the same rounding, faster than one after the other: results one level lower, their scale
@@ -56,13 +54,33 @@ pub fn apply_rescaled(
     diagonals: &dyn DiagonalSource,
     keys: &EvalKeys,
 ) -> Result<Vec<Ciphertext>, Error> {
+    apply_in_room(ev, inputs, plan, diagonals, keys, (Ending::ModDownRescale, u64::MAX))
+}
+
+/// [`apply`] or [`apply_rescaled`], in portions that take at most so many bytes as far as there are such portions (see
+/// [`Batching::in_room`]). The result does not depend on them.
+///
+/// # Errors
+/// Those of [`apply`] or [`apply_rescaled`].
+pub fn apply_in_room(
+    ev: &Evaluator,
+    inputs: &[&Ciphertext],
+    plan: &LinearPlan,
+    diagonals: &dyn DiagonalSource,
+    keys: &EvalKeys,
+    (ending, room): (Ending, u64),
+) -> Result<Vec<Ciphertext>, Error> {
     let level = check(ev, inputs, plan)?;
-    if level == Level(0) {
+    if ending == Ending::ModDownRescale && level == Level(0) {
         return Err(Error::NoLevelLeft { op: OP, level });
     }
-    let (sums, scale) = transformed(ev, inputs, plan, diagonals, keys)?;
-    let kind = Evaluator::rescaled(OP, level, &scale)?;
-    Ok(divide(ev.context(), sums, Divisor::SpecialAndTop, kind))
+    let batching = Batching::in_room(room, plan, ev.context().params(), level);
+    let (sums, scale) = transformed(ev, inputs, (plan, &batching), diagonals, keys)?;
+    let (by, kind) = match ending {
+        Ending::ModDown => (Divisor::Special, (level, scale)),
+        Ending::ModDownRescale => (Divisor::SpecialAndTop, Evaluator::rescaled(OP, level, &scale)?),
+    };
+    Ok(divide(ev.context(), sums, by, kind))
 }
 
 fn divide(ctx: &Context, sums: Vec<QpPair>, by: Divisor, (level, scale): (Level, Scale)) -> Vec<Ciphertext> {
@@ -77,7 +95,7 @@ fn divide(ctx: &Context, sums: Vec<QpPair>, by: Divisor, (level, scale): (Level,
 fn transformed(
     ev: &Evaluator,
     inputs: &[&Ciphertext],
-    plan: &LinearPlan,
+    (plan, batching): (&LinearPlan, &Batching),
     diagonals: &dyn DiagonalSource,
     keys: &EvalKeys,
 ) -> Result<(Vec<QpPair>, Scale), Error> {
@@ -96,8 +114,7 @@ fn transformed(
         made.push(ev.rotate(&operand(&made, turn.input), turn.rotation, keys)?);
     }
     let inputs: Vec<&Ciphertext> = inputs.iter().copied().chain(&made).collect();
-    let batching = Batching::of(plan, ev.context().params(), inputs[0].level);
-    Transform::new(ev.context(), &inputs, plan, keys, inputs[0].level)?.run(diagonals, &batching)
+    Transform::new(ev.context(), &inputs, plan, keys, inputs[0].level)?.run(diagonals, batching)
 }
 
 fn check(ev: &Evaluator, inputs: &[&Ciphertext], plan: &LinearPlan) -> Result<Level, Error> {

@@ -24,6 +24,23 @@ pub(super) struct Portions {
 
 const PORTIONS: Portions = Portions { giants: 512 << 20, most_giants: 2 << 30, batch: 1 << 30 };
 
+/// The least: one giant step, one input at a time.
+const LEAST: Portions = Portions { giants: 1, most_giants: 1, batch: 1 };
+
+/// How often portions are halved before the least ones are taken.
+const HALVINGS: u32 = 8;
+
+impl Portions {
+    fn divided(self, halvings: u32) -> Portions {
+        let Portions { giants, most_giants, batch } = self;
+        Portions {
+            giants: giants >> halvings,
+            most_giants: most_giants >> halvings,
+            batch: batch >> halvings,
+        }
+    }
+}
+
 /// The portions of a transform.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batching {
@@ -45,6 +62,22 @@ impl Batching {
     #[must_use]
     pub fn of(plan: &LinearPlan, params: &Params, level: Level) -> Self {
         Self::within(PORTIONS, plan, params, level)
+    }
+
+    /// The smallest portions of `plan` at `level`.
+    #[must_use]
+    pub fn least(plan: &LinearPlan, params: &Params, level: Level) -> Self {
+        Self::within(LEAST, plan, params, level)
+    }
+
+    /// The largest portions, at most those of [`of`](Self::of), that take no more than `room` bytes with their diagonals; the smallest
+    /// where none do. Smaller ones take longer: inputs are decomposed again for each.
+    #[must_use]
+    pub fn in_room(room: u64, plan: &LinearPlan, params: &Params, level: Level) -> Self {
+        let smaller = |halvings| Self::within(PORTIONS.divided(halvings), plan, params, level);
+        let fitting =
+            (0..HALVINGS).map(smaller).find(|batching| batching.bytes + batching.diagonal_bytes <= room);
+        fitting.unwrap_or_else(|| Self::least(plan, params, level))
     }
 
     pub(super) fn within(portions: Portions, plan: &LinearPlan, params: &Params, level: Level) -> Self {
@@ -93,5 +126,178 @@ impl Batching {
     #[must_use]
     pub fn diagonal_bytes(&self) -> u64 {
         self.diagonal_bytes
+    }
+}
+
+/// What is known of a transform before it is planned.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Outline {
+    /// Inputs, joined and turned ones included.
+    pub operands: f64,
+    /// Those that are rotated.
+    pub decomposed: f64,
+    /// Rotated operands.
+    pub babies: f64,
+    /// Giant steps.
+    pub giants: f64,
+    /// Products with diagonals.
+    pub products: f64,
+    /// Results.
+    pub outputs: f64,
+    /// Pairs of an operand and a result that have a product.
+    pub pairs: f64,
+    /// Threads at work.
+    pub threads: f64,
+}
+
+/// The portions that a transform of an outline will have, on average.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Foreseen {
+    /// Portions of giant steps that an operand is rotated for.
+    pub rotated: f64,
+    /// How often an operand is decomposed.
+    pub decomposed: f64,
+    /// What is held at once, in bytes, without diagonals.
+    pub bytes: f64,
+    /// Bytes of the diagonals of a portion, in compact form.
+    pub diagonals: f64,
+}
+
+impl Outline {
+    /// As [`Batching::of`] decides, for operands that are all alike.
+    #[must_use]
+    pub fn foresee(&self, params: &Params, level: Level) -> Foreseen {
+        let limb = 8.0 * params.n() as f64;
+        let extended = limb * (level.limbs() + params.alpha()) as f64;
+        let operands = self.operands.max(1.0);
+        let most = (2.0 * operands * extended).clamp(PORTIONS.giants as f64, PORTIONS.most_giants as f64);
+        let at_once = (most / (2.0 * extended)).floor().clamp(1.0, self.giants.max(1.0));
+        let rounds = (self.giants / at_once).ceil().max(1.0);
+        let raised = self.decomposed * params.digits_at(level) as f64 * extended;
+        let buffers = self.threads * 2.0 * self.babies * limb;
+        let held = 2.0 * limb * level.limbs() as f64 * operands + raised + buffers;
+        let diagonals = (self.products / rounds).ceil() * limb / 2.0;
+        let batches = ((held + diagonals) / PORTIONS.batch as f64).ceil().max(1.0);
+        let rotated = self.rounds_of_an_operand(rounds);
+        let decomposed = if batches > 1.0 { rotated } else { 1.0 };
+        let expanded = self.threads * EXPANDED_LIMBS as f64 * limb;
+        let bytes = held / batches + expanded + 2.0 * at_once * extended;
+        Foreseen { rotated, decomposed, bytes, diagonals: diagonals / batches }
+    }
+
+    /// Portions, of so many, whose results an operand adds to: giant steps are ordered by result, and results by what they read.
+    fn rounds_of_an_operand(&self, rounds: f64) -> f64 {
+        let outputs = self.outputs.max(1.0);
+        let (in_portion, portions_of_output) = ((outputs / rounds).max(1.0), (rounds / outputs).max(1.0));
+        let read_by = (self.pairs / self.operands.max(1.0)).clamp(1.0, outputs);
+        (portions_of_output * (1.0 + (read_by - 1.0) / in_portion)).min(rounds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::plan::{DiagonalId, GiantStep, Stage, Term};
+    use super::*;
+    use crate::params::{ParamsLiteral, PrimeSpec};
+    use crate::units::{Rotation, Slots};
+
+    const BABIES: u32 = 4;
+    const GIANTS: u32 = 3;
+
+    /// Every result reads the operands that `reads` says, at four babies and three giant steps.
+    fn plan(inputs: u32, outputs: u32, reads: impl Fn(u32, u32) -> bool) -> LinearPlan {
+        let slots = Slots::new(1 << 14).expect("a power of two");
+        let turn = |by: u32| Rotation::new(i64::from(by), slots);
+        let terms = |output: u32| -> Vec<Term> {
+            let read = (0..inputs).filter(|&input| reads(input, output));
+            let term = |input| (0..BABIES).map(move |baby| Term { input, baby, diagonal: DiagonalId(0) });
+            read.flat_map(term).collect()
+        };
+        let steps = |output| (0..GIANTS).map(move |g| (output, g));
+        let giant =
+            |(output, g): (u32, u32)| GiantStep { output, rotation: turn(g * BABIES), terms: terms(output) };
+        LinearPlan {
+            inputs,
+            outputs,
+            babies: (0..inputs).map(|_| (0..BABIES).map(turn).collect()).collect(),
+            stages: vec![Stage {
+                giants: (0..outputs).flat_map(steps).map(giant).collect(),
+                ..Stage::default()
+            }],
+            ..LinearPlan::default()
+        }
+    }
+
+    fn outline(plan: &LinearPlan) -> Outline {
+        let counts = plan.counts();
+        let pairs: std::collections::BTreeSet<(u32, u32)> = plan.stages[0]
+            .giants
+            .iter()
+            .flat_map(|giant| giant.terms.iter().map(|term| (term.input, giant.output)))
+            .collect();
+        Outline {
+            operands: f64::from(plan.inputs),
+            decomposed: counts.decompositions as f64,
+            babies: counts.baby_rotations as f64,
+            giants: plan.stages[0].giants.len() as f64,
+            products: counts.products as f64,
+            outputs: f64::from(plan.outputs),
+            pairs: pairs.len() as f64,
+            threads: rayon::current_num_threads() as f64,
+        }
+    }
+
+    /// Rotations of operands over all portions, and decompositions.
+    fn worked(plan: &LinearPlan, batching: &Batching) -> (usize, usize) {
+        let (mut rotated, mut touched) = (0, 0);
+        for steps in plan.stages[0].giants.chunks(batching.giants) {
+            let terms = steps.iter().flat_map(|giant| &giant.terms);
+            let used: std::collections::BTreeSet<u32> = terms.map(|term| term.input).collect();
+            touched += used.len();
+            rotated += used.len() * (BABIES as usize - 1);
+        }
+        (rotated, if batching.inputs.len() > 1 { touched } else { plan.inputs as usize })
+    }
+
+    #[test]
+    fn portions_are_foreseen_without_a_plan() {
+        let literal =
+            ParamsLiteral { log_n: 15, q: vec![PrimeSpec::Bits(45); 12], p: vec![PrimeSpec::Bits(45); 2] };
+        let (params, level) = (literal.check().expect("valid"), Level(11));
+        let dense = |inputs, outputs| plan(inputs, outputs, |_, _| true);
+        let plans =
+            [dense(4, 4), dense(60, 100), dense(200, 60), plan(300, 300, |input, output| input == output)];
+        for plan in plans {
+            let (batching, outline) = (Batching::of(&plan, &params, level), outline(&plan));
+            let (foreseen, (rotated, decomposed)) =
+                (outline.foresee(&params, level), worked(&plan, &batching));
+            let near = |found: f64, expected: f64| (found / expected).ln().abs() < 0.25;
+            let name =
+                format!("{} inputs, {} outputs: {foreseen:?}, {batching:?}", plan.inputs, plan.outputs);
+            assert!(near(foreseen.rotated * outline.babies, rotated as f64), "{rotated} rotations, {name}");
+            assert!(
+                near(foreseen.decomposed * outline.decomposed, decomposed as f64),
+                "{decomposed}, {name}"
+            );
+            let bytes = (batching.bytes() + batching.diagonal_bytes()) as f64;
+            assert!(((foreseen.bytes + foreseen.diagonals) / bytes).ln().abs() < 0.7, "{name}");
+        }
+    }
+
+    #[test]
+    fn portions_shrink_to_the_room() {
+        let literal =
+            ParamsLiteral { log_n: 13, q: vec![PrimeSpec::Bits(45); 3], p: vec![PrimeSpec::Bits(45)] };
+        let (params, level) = (literal.check().expect("valid"), Level(2));
+        let plan = plan(300, 400, |_, _| true);
+        let (usual, least) = (Batching::of(&plan, &params, level), Batching::least(&plan, &params, level));
+        let taken = |batching: &Batching| batching.bytes() + batching.diagonal_bytes();
+        assert!(taken(&least) < taken(&usual) / 8);
+        assert_eq!(Batching::in_room(u64::MAX, &plan, &params, level), usual);
+        assert_eq!(Batching::in_room(0, &plan, &params, level), least);
+        for room in [taken(&usual) - 1, taken(&usual) / 2, 2 * taken(&least)] {
+            let fitting = Batching::in_room(room, &plan, &params, level);
+            assert!(taken(&fitting) <= room && taken(&fitting) >= taken(&least), "{room}: {fitting:?}");
+        }
     }
 }

@@ -13,8 +13,8 @@ mod tests;
 
 use std::sync::Arc;
 
-pub use apply::{apply, apply_rescaled};
-pub use batching::Batching;
+pub use apply::{apply, apply_in_room, apply_rescaled};
+pub use batching::{Batching, Foreseen, Outline};
 pub use plan::{
     Close, DiagonalId, GiantOrder, GiantStep, Join, LinearCounts, LinearPlan, PlanError, Stage, Term, Turn,
 };

@@ -72,6 +72,21 @@ fn residual_network_keeps_sharing() {
 }
 
 #[test]
+fn a_batch_norm_of_a_polynomial_that_others_read_is_no_second_polynomial() {
+    let mut net = Net::new(&[3, 4, 4]);
+    let mut x = net.conv(net.input, 3, 3, 1, [1; 4], 1);
+    for _ in 0..3 {
+        let p = plain_polynomial(&mut net, x, false);
+        let q = net.conv(p, 3, 3, 1, [1; 4], 1);
+        let skip = net.batch_norm(p);
+        x = net.add(TensorOp::Add, &[q, skip]);
+    }
+    let names = op_names(&simplified(net.output(x)));
+    let count = |name| names.iter().filter(|n| **n == name).count();
+    assert_eq!((count("polynomial"), count("per-channel affine map"), count("sum")), (3, 3, 3), "{names:?}");
+}
+
+#[test]
 fn batch_norm_after_a_residual_sum_ends_in_its_summands() {
     let mut net = Net::new(&[3, 4, 4]);
     let a = net.poly(net.input, 3, 2);

@@ -25,7 +25,7 @@ use rayon::prelude::*;
 
 use self::channel::{ChannelFit, ChannelSamples};
 use self::refit::Refit;
-use super::interp::{self, Batch, Executor, activation_at, channels_of};
+use super::interp::{self, Batch, Executor, activation, channels_of};
 use super::ranges::ChannelRange;
 use crate::error::{DEGREES, PassError};
 use crate::pass::{Changed, Pass};
@@ -87,6 +87,14 @@ impl FitOptions {
         };
         Self { degree, margin, uniform_weight, ..Self::default() }
     }
+}
+
+/// A polynomial (coefficients of powers, constant first) in place of `target` for operands distributed like `x`, which has to
+/// hold on [-reach, reach]: what the pass fits to one channel, without a network around it.
+pub fn polynomial_for(x: &[f32], target: &dyn Fn(f64) -> f64, reach: f64, options: &FitOptions) -> Vec<f64> {
+    let y: Vec<f32> = x.iter().map(|&x| target(f64::from(x)) as f32).collect();
+    let samples = ChannelSamples { x, y: &y, channel: 0, channels: 1, map: x.len() };
+    channel::fit(&samples, target, [-reach, reach], reach, options.degree as usize, options).coefficients
 }
 
 /// How one activation was fitted.
@@ -321,18 +329,14 @@ fn fit_channels(
     options: &FitOptions,
 ) -> Vec<ChannelFit> {
     let (channels, map) = channels_of(shape);
-    let slopes = match op {
-        Activation::PRelu { slope } => graph.tables.consts[*slope].to_f64(),
-        _ => Vec::new(),
-    };
+    let function = activation(op, &graph.tables.consts);
     let widest = seen.max_abs().into_iter().fold(0.0, f64::max);
     (0..channels)
         .into_par_iter()
         .map(|c| {
-            let slope = if slopes.len() == 1 { slopes[0] } else { slopes.get(c).copied().unwrap_or(0.0) };
             let samples = ChannelSamples { x, y, channel: c, channels, map };
             let range = [f64::from(seen.low[c]), f64::from(seen.high[c])];
-            channel::fit(&samples, &|x| activation_at(op, slope, x), range, widest, degree as usize, options)
+            channel::fit(&samples, &|x| function(c, x), range, widest, degree as usize, options)
         })
         .collect()
 }

@@ -15,7 +15,7 @@ use crate::error::PassError;
 
 pub use conv::{PatchGrid, conv_extent};
 pub(crate) use conv::{convolve, pool_counts};
-pub use elementwise::activation_at;
+pub(crate) use elementwise::activation;
 
 /// Images, all of one shape, as they enter a model.
 #[derive(Clone, Debug, PartialEq)]
@@ -170,7 +170,7 @@ impl<'b> Executor<'b> {
                 elementwise::per_channel(args[0], input_shape, |c, x| (mul[c] * f64::from(x) + add[c]) as f32)
             }
             TensorOp::Activation(op) => {
-                let function = elementwise::activation(op, consts);
+                let function = activation(op, consts);
                 elementwise::per_channel(args[0], input_shape, |c, x| function(c, f64::from(x)) as f32)
             }
             TensorOp::Poly { coefficients } => {
