@@ -23,7 +23,7 @@ use peregrine_ir::tensor::{TensorGraph, TensorOp};
 use peregrine_passes::fhe::assign::LayoutSearch;
 use peregrine_passes::fhe::cost::Machine;
 use peregrine_passes::fhe::pack;
-use peregrine_passes::pipeline::{self, Calibration};
+use peregrine_passes::pipeline::{self, Calibration, Products};
 use peregrine_passes::plan::Plan;
 use peregrine_passes::tensor::{self, interp, ranges};
 use peregrine_passes::{PassManager, Verification};
@@ -153,7 +153,7 @@ fn packed(
     let ranges = ranges::measure(&graph, batch)?;
     let search = match args.greedy {
         true => LayoutSearch::Greedy,
-        false => LayoutSearch::Search(Machine::default()),
+        false => LayoutSearch::Search(Machine::default(), Products::Shared),
     };
     let packed = pack::pack(&graph, &ranges, SLOTS, &search)?.graph;
     let compile = start.elapsed().as_secs_f64();

@@ -154,6 +154,7 @@ impl Args {
             layout: self.layout.into(),
             products: match self.products {
                 ProductsFlag::Auto | ProductsFlag::Shared => Products::Shared,
+                ProductsFlag::Deep => Products::Deep,
                 ProductsFlag::Plain => Products::Plain,
             },
             precision: self.precision,

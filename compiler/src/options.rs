@@ -66,7 +66,9 @@ pub enum ProductsFlag {
     /// Shared where faster; each diagonal on its own if the check finds that too rough.
     #[default]
     Auto,
-    /// Copies and imaginary parts of slots share products: fewer of them, one or two bits of precision less.
+    /// Imaginary parts and up to eight copies of slots share products: fewest rotations and keys, up to four bits of precision less.
+    Deep,
+    /// Imaginary parts and two copies share them: one or two bits of precision less.
     Shared,
     /// One product for each diagonal.
     Plain,

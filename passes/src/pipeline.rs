@@ -66,10 +66,23 @@ pub enum Layouts {
 /// Whether copies and imaginary parts of slots share the products of linear maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Products {
-    /// Where that is predicted to be faster; rounded weights then cost one or two bits of precision.
+    /// By as many copies as are predicted to be fastest, eight at most; rounded weights then cost up to four bits of precision.
+    Deep,
+    /// By two copies at most, where that is predicted to be faster: one or two bits of precision.
     Shared,
     /// One product for each diagonal.
     Plain,
+}
+
+impl Products {
+    /// How often the copies that share a product are doubled at most.
+    pub fn most_doublings(self) -> usize {
+        match self {
+            Self::Deep => 3,
+            Self::Shared => 1,
+            Self::Plain => 0,
+        }
+    }
 }
 
 /// What the pipeline is asked for.

@@ -263,7 +263,7 @@ impl Subject<'_> {
         self.options.progress.step(&format!("searching layouts for N = 2^{log_n}"));
         let search = match self.options.layout {
             Layouts::Greedy => LayoutSearch::Greedy,
-            Layouts::Search => LayoutSearch::Search(self.options.machine.clone()),
+            Layouts::Search => LayoutSearch::Search(self.options.machine.clone(), self.options.products),
         };
         let packed = Arc::new(pack::pack(self.graph, self.ranges, 1 << (log_n - 1), &search)?);
         self.packed.borrow_mut().insert(log_n, packed.clone());

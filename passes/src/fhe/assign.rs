@@ -23,6 +23,7 @@ use super::params;
 use super::share::{Variant, deepest};
 use super::split::CallShape;
 use super::views::Term;
+use crate::pipeline::Products;
 
 /// Families that every value may take besides a dense one: the best uniform ones.
 const FAMILIES_KEPT: usize = 3;
@@ -32,6 +33,8 @@ const MOST_GROUPS: u64 = 1 << 21;
 const MOST_SHARED: u64 = 1 << 11;
 /// Splits that take this many times as long as the fastest are not tried on joined operands.
 const SLOWEST_ALONE: f64 = 1.6;
+/// Families that take this many times as long as the fastest, all products plain, are not weighed with shared ones.
+const SLOWEST_UNIFORM: f64 = 1.5;
 /// Seconds of what is never chosen.
 const NEVER: f64 = 1e12;
 /// Seconds that a byte of switching keys is worth, shared by the layers that use the key.
@@ -42,8 +45,8 @@ const SECONDS_PER_KEY_BYTE: f64 = 0.02e-9;
 pub enum LayoutSearch {
     /// The least thinned grid with blocks of a power of two, for all values.
     Greedy,
-    /// Of least predicted time on this machine.
-    Search(Machine),
+    /// Of least predicted time on this machine, with products shared so far.
+    Search(Machine, Products),
 }
 
 /// What the search found.
@@ -88,7 +91,9 @@ pub(super) fn assign_layouts(
             let layouts = spreads.iter().zip(&chosen).map(|(&s, &family)| grid.layout(s, family));
             Ok((layouts.collect::<Result<_, _>>()?, report))
         }
-        LayoutSearch::Search(machine) => Search::new(plan, grid, machine)?.run(&families),
+        LayoutSearch::Search(machine, products) => {
+            Search::new(plan, grid, (machine, *products))?.run(&families)
+        }
     }
 }
 
@@ -102,12 +107,20 @@ struct Search<'a> {
     plan: &'a PrimaryMap<ValueId, Planned>,
     grid: Grid,
     machine: &'a Machine,
+    products: Products,
     params: Params,
     level: Level,
     /// The variable of each value: polynomials share that of their operand.
     variables: Vec<usize>,
     /// The value that each variable stands for.
     owners: Vec<ValueId>,
+}
+
+/// Whether terms are weighed with the products that copies and imaginary parts share, which takes longer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Weighing {
+    Plain,
+    Shared,
 }
 
 /// A term between two layouts: what its cost depends on.
@@ -121,7 +134,7 @@ impl<'a> Search<'a> {
     fn new(
         plan: &'a PrimaryMap<ValueId, Planned>,
         grid: Grid,
-        machine: &'a Machine,
+        (machine, products): (&'a Machine, Products),
     ) -> Result<Self, LowerError> {
         let (mut variables, mut owners) = (Vec::with_capacity(plan.len()), Vec::new());
         for (id, planned) in plan.iter() {
@@ -134,24 +147,16 @@ impl<'a> Search<'a> {
             });
         }
         let (params, level) = typical_parameters(grid.slots())?;
-        Ok(Self { plan, grid, machine, params, level, variables, owners })
+        Ok(Self { plan, grid, machine, products, params, level, variables, owners })
     }
 
     fn run(&self, families: &[Family]) -> Result<(Vec<Layout>, LayoutReport), LowerError> {
-        let mut uniform: Vec<(f64, Family)> = Vec::new();
-        for &family in families {
-            let layouts = self.uniform(family)?;
-            if uniform.iter().all(|(_, known)| self.uniform(*known).ok().as_ref() != Some(&layouts)) {
-                let domains: Vec<Vec<Layout>> = layouts.into_iter().map(|layout| vec![layout]).collect();
-                uniform.push((self.model(&domains).cost(&vec![0; self.owners.len()]), family));
-            }
-        }
-        uniform.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let uniform = self.ranked(families)?;
         let kept: Vec<Family> = uniform.iter().take(FAMILIES_KEPT).map(|u| u.1).collect();
         let domains = self.domains(&kept)?;
         let layouts: Vec<Vec<Layout>> =
             domains.iter().map(|d| d.iter().map(|(_, layout)| layout.clone()).collect()).collect();
-        let model = self.model(&layouts);
+        let model = self.model(&layouts, Weighing::Shared);
         let solution = model.solve();
         let chosen: Vec<Family> = domains.iter().zip(&solution.values).map(|(d, &v)| d[v].0).collect();
         let seconds = model.cost(&solution.values);
@@ -166,12 +171,38 @@ impl<'a> Search<'a> {
         Ok((self.variables.iter().map(of_value).collect(), report))
     }
 
+    /// Families by the predicted time of all values in one of them, the fastest with shared products first; those that are slow
+    /// without are not weighed with them.
+    fn ranked(&self, families: &[Family]) -> Result<Vec<(f64, Family)>, LowerError> {
+        let mut known: Vec<(Vec<Vec<Layout>>, Family)> = Vec::new();
+        for &family in families {
+            let domains = self.uniform(family)?.into_iter().map(|layout| vec![layout]).collect();
+            if known.iter().all(|(other, _)| *other != domains) {
+                known.push((domains, family));
+            }
+        }
+        let values = vec![0; self.owners.len()];
+        let seconds = |domains: &[Vec<Layout>], weighing| self.model(domains, weighing).cost(&values);
+        let plain: Vec<f64> = known.iter().map(|(domains, _)| seconds(domains, Weighing::Plain)).collect();
+        let least = plain.iter().copied().fold(NEVER, f64::min);
+        let weighed = known.iter().zip(&plain).map(|((domains, family), &plain)| match self.products {
+            Products::Deep | Products::Shared if plain <= SLOWEST_UNIFORM * least => {
+                (seconds(domains, Weighing::Shared), *family)
+            }
+            Products::Deep | Products::Shared | Products::Plain => (plain, *family),
+        });
+        let mut ranked: Vec<(f64, Family)> = weighed.collect();
+        ranked.sort_by(|a, b| a.0.total_cmp(&b.0));
+        Ok(ranked)
+    }
+
     /// Layouts of all variables in one family; values of one pixel are dense.
     fn uniform(&self, family: Family) -> Result<Vec<Layout>, LowerError> {
         let layout = |id: &ValueId| {
             let spread = self.plan[*id].spread;
             let pixel = spread.shape.h == 1 && spread.shape.w == 1;
-            self.grid.layout(spread, if pixel { Family::Dense } else { family })
+            let dense = pixel && !family.is_compact();
+            self.grid.layout(spread, if dense { Family::Dense } else { family })
         };
         self.owners.iter().map(layout).collect()
     }
@@ -194,7 +225,7 @@ impl<'a> Search<'a> {
     }
 
     /// The costs of all choices.
-    fn model(&self, domains: &[Vec<Layout>]) -> Model {
+    fn model(&self, domains: &[Vec<Layout>], weighing: Weighing) -> Model {
         let mut factors = Vec::new();
         let mut scopes: Vec<(usize, usize, &Term)> = Vec::new();
         for (id, planned) in self.plan.iter() {
@@ -219,7 +250,7 @@ impl<'a> Search<'a> {
                     .flat_map(move |input| outputs.iter().map(move |output| Pair { term, input, output }))
             })
             .collect();
-        let mut seconds = self.pair_seconds(&pairs).into_iter();
+        let mut seconds = self.pair_seconds(&pairs, weighing).into_iter();
         for (from, to, _) in scopes {
             let count = domains[from].len() * domains[to].len();
             factors.push(Factor::pair([from, to], domains[to].len(), seconds.by_ref().take(count).collect()));
@@ -228,7 +259,7 @@ impl<'a> Search<'a> {
     }
 
     /// Seconds of each pair; equal ones are counted once.
-    fn pair_seconds(&self, pairs: &[Pair<'_>]) -> Vec<f64> {
+    fn pair_seconds(&self, pairs: &[Pair<'_>], weighing: Weighing) -> Vec<f64> {
         let mut distinct: Vec<&Pair<'_>> = Vec::new();
         let index: Vec<usize> = pairs
             .iter()
@@ -239,11 +270,11 @@ impl<'a> Search<'a> {
                 })
             })
             .collect();
-        let seconds: Vec<f64> = distinct.par_iter().map(|pair| self.term_seconds(pair)).collect();
+        let seconds: Vec<f64> = distinct.par_iter().map(|pair| self.term_seconds(pair, weighing)).collect();
         index.into_iter().map(|i| seconds[i]).collect()
     }
 
-    fn term_seconds(&self, pair: &Pair<'_>) -> f64 {
+    fn term_seconds(&self, pair: &Pair<'_>, weighing: Weighing) -> f64 {
         let map = pair.map();
         let slots = self.params.max_slots();
         let Some(keys) = diagonal_keys(map, MOST_GROUPS) else { return NEVER };
@@ -259,13 +290,14 @@ impl<'a> Search<'a> {
         let moduli = std::iter::successors(Some(1u32), |m| Some(m * 4)).take_while(|&m| m <= period);
         let alone: Vec<(u32, f64)> = moduli.map(|m| (m, of_split(&plain, m))).collect();
         let least = alone.iter().map(|(_, seconds)| *seconds).fold(NEVER, f64::min);
-        if plain.products() > MOST_SHARED {
+        let alone_only = weighing == Weighing::Plain || self.products == Products::Plain;
+        if plain.products() > MOST_SHARED || alone_only {
             return least;
         }
         let good: Vec<u32> = alone.iter().filter(|(_, s)| *s < SLOWEST_ALONE * least).map(|a| a.0).collect();
         let of_variant =
             |variant: &Variant| good.iter().map(|&m| of_split(&variant.shape, m)).fold(NEVER, f64::min);
-        deepest(&terms, &keys, slots).iter().map(of_variant).fold(least, f64::min)
+        deepest(&terms, &keys, slots, self.products).iter().map(of_variant).fold(least, f64::min)
     }
 
     fn polynomial_seconds(&self, degree: u32, layout: &Layout) -> f64 {

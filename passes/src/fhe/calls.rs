@@ -45,7 +45,7 @@ impl Calls {
         let ways = |terms: &&[CallTerm]| {
             let terms = resolve(terms, maps, layouts);
             match products {
-                Products::Shared => variants(&terms, slots),
+                Products::Deep | Products::Shared => variants(&terms, slots, products),
                 Products::Plain => vec![Variant { shared: Vec::new(), shape: CallShape::of(&terms, slots) }],
             }
         };

@@ -13,6 +13,7 @@ use peregrine_ir::tensor::{TensorGraph, TensorOp};
 use peregrine_ir::{AxisMap, EntityId, Slots};
 
 use super::LowerError;
+use super::compact::Thin;
 
 /// Most pixels of a network's slot grid: far above any ring, small enough for slot arithmetic in 32 bits.
 const MAX_GRID: u64 = 1 << 28;
@@ -56,10 +57,19 @@ pub enum BlockSize {
 /// Which blocks share a ciphertext.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum BlockOrder {
-    /// Blocks of one row and column digit, several channels.
+    /// Several channels of one low digit of row and column, or of few where channels do not fill a ciphertext.
     Channels,
     /// All blocks in one row, without a gap at the end of a ciphertext.
     Joint,
+    /// As channels, and where pixels are more than one slot apart they move together, so that channels lie above all of them.
+    Compact,
+}
+
+impl Family {
+    /// Whether pixels move together, those of one pixel into the lowest slots.
+    pub fn is_compact(self) -> bool {
+        matches!(self, Self::Grid { order: BlockOrder::Compact, .. })
+    }
 }
 
 impl fmt::Display for Family {
@@ -73,6 +83,7 @@ impl fmt::Display for Family {
                 let order = match order {
                     BlockOrder::Channels => "channels",
                     BlockOrder::Joint => "joint",
+                    BlockOrder::Compact => "compact",
                 };
                 write!(f, "grid/{factor} {block} {order}")
             }
@@ -189,10 +200,11 @@ pub struct Grid {
     slots: u32,
 }
 
-/// The thinned grid of one family: columns of a row, slots of a block.
+/// The thinned grid of one family: rows and columns of a block, its slots.
 #[derive(Clone, Copy)]
 struct Thinned {
     factor: u32,
+    rows: u32,
     columns: u32,
     block: u32,
 }
@@ -216,7 +228,10 @@ impl Grid {
         let mut families = Vec::new();
         for factor in [first, first * 2, first * 4] {
             for block in [BlockSize::PowerOfTwo, BlockSize::Tight] {
-                for order in [BlockOrder::Channels, BlockOrder::Joint] {
+                for order in [BlockOrder::Channels, BlockOrder::Joint, BlockOrder::Compact] {
+                    if order == BlockOrder::Compact && !self.closes(factor, block) {
+                        continue;
+                    }
                     if fits(factor, block) && (factor == first || self.split(factor)) {
                         families.push(Family::Grid { factor, block, order });
                     }
@@ -233,6 +248,15 @@ impl Grid {
             .any(|s| s.gap.iter().any(|&gap| gap < factor) && (s.shape.h > factor || s.shape.w > factor))
     }
 
+    /// Whether gaps between pixels can be closed: blocks are powers of two in both directions.
+    fn closes(&self, factor: u32, block: BlockSize) -> bool {
+        let square = |thinned: Thinned| {
+            let [rows, columns] = [thinned.rows, thinned.columns].map(u32::next_power_of_two);
+            u64::from(rows) * u64::from(columns) <= u64::from(thinned.block)
+        };
+        block == BlockSize::PowerOfTwo && self.thinned(factor, block).is_some_and(square)
+    }
+
     fn thinned(&self, factor: u32, block: BlockSize) -> Option<Thinned> {
         let mut extents = [1u64, 1];
         for Spread { shape, gap } in self.spreads.iter().filter(|s| s.shape.h > 1 || s.shape.w > 1) {
@@ -247,7 +271,8 @@ impl Grid {
             BlockSize::Tight => pixels,
         };
         let fits = block <= u64::from(self.slots);
-        fits.then_some(Thinned { factor, columns: extents[1] as u32, block: block as u32 })
+        let [rows, columns] = extents.map(|extent| extent as u32);
+        fits.then_some(Thinned { factor, rows, columns, block: block as u32 })
     }
 
     /// The layout of a value in a family.
@@ -271,18 +296,36 @@ impl Grid {
 
     fn dense(&self, shape: Chw) -> Layout {
         let ones = vec![Digit { radix: 1, place: Place::Slot(1) }];
-        let per_cipher = self.slots;
-        let counted = Counted { count: shape.c, block: 1, per_cipher, parities: 1, slots: self.slots };
-        let (channel, period, ciphertexts) = counted.by_channels();
+        let in_slots = shape.c.min(self.slots);
+        let (period, ciphertexts) = (in_slots.next_power_of_two(), shape.c.div_ceil(in_slots));
+        let channel = vec![
+            Digit { radix: in_slots, place: Place::Slot(1) },
+            Digit { radix: ciphertexts, place: Place::Cipher(1) },
+        ];
+        let channel = channel.into_iter().take(if ciphertexts > 1 { 2 } else { 1 }).collect();
         finish(shape, [channel, ones.clone(), ones], period, ciphertexts, Blocks::default())
     }
 
     fn on_grid(&self, Spread { shape, gap }: Spread, thinned: Thinned, order: BlockOrder) -> Layout {
         let [(rows, row_gap), (columns, column_gap)] = gap.map(|gap| thin(gap, thinned.factor));
         // A value of one pixel has room for channels in its gaps only as far as the block reaches.
-        let row_gap = row_gap.min((thinned.block / thinned.columns).max(1));
-        let column_gap = column_gap.min(thinned.columns);
+        let width = match order {
+            BlockOrder::Compact => thinned.columns.next_power_of_two(),
+            BlockOrder::Channels | BlockOrder::Joint => thinned.columns,
+        };
+        let row_gap = row_gap.min((thinned.block / width).max(1));
+        let column_gap = column_gap.min(width);
         let (rows, columns) = (rows.min(shape.h), columns.min(shape.w));
+        if thinned.block.is_power_of_two() {
+            let (block, gaps) = (thinned.block, [row_gap, column_gap]);
+            let thin = Thin { shape, low: [rows, columns], gaps, columns: width, block, slots: self.slots };
+            match order {
+                BlockOrder::Compact => return thin.compact(),
+                BlockOrder::Channels => return thin.nested(),
+                BlockOrder::Joint if rows * columns == 1 => return thin.nested(),
+                BlockOrder::Joint => {}
+            }
+        }
         let mut channel = Vec::new();
         for (radix, stride) in [(column_gap, 1), (row_gap, thinned.columns)] {
             if radix > 1 {
@@ -305,36 +348,20 @@ impl Grid {
             let y = split(rows, row, shape.h, thinned.columns * row_gap);
             [channel, y, split(columns, column, shape.w, column_gap)]
         };
-        match order {
-            BlockOrder::Channels | BlockOrder::Joint if counted.parities == 1 && counted.is_cyclic() => {
-                let (blocks, period, ciphertexts) = counted.by_channels();
-                channel.extend(blocks);
-                let digits = digits(channel, Place::Cipher(1), Place::Cipher(1));
-                finish(shape, digits, period, ciphertexts, Blocks::default())
-            }
-            BlockOrder::Channels if counted.is_cyclic() => {
-                let (blocks, period, ciphertexts) = counted.by_channels();
-                channel.extend(blocks);
-                let digits = digits(channel, Place::Cipher(columns), Place::Cipher(1));
-                finish(shape, digits, period, ciphertexts, Blocks::default())
-            }
-            BlockOrder::Channels | BlockOrder::Joint => {
-                let place = |stride: u32| match in_slots {
-                    Some(_) => Place::Slot(stride * thinned.block),
-                    None => Place::Block(stride),
-                };
-                // Channels next to each other, or the blocks of a channel.
-                let (of_channel, of_parity) = match order {
-                    BlockOrder::Channels => (1, counted.count),
-                    BlockOrder::Joint => (counted.parities, 1),
-                };
-                channel.push(Digit { radix: counted.count, place: place(of_channel) });
-                let digits = digits(channel, place(of_parity * columns), place(of_parity));
-                match in_slots {
-                    Some(period) => finish(shape, digits, period, 1, Blocks::default()),
-                    None => finish(shape, digits, self.slots, joint.1, joint.0),
-                }
-            }
+        let place = |stride: u32| match in_slots {
+            Some(_) => Place::Slot(stride * thinned.block),
+            None => Place::Block(stride),
+        };
+        // Channels next to each other, or the blocks of a channel.
+        let (of_channel, of_parity) = match order {
+            BlockOrder::Channels => (1, counted.count),
+            BlockOrder::Joint | BlockOrder::Compact => (counted.parities, 1),
+        };
+        channel.push(Digit { radix: counted.count, place: place(of_channel) });
+        let digits = digits(channel, place(of_parity * columns), place(of_parity));
+        match in_slots {
+            Some(period) => finish(shape, digits, period, 1, Blocks::default()),
+            None => finish(shape, digits, self.slots, joint.1, joint.0),
         }
     }
 }
@@ -350,11 +377,6 @@ struct Counted {
 }
 
 impl Counted {
-    /// Whether channel offsets wrap around: blocks are a power of two.
-    fn is_cyclic(&self) -> bool {
-        self.block.is_power_of_two()
-    }
-
     /// The period when all blocks fit one ciphertext.
     fn all_in_slots(&self) -> Option<u32> {
         let blocks = u64::from(self.count) * u64::from(self.parities);
@@ -367,23 +389,6 @@ impl Counted {
         let blocks = self.count.saturating_mul(self.parities);
         (Blocks { slots: self.block, per_cipher: self.per_cipher }, blocks.div_ceil(self.per_cipher))
     }
-
-    /// Digits for channel blocks: slots first, then ciphertexts beyond the parities. Also the period and the number of
-    /// ciphertexts.
-    fn by_channels(&self) -> (Vec<Digit>, u32, u32) {
-        let Self { count, block, per_cipher, parities, slots } = *self;
-        if count <= per_cipher {
-            let digit = Digit { radix: count, place: Place::Slot(block) };
-            let period = if parities == 1 { count.next_power_of_two() * block } else { slots };
-            return (vec![digit], period, parities);
-        }
-        let ciphers = count.div_ceil(per_cipher);
-        let digits = vec![
-            Digit { radix: per_cipher, place: Place::Slot(block) },
-            Digit { radix: ciphers, place: Place::Cipher(parities) },
-        ];
-        (digits, slots, ciphers * parities)
-    }
 }
 
 /// A gap on a grid thinned by `factor`: radix of the digit that counts blocks, and the gap that is left.
@@ -392,7 +397,13 @@ fn thin(gap: u32, factor: u32) -> (u32, u32) {
     (factor / common, gap / common)
 }
 
-fn finish(shape: Chw, digits: [Vec<Digit>; 3], period: u32, ciphertexts: u32, blocks: Blocks) -> Layout {
+pub(super) fn finish(
+    shape: Chw,
+    digits: [Vec<Digit>; 3],
+    period: u32,
+    ciphertexts: u32,
+    blocks: Blocks,
+) -> Layout {
     let period = Slots::new(period).expect("periods are powers of two within the slots");
     Layout { shape, digits, period, ciphertexts, blocks }
 }

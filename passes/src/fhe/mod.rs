@@ -17,6 +17,7 @@ pub mod assign;
 pub mod budget;
 pub mod calls;
 pub mod candidates;
+mod compact;
 pub mod cost;
 mod eliminate;
 pub mod emit;

@@ -11,6 +11,7 @@ use peregrine_ir::layout::Place;
 use peregrine_ir::linear::{DiagonalKey, Imaginary, ResolvedMap, Sharing, pairs_count, pairs_of};
 
 use super::split::{CallShape, all_keys};
+use crate::pipeline::Products;
 
 /// Operands with fewer diagonals are left as they are.
 const FEWEST_DIAGONALS: usize = 6;
@@ -22,8 +23,6 @@ const MOST_ROTATIONS: usize = 1 << 11;
 const MOST_MULTIPLES: u32 = 8;
 /// A way that leaves more than this share of the products of the one before is not worth its joins.
 const MOST_LEFT: f64 = 0.7;
-/// Most doublings of the copies that share the work. Errors of rounded weights double with each, and with the imaginary part.
-const MOST_DOUBLINGS: usize = 1;
 
 /// One way to join the operands of a call.
 #[derive(Clone, Debug)]
@@ -48,20 +47,26 @@ struct Operand {
     period: u32,
 }
 
-/// The ways to join the operands of `sum over terms of map(operand)`, none at all first.
-pub fn variants(terms: &[(ResolvedMap<'_>, u32)], slots: Slots) -> Vec<Variant> {
+/// The ways to join the operands of `sum over terms of map(operand)`, none at all first. Errors of rounded weights double with the
+/// imaginary part, and with each doubling of the copies that share a product.
+pub fn variants(terms: &[(ResolvedMap<'_>, u32)], slots: Slots, products: Products) -> Vec<Variant> {
     let keys: Vec<Vec<DiagonalKey>> = terms.iter().map(|(map, _)| all_keys(*map)).collect();
     let plain = Variant { shared: Vec::new(), shape: CallShape::joined(terms, &keys, &[], slots) };
     if !(FEWEST_DIAGONALS as u64..=MOST_DIAGONALS as u64).contains(&plain.shape.products()) {
         return vec![plain];
     }
-    let joined = ways(terms, &keys, slots, 0..=MOST_DOUBLINGS);
+    let joined = ways(terms, &keys, slots, 0..=products.most_doublings());
     std::iter::once(plain).chain(joined).collect()
 }
 
 /// Those of [`variants`] with the fewest products, for maps with these diagonals.
-pub fn deepest(terms: &[(ResolvedMap<'_>, u32)], keys: &[Vec<DiagonalKey>], slots: Slots) -> Vec<Variant> {
-    ways(terms, keys, slots, MOST_DOUBLINGS..=MOST_DOUBLINGS)
+pub fn deepest(
+    terms: &[(ResolvedMap<'_>, u32)],
+    keys: &[Vec<DiagonalKey>],
+    slots: Slots,
+    products: Products,
+) -> Vec<Variant> {
+    ways(terms, keys, slots, products.most_doublings()..=products.most_doublings())
 }
 
 fn ways(
@@ -203,7 +208,7 @@ mod tests {
     fn products(layout: &Layout, groups: u32) -> Vec<u64> {
         let geometry = ConvGeometry { kernel: [3, 3], stride: [1, 1], pad: [1, 1], dilation: [1, 1], groups };
         let terms = [(ResolvedMap::convolution(layout, layout, geometry), 0)];
-        let ways = variants(&terms, Slots::new(1 << 15).unwrap());
+        let ways = variants(&terms, Slots::new(1 << 15).unwrap(), Products::Deep);
         for Variant { shared, shape } in &ways {
             let split = peregrine_ir::linear::BsgsSplit::by_modulus(64, 1 << 15);
             let plan = peregrine_ir::linear::plan_call(
@@ -228,7 +233,7 @@ mod tests {
         // Half a ciphertext: 16 channels times 9 taps, the imaginary part, two copies.
         assert_eq!(products(&blocks(16, 32, 16), 1), [144, 72, 36]);
         // An eighth of it.
-        assert_eq!(products(&blocks(64, 8, 64), 1), [576, 288, 144]);
+        assert_eq!(products(&blocks(64, 8, 64), 1), [576, 288, 144, 72, 36]);
     }
 
     #[test]
