@@ -179,7 +179,7 @@ pub fn plan_call<'a>(
         stages.push(Stage { giants, order: GiantOrder::Chained, fold });
     }
     let outputs = terms.first().map_or(0, |(map, _)| map.output.ciphertexts);
-    if let Some(last) = stages.last_mut().filter(|_| !builder.reached.is_empty()) {
+    if let Some(last) = stages.last_mut() {
         last.giants.extend(builder.idle(outputs));
     }
     stages.retain(|s| !s.giants.is_empty() || !s.fold.is_empty());

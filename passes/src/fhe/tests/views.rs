@@ -274,6 +274,23 @@ fn apply(net: &mut Net, values: &mut Vec<ValueId>, polys: &mut usize, step: &Ste
     values.push(next);
 }
 
+/// Windows of windows that see nothing but padding, which no single one of them tells.
+#[test]
+fn results_that_only_padding_reaches_are_zero() {
+    let (mut net, x) = Net::new([1, 1, 5, 8]);
+    let (mut values, mut polys) = (vec![x], 0);
+    for step in [
+        Step::Window { axis: 2, start: -1, extra: 0, step: 2 },
+        Step::Window { axis: 2, start: 0, extra: 0, step: 2 },
+        Step::Conv { channels: 1, kernel: 1, stride: 2, grouped: false },
+    ] {
+        apply(&mut net, &mut values, &mut polys, &step);
+    }
+    let y = net.conv(values[values.len() - 1], 2, Geometry::POINT);
+    let (compiled, batch) = net.try_compile(y, &both(Layouts::Greedy)).unwrap();
+    assert!(error(&compiled, &batch, Noise::None) < 1e-4);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
 
