@@ -46,7 +46,7 @@ fn fashion_net_answers_twenty_encrypted_pictures_as_in_the_clear() {
     assert!(right >= 18, "{right} of 20 pictures are right");
 }
 
-fn oracle_output(oracle: &Tract, picture: &std::path::Path) -> Vec<f64> {
+fn oracle_output(oracle: &Tract, picture: &Path) -> Vec<f64> {
     let gray = image::open(picture).expect("a picture").to_luma8();
     // fixtures/README.md: pixels / 255, then the mean and standard deviation in the model's metadata.
     let (mean, std) = metadata_normalisation();

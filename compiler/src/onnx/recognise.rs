@@ -110,7 +110,7 @@ fn recognise(model: &Loaded, split: &Split) -> BTreeMap<usize, (String, Found)> 
 fn found_in(curve: &Curve, known: &[(Activation, Curve)]) -> Option<Found> {
     let Some(single) = curve.single() else { return curve.slopes().map(Found::Slopes) };
     if let Some((activation, _)) = known.iter().find(|(_, target)| single.is_close_to(target)) {
-        return Some(Found::Activation(activation.clone()));
+        return Some(Found::Activation(*activation));
     }
     if let Some(alpha) = single.slope() {
         let leaky = Activation::LeakyRelu { alpha: alpha as f32 };

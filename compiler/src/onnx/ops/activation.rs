@@ -196,7 +196,7 @@ pub(crate) fn recognised(
     let proto = NodeProto { input: vec![operand.to_owned()], ..node.proto.clone() };
     let node = NodeView { proto: &proto, opset: node.opset };
     match found {
-        Found::Activation(activation) => unary(t, node, activation.clone()),
+        Found::Activation(activation) => unary(t, node, *activation),
         Found::ScaledSilu(beta) => {
             let x = Operand::read(t, node, 0)?;
             scaled(t, node, &x, [*beta, 1.0 / beta], Activation::Silu)
