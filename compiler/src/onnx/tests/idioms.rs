@@ -16,7 +16,7 @@ fn image(opset: i64) -> Model {
 
 fn activations(imported: &Imported) -> Vec<Activation> {
     let of = |op: &TensorOp| match op {
-        TensorOp::Activation(activation) => Some(activation.clone()),
+        TensorOp::Activation(activation) => Some(*activation),
         _ => None,
     };
     imported.graph.nodes.values().filter_map(|node| of(&node.op)).collect()

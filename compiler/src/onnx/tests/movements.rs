@@ -269,7 +269,7 @@ fn repetition() {
 fn only_activation(model: Model) -> Activation {
     let imported = model.check();
     let mut found = imported.graph.nodes.values().filter_map(|n| match &n.op {
-        TensorOp::Activation(activation) => Some(activation.clone()),
+        TensorOp::Activation(activation) => Some(*activation),
         _ => None,
     });
     let first = found.next().expect("an activation");
