@@ -93,10 +93,10 @@ pub struct Args {
     #[arg(long, value_name = "B", default_value_t = BOUND, value_parser = positive)]
     bound: f64,
     /// Weight of the range penalty
-    #[arg(long, value_name = "W", default_value_t = 0.1, value_parser = not_negative)]
+    #[arg(long, value_name = "W", default_value_t = 30.0, value_parser = not_negative)]
     range_penalty: f64,
-    /// Part of the running maximum at which the range penalty starts
-    #[arg(long, value_name = "P", default_value_t = 0.8)]
+    /// Part of a range at which the range penalty starts
+    #[arg(long, value_name = "P", default_value_t = 0.7)]
     range_start: f32,
     /// Part of an epoch's images that are drawn from those whose operands left their ranges most
     #[arg(long, value_name = "P", default_value_t = 0.125, value_parser = share)]
