@@ -14,10 +14,12 @@ use crate::driver::Prepared;
 use crate::error::CompileError;
 
 /// Scales that are tried: data bits and weight bits share a prime of at most 50 bits.
-const LADDER: [Precision; 6] = [
+const LADDER: [Precision; 8] = [
     Precision { data_bits: 25, weight_bits: 18 },
     Precision { data_bits: 26, weight_bits: 20 },
     Precision { data_bits: 27, weight_bits: 21 },
+    Precision { data_bits: 26, weight_bits: 24 },
+    Precision { data_bits: 27, weight_bits: 23 },
     Precision { data_bits: 28, weight_bits: 22 },
     Precision { data_bits: 30, weight_bits: 20 },
     Precision { data_bits: 32, weight_bits: 18 },
@@ -81,6 +83,7 @@ fn candidates(compiled: &Compiled, settings: &Options) -> Result<Vec<Candidate>,
         let Ok(lowered) = plan::lower(graph, ranges, precision, settings, &mut |_, _| {}) else { continue };
         let subject = Subject {
             graph: &lowered.fhe,
+            program: &lowered.program,
             params: &lowered.params,
             sources: &lowered.sources,
             moments: &compiled.moments,

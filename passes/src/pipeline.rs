@@ -256,6 +256,7 @@ pub fn compile(
     let lowered = plan::lower(&polynomial, &ranges, precision, options, observe)?;
     let budget = budget::budget(&budget::Subject {
         graph: &lowered.fhe,
+        program: &lowered.program,
         params: &lowered.params,
         sources: &lowered.sources,
         moments: &moments,

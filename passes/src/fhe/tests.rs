@@ -79,9 +79,16 @@ impl Net {
     }
 
     fn poly(&mut self, x: ValueId, degree: usize) -> ValueId {
+        self.poly_of(x, degree, 1.0)
+    }
+
+    /// A polynomial whose coefficients shrink by a factor with each power.
+    fn poly_of(&mut self, x: ValueId, degree: usize, shrink: f64) -> ValueId {
         let channels = self.graph.nodes[x].ty.shape[1];
-        let data: Vec<f64> =
-            self.numbers.take(channels * (degree + 1)).iter().map(|&c| f64::from(c) * 0.5).collect();
+        let numbers = self.numbers.take(channels * (degree + 1));
+        let power = |i: usize| (i % (degree + 1)) as i32;
+        let coefficient = |(i, &c): (usize, &f32)| f64::from(c) * 0.5 * shrink.powi(power(i));
+        let data: Vec<f64> = numbers.iter().enumerate().map(coefficient).collect();
         let coefficients = self.graph.tables.consts.push(ConstTensor::f64(vec![channels, degree + 1], data));
         self.op(TensorOp::Poly { coefficients }, &[x])
     }

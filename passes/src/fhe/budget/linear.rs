@@ -3,28 +3,64 @@
 //! The error of element i reaches an output times the weight that joins them. Every diagonal of the map is rounded to integers
 //! in all slots, zeros included, so the error of rounding follows from the number of diagonals that an output sums and from the mean
 //! square of the slots that they meet.
+//!
+//! Where an operand is [joined](peregrine_ir::linear::Sharing) from p parts over R copies, a product meets p times that mean square,
+//! there are up to p times fewer products, and R times as many slots are summed by folds. Weights of complex diagonals are halved
+//! before they are rounded, and what closes the sum doubles the real part: rounding errors are R times those of plain products, or
+//! twice that with an imaginary part.
 
+use peregrine_ckks::evaluator::linear::Close;
 use peregrine_ckks::noise;
 use peregrine_ir::fhe::Fhe;
 use peregrine_ir::layout::{Axis, Chw, Layout};
-use peregrine_ir::linear::{Diagonals, LinearMap, LinearMapId, ResolvedMap, axis_pairs};
+use peregrine_ir::linear::{Diagonals, LinearMap, LinearMapId, ResolvedMap, Sharing, axis_pairs, shared};
 use peregrine_ir::{ConstId, EntityId, Node, Scale};
 
 use super::{Forward, Gain, Made, Source, cipher};
 use crate::fhe::LowerError;
 
-/// Numbers of diagonals of the maps met so far: layers of one shape share them.
+/// Numbers of products of the maps met so far: layers of one shape share them.
 #[derive(Debug, Default)]
-pub struct Maps(Vec<(LinearMap, usize)>);
+pub struct Maps(Vec<(LinearMap, Sharing, usize)>);
 
 impl Maps {
-    fn diagonals(&mut self, map: &LinearMap, resolved: ResolvedMap<'_>) -> usize {
-        if let Some((_, count)) = self.0.iter().find(|(other, _)| other.is_shaped_as(map)) {
+    fn products(&mut self, map: &LinearMap, resolved: ResolvedMap<'_>, sharing: &Sharing) -> usize {
+        let known = self.0.iter().find(|(other, joined, _)| joined == sharing && other.is_shaped_as(map));
+        if let Some((.., count)) = known {
             return *count;
         }
-        let count = Diagonals::of(resolved).len();
-        self.0.push((map.clone(), count));
+        let count = shared(&Diagonals::of(resolved), sharing).len();
+        self.0.push((map.clone(), sharing.clone(), count));
         count
+    }
+}
+
+/// What joining an operand does to errors.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Joined {
+    /// Mean square of a slot of the joined operand, for one of the operand.
+    square: f64,
+    /// Copies that are summed in the end.
+    copies: f64,
+    /// Square of what closes the sum.
+    closing: f64,
+    /// Key switches whose errors a rotation of the joined operand carries, for one.
+    switches: f64,
+}
+
+impl Joined {
+    /// Of an operand; `close` tells whether any operand of the call leaves its sum to be closed by a conjugation.
+    fn of(sharing: &Sharing, close: Close) -> Self {
+        let copies = f64::from(sharing.copies());
+        let own = if sharing.is_complex() { 2.0 } else { 1.0 };
+        let square = own * copies;
+        // Every join but that with the next ciphertext rotates, and doubles what it joins.
+        let rotated = if sharing.ciphers() > 1 { copies } else { square };
+        let closing = match close {
+            Close::Sum => 1.0,
+            Close::AddConjugate => 4.0,
+        };
+        Self { square, copies, closing, switches: rotated / copies }
     }
 }
 
@@ -46,7 +82,12 @@ pub(super) fn step(
         made.add(Source::Rounding, channels, rounding.powi(2));
     }
     let mut gains = Vec::with_capacity(maps.len());
-    for (&map, &arg) in maps.iter().zip(&node.args) {
+    let call = forward.call()?;
+    let complex = call.shared.iter().any(Sharing::is_complex);
+    let close = if complex { Close::AddConjugate } else { Close::Sum };
+    for ((&map, &arg), term) in maps.iter().zip(&node.args).zip(&call.terms) {
+        let sharing = call.recipe().sharing(term.operand);
+        let joined = Joined::of(&sharing, close);
         let map = &graph.tables.maps[map];
         let operand = cipher(&graph.nodes[arg])?;
         let before = (result.level.0 + 1..=operand.level.0)
@@ -55,14 +96,16 @@ pub(super) fn step(
         let resolved = map.resolve(&graph.tables.layouts);
         let weights = graph.tables.consts[map.weights].to_f64();
         let passed = Passed::of(resolved, &weights);
-        let products = forward.maps.diagonals(map, resolved) as f64 * folded(resolved)
+        let products = forward.maps.products(map, resolved, &sharing) as f64 * folded(resolved)
             / f64::from(resolved.output.ciphertexts.max(1));
-        let period = resolved.input.period.max(resolved.output.period).get() as usize;
-        let rounding = noise::plaintext_rounding_rms(2 * period) / weight_scale;
-        let met = mean_slot_square(forward, arg.index(), resolved.input);
-        made.add(Source::Rounding, channels, products * met * rounding.powi(2));
+        let period = resolved.input.period.max(resolved.output.period).get() as f64 * joined.copies;
+        let rounding = noise::plaintext_rounding_rms(2 * period as usize) / weight_scale;
+        let met = mean_slot_square(forward, arg.index(), resolved.input) * joined.square;
+        let rounded = products * joined.copies * met * joined.closing * rounding.powi(2);
+        made.add(Source::Rounding, channels, rounded);
         // Nearly every diagonal meets a rotated operand.
         let switched = (noise::key_switch_rms(params, operand.level) / operand.scale.value(params)).powi(2);
+        let switched = switched * joined.switches;
         let rows = passed.independent.chunks(resolved.input.shape.c as usize);
         made.0.push((Source::KeySwitch, rows.map(|row| switched * row.iter().sum::<f64>()).collect()));
         let map = f64::from(layout.shape.h) * f64::from(layout.shape.w);

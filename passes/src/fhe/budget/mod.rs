@@ -3,8 +3,7 @@
 //! Every operation makes errors of known variance ([`peregrine_ckks::noise`]), independent in every element, and passes on those of its
 //! operands: a linear map by the squares of its weights, a polynomial by the mean square of its slope. A convolution leaves errors
 //! that neighbours have in common, which later averages do not cancel; so each channel has two numbers, the variance of an element
-//! and the spectral density at frequency zero. Errors of different channels count as independent, and calls
-//! count as if operands were not joined: predictions are up to two bits too good. All of this is carried
+//! and the spectral density at frequency zero. Errors of different channels count as independent. All of this is carried
 //! forwards; backwards goes the share that each operation has in the error of the outputs.
 //!
 //! | file | what |
@@ -18,6 +17,7 @@ pub mod poly;
 use peregrine_ckks::noise;
 use peregrine_ckks::params::Params;
 use peregrine_ir::fhe::{CipherTy, Fhe, FheGraph, FheOp};
+use peregrine_ir::program::{LinearCall, Program};
 use peregrine_ir::{EntityId, Node, RefreshForm, ValueId};
 
 use self::linear::Maps;
@@ -180,6 +180,8 @@ impl ErrorBudget {
 pub struct Subject<'a> {
     /// The leveled graph.
     pub graph: &'a FheGraph,
+    /// The program that was made from it: it says how the operands of linear calls are joined.
+    pub program: &'a Program,
     /// Its ring.
     pub params: &'a Params,
     /// The tensor value that each operation of the packed graph holds: [`Packed::sources`](super::pack::Packed::sources).
@@ -195,7 +197,7 @@ pub struct Subject<'a> {
 pub fn budget(subject: &Subject<'_>) -> Result<ErrorBudget, LowerError> {
     let graph = subject.graph;
     let tensors = tensors(subject)?;
-    let mut forward = Forward { subject, tensors, maps: Maps::default(), steps: Vec::new() };
+    let mut forward = Forward { subject, tensors, maps: Maps::default(), calls: 0, steps: Vec::new() };
     for (id, node) in graph.nodes.iter() {
         forward.step(id, node)?;
     }
@@ -276,10 +278,12 @@ struct Forward<'s, 'a> {
     subject: &'s Subject<'a>,
     tensors: Vec<ValueId>,
     maps: Maps,
+    /// Linear calls met so far.
+    calls: usize,
     steps: Vec<Step>,
 }
 
-impl Forward<'_, '_> {
+impl<'a> Forward<'_, 'a> {
     fn step(&mut self, id: ValueId, node: &Node<Fhe>) -> Result<(), LowerError> {
         let graph = self.subject.graph;
         let layout = &graph.tables.layouts[node.ty.layout];
@@ -303,6 +307,13 @@ impl Forward<'_, '_> {
         debug_assert_eq!(self.steps.len(), id.index());
         self.steps.push(Step { made, gains, spectrum, unit, map });
         Ok(())
+    }
+
+    /// The call of the next linear operation: the program has them in the order of the graph.
+    fn call(&mut self) -> Result<&'a LinearCall, LowerError> {
+        let call = self.subject.program.calls.values().nth(self.calls);
+        self.calls += 1;
+        call.ok_or_else(|| LowerError::bug("a linear operation without a call"))
     }
 
     fn input(&self, node: &Node<Fhe>, channels: usize) -> Result<Made, LowerError> {

@@ -56,20 +56,21 @@ fn assert_foreseen(compiled: &Compiled, batch: &Batch) {
     assert!((budget.sources.iter().sum::<f64>() - 1.0).abs() < 1e-6, "{:?}", budget.sources);
 }
 
-/// Residual blocks, a stride, a global pool and a last layer.
+/// Residual blocks, a stride, a global pool and a last layer. High powers are tame: sums of blocks would run away.
 fn residual(degree: usize) -> (Net, ValueId) {
+    let shrink = if degree > 3 { 0.5 } else { 1.0 };
     let (mut net, x) = Net::new([1, 3, 16, 16]);
     let c = net.conv(x, 8, Geometry::SAME);
-    let mut skip = net.poly(c, degree);
+    let mut skip = net.poly_of(c, degree, shrink);
     for _ in 0..2 {
         let a = net.conv(skip, 8, Geometry::SAME);
-        let a = net.poly(a, degree);
+        let a = net.poly_of(a, degree, shrink);
         let a = net.conv(a, 8, Geometry::SAME);
         let join = net.op(TensorOp::Add, &[a, skip]);
-        skip = net.poly(join, degree);
+        skip = net.poly_of(join, degree, shrink);
     }
     let a = net.conv(skip, 12, Geometry::DOWN);
-    let a = net.poly(a, degree);
+    let a = net.poly_of(a, degree, shrink);
     let pooled = net.op(TensorOp::GlobalAveragePool, &[a]);
     let y = net.conv(pooled, 10, Geometry::POINT);
     (net, y)
@@ -81,9 +82,14 @@ fn errors_of_leveled_programs_are_foreseen() {
 }
 
 #[test]
-#[ignore = "a defect of the budget: 5.7 bits too good at the last activation, joined operands are not counted"]
+#[ignore = "a defect of the budget: four bits too good at the last activation of this net, whose cubics have long tails"]
 fn errors_of_leveled_cubics_are_foreseen() {
     leveled_is_foreseen(3);
+}
+
+#[test]
+fn errors_of_leveled_quartics_are_foreseen() {
+    leveled_is_foreseen(4);
 }
 
 fn leveled_is_foreseen(degree: usize) {
