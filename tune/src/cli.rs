@@ -96,8 +96,8 @@ pub struct Args {
     #[arg(long, value_name = "W", default_value_t = 30.0, value_parser = not_negative)]
     range_penalty: f64,
     /// Part of a range at which the range penalty starts
-    #[arg(long, value_name = "P", default_value_t = 0.7)]
-    range_start: f32,
+    #[arg(long, value_name = "P", default_value_t = 0.7, value_parser = positive)]
+    range_start: f64,
     /// Part of an epoch's images that are drawn from those whose operands left their ranges most
     #[arg(long, value_name = "P", default_value_t = 0.125, value_parser = share)]
     hard: f64,
@@ -235,7 +235,7 @@ impl Args {
             rate: self.lr,
             sgd: Sgd { momentum: 0.9, decay: self.weight_decay, clip: self.clip },
             objective: self.objective(train),
-            penalty: (weight > 0.0).then_some(RangePenalty { weight, start: self.range_start }),
+            penalty: (weight > 0.0).then_some(RangePenalty { weight, start: self.range_start as f32 }),
             hard: self.hard,
             ranges: match self.polynomials {
                 Form::Fitted => Ranges::Straightened,
@@ -445,6 +445,7 @@ mod tests {
             ("--clip", "2", ["-1", "inf"]),
             ("--temperature", "1", ["0", "x"]),
             ("--range-penalty", "0", ["-0.1", "nan"]),
+            ("--range-start", "0.5", ["0", "nan"]),
             ("--hard", "1", ["1.5", "-0.5"]),
         ] {
             assert!(parse(flag, good).is_ok(), "{flag} {good}");

@@ -148,11 +148,7 @@ impl<'a> Trainer<'a> {
             return Err(TrainError::TooFew { images: train.data.len() });
         }
         let teacher = teacher.unwrap_or_else(|| original.clone());
-        let with_features = match options.objective {
-            Objective::Distil(how) | Objective::Both(how) => how.features > 0.0,
-            Objective::Labels => false,
-        };
-        let joins = Joins::new(&net, &teacher, with_features)?;
+        let joins = Joins::new(&net, &teacher, options.objective)?;
         Ok(Self {
             joins,
             net,
@@ -186,8 +182,10 @@ impl<'a> Trainer<'a> {
         (self.train.data.len() / self.options.batch).max(1)
     }
 
-    pub(super) fn steps_in_all(&self) -> usize {
-        self.steps_per_epoch() * self.options.epochs
+    /// Whether the log keeps the record of this step, counted from 1.
+    fn is_logged(&self, step: usize) -> bool {
+        let last = self.steps_per_epoch() * self.options.epochs;
+        step.is_multiple_of(self.options.log_every) || step == last
     }
 
     /// Trains to the end of the epochs or of the time.
@@ -212,7 +210,7 @@ impl<'a> Trainer<'a> {
                 let record = self.step(indices, schedule.at(position), mode)?;
                 self.progress.step += 1;
                 watch.step(&record, steps);
-                if self.progress.step.is_multiple_of(self.options.log_every) || self.progress.step == steps {
+                if self.is_logged(self.progress.step) {
                     self.log.records.push(record);
                 }
             }
@@ -286,7 +284,8 @@ struct Joins {
 }
 
 impl Joins {
-    fn new(net: &Net, teacher: &Net, with_features: bool) -> Result<Self, TrainError> {
+    /// None unless features are compared.
+    fn new(net: &Net, teacher: &Net, objective: Objective) -> Result<Self, TrainError> {
         let shapes =
             |net: &Net, ids: &[NodeId]| ids.iter().map(|&id| net.nodes[id].shape).collect::<Vec<_>>();
         let outputs = |net: &Net| net.outputs.iter().map(|(_, id)| *id).collect::<Vec<_>>();
@@ -294,9 +293,11 @@ impl Joins {
         if net.input_shape() != teacher.input_shape() || !same(&outputs(net), &outputs(teacher)) {
             return Err(TrainError::Teacher { what: "inputs or outputs" });
         }
-        let (own, taught) = match with_features {
-            true => (net.joins(), teacher.joins()),
-            false => (Vec::new(), Vec::new()),
+        let (own, taught) = match objective {
+            Objective::Distil(how) | Objective::Both(how) if how.features > 0.0 => {
+                (net.joins(), teacher.joins())
+            }
+            Objective::Distil(_) | Objective::Both(_) | Objective::Labels => (Vec::new(), Vec::new()),
         };
         match same(&own, &taught) {
             true => Ok(Self { own, taught }),

@@ -53,11 +53,10 @@ impl Trainer<'_> {
             return Err(self.diverged(&tape));
         }
         let step = self.progress.step + 1;
-        let logged = step.is_multiple_of(self.options.log_every) || step == self.steps_in_all();
-        let ranges = if logged { reaches(&self.net, &tape) } else { Vec::new() };
+        let ranges = if self.is_logged(step) { reaches(&self.net, &tape) } else { Vec::new() };
         tape.recycle(&mut self.pool);
         Ok(Record {
-            step: self.progress.step + 1,
+            step,
             epoch: self.progress.epoch,
             seconds: self.seconds(),
             rate,
@@ -104,12 +103,10 @@ impl Trainer<'_> {
             };
             all.add(id, loss);
         }
-        if how.features > 0.0 {
-            for (&id, &theirs) in self.joins.own.iter().zip(&self.joins.taught) {
-                let weight = how.features / self.joins.own.len() as f64;
-                let loss = loss::features(tape.value(id), taught.value(theirs), weight, &mut self.pool);
-                all.add(id, loss);
-            }
+        for (&id, &theirs) in self.joins.own.iter().zip(&self.joins.taught) {
+            let weight = how.features / self.joins.own.len() as f64;
+            let loss = loss::features(tape.value(id), taught.value(theirs), weight, &mut self.pool);
+            all.add(id, loss);
         }
     }
 
