@@ -88,10 +88,10 @@ pub struct Args {
     /// What polynomials are, and what their operands are normalised by
     #[arg(long, value_enum, default_value_t = Form::Fitted)]
     polynomials: Form,
-    /// Deviations of a normal distribution that a channel's range is taken for, with --polynomials polyact-rn: more bends the
+    /// Deviations of a normal distribution that a channel's range is taken for, with --polynomials polyact-rn (default: 3): more bends the
     /// polynomial more, and makes it grow faster outside of the range
-    #[arg(long, value_name = "B", default_value_t = BOUND, value_parser = positive)]
-    bound: f64,
+    #[arg(long, value_name = "B", value_parser = positive)]
+    bound: Option<f64>,
     /// Weight of the range penalty
     #[arg(long, value_name = "W", default_value_t = 30.0, value_parser = not_negative)]
     range_penalty: f64,
@@ -266,7 +266,7 @@ impl Args {
             Trained::Fixed => Coefficients::Fixed,
             Trained::Learned => Coefficients::Learned,
         };
-        Polynomials { degrees, coefficients, bound: self.bound }
+        Polynomials { degrees, coefficients, bound: self.bound.unwrap_or(BOUND) }
     }
 }
 
@@ -284,6 +284,9 @@ pub fn run(args: &Args) -> Result<ExitCode, TuneError> {
     if let Some(threads) = args.threads {
         // Fails only when a pool exists already, which is then used.
         let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    }
+    if args.bound.is_some() && args.polynomials == Form::Fitted {
+        say("warning: --bound changes nothing without --polynomials polyact-rn");
     }
     let model = Model::read(&args.model, args.image(), None)?;
     let (train, test) = data(args, &model)?;
