@@ -11,11 +11,11 @@ use peregrine_compiler::onnx::ImageOverrides;
 
 use crate::data::augment::Augment;
 use crate::data::{Dataset, Labels};
-use crate::net::{Coefficients, DegreePlan, Polynomials, Ranges, Statistics};
+use crate::net::{Coefficients, DegreePlan, LevelBudget, Net, Polynomials, Ranges, ReplaceError, Statistics};
 use crate::ops::poly_act::BOUND;
 use crate::penalty::RangePenalty;
 use crate::sgd::Sgd;
-use crate::tensor::Pool;
+use crate::tensor::{Pool, Tensor};
 use crate::train::{
     Checkpoint, Distillation, Evaluation, Inputs, Objective, Options, Record, TrainError, Trainer, Watch,
     hold_out, page,
@@ -51,6 +51,10 @@ pub struct Args {
     /// Degree of the polynomials: 2, 4 or 8, or one for each activation, comma-separated
     #[arg(long, value_name = "D[,D…]", value_delimiter = ',', default_value = "4")]
     degree: Vec<usize>,
+    /// Most levels that the polynomials of a path take together (degree 2 takes 1, 4 takes 2, 8 takes 3): every activation gets
+    /// degree 2, and those that gain most a higher one, up to --degree
+    #[arg(long, value_name = "N", conflicts_with = "keep_activations")]
+    levels: Option<u32>,
     /// Passes over the data
     #[arg(long, default_value_t = 10)]
     epochs: usize,
@@ -257,11 +261,23 @@ impl Args {
         }
     }
 
-    fn polynomials(&self) -> Polynomials {
-        let degrees = match self.degree.as_slice() {
-            [degree] => DegreePlan::Uniform(*degree),
-            degrees => DegreePlan::ByLayer(degrees.to_vec()),
-        };
+    /// Degrees as asked for, those within a budget of levels by what activations of `original` meet on `batches`.
+    fn degrees(&self, original: &Net, batches: &[Tensor], pool: &mut Pool) -> Result<DegreePlan, TuneError> {
+        match (self.degree.as_slice(), self.levels) {
+            (&[degree], None) => Ok(DegreePlan::Uniform(degree)),
+            (degrees, None) => Ok(DegreePlan::ByLayer(degrees.to_vec())),
+            (&[degree], Some(levels)) => {
+                let budget = LevelBudget { levels, degree };
+                let degrees = original.clone().degrees_within(budget, batches.to_vec(), pool);
+                let degrees = degrees.map_err(TrainError::from)?;
+                say(&format!("degrees within {levels} levels: {degrees:?}"));
+                Ok(DegreePlan::ByLayer(degrees))
+            }
+            (_, Some(_)) => Err(TrainError::from(ReplaceError::ListAndLevels).into()),
+        }
+    }
+
+    fn polynomials(&self, degrees: DegreePlan) -> Polynomials {
         let coefficients = match self.coefficients {
             Trained::Fixed => Coefficients::Fixed,
             Trained::Learned => Coefficients::Learned,
@@ -297,7 +313,10 @@ pub fn run(args: &Args) -> Result<ExitCode, TuneError> {
     let batches = train_inputs.batches(size).take(NORM_BATCHES).map(|b| b.map(|(_, batch)| batch));
     net.calibrate_norms(batches, &mut pool)?;
     if !args.keep_activations {
-        let replaced = net.replace_activations(&args.polynomials()).map_err(TrainError::from)?;
+        let batches = train_inputs.batches(size).take(NORM_BATCHES).map(|b| b.map(|(_, batch)| batch));
+        let batches: Vec<Tensor> = batches.collect::<Result<_, _>>()?;
+        let degrees = args.degrees(&model.net, &batches, &mut pool)?;
+        let replaced = net.replace_activations(&args.polynomials(degrees)).map_err(TrainError::from)?;
         say(&format!(
             "{} activations become polynomials, {} max pools average pools; {} training and {} test images",
             replaced.activations.len(),
@@ -306,8 +325,6 @@ pub fn run(args: &Args) -> Result<ExitCode, TuneError> {
             test.len()
         ));
         if args.polynomials == Form::Fitted {
-            let batches = train_inputs.batches(size).take(NORM_BATCHES).map(|b| b.map(|(_, batch)| batch));
-            let batches: Vec<_> = batches.collect::<Result<_, _>>()?;
             net.fit_activations(&mut model.net.clone(), batches, &mut pool);
         }
     }

@@ -20,16 +20,16 @@ const LAYER_SAMPLES: usize = 1 << 22;
 const LEAST_SHARE: f32 = 0.1;
 
 /// Operands of one activation over some batches.
-struct Operands {
-    id: NodeId,
-    channels: Vec<Channel>,
+pub(super) struct Operands {
+    pub(super) id: NodeId,
+    pub(super) channels: Vec<Channel>,
 }
 
 /// Operands of one channel: a sample of them, and the largest.
 #[derive(Clone, Default)]
-struct Channel {
-    sample: Vec<f32>,
-    max: f32,
+pub(super) struct Channel {
+    pub(super) sample: Vec<f32>,
+    pub(super) max: f32,
 }
 
 impl Net {
@@ -39,20 +39,32 @@ impl Net {
     /// The operands are those of the original network: what earlier polynomials would hand on has longer tails, which the
     /// polynomials would follow by becoming straight. Training brings this network's operands into these ranges.
     pub fn fit_activations(&mut self, original: &mut Net, batches: Vec<Tensor>, pool: &mut Pool) {
-        let of = |id: NodeId| Operands { id, channels: vec![Channel::default(); self.nodes[id].shape.c] };
-        let mut all: Vec<Operands> = self.poly_acts().map(|(id, _)| of(id)).collect();
-        let values: Vec<NodeId> = all.iter().map(|o| self.nodes[o.id].args[0]).collect();
+        let ids: Vec<NodeId> = self.poly_acts().map(|(id, _)| id).collect();
+        let all = original.operands_of(&ids, batches, pool);
+        for operands in all {
+            self.fit_activation(original, &operands);
+        }
+    }
+
+    /// Operands of these activations over the batches, batch norms as in inference.
+    pub(super) fn operands_of(
+        &mut self,
+        ids: &[NodeId],
+        batches: Vec<Tensor>,
+        pool: &mut Pool,
+    ) -> Vec<Operands> {
+        let of = |&id: &NodeId| Operands { id, channels: vec![Channel::default(); self.nodes[id].shape.c] };
+        let mut all: Vec<Operands> = ids.iter().map(of).collect();
+        let values: Vec<NodeId> = ids.iter().map(|&id| self.nodes[id].args[0]).collect();
         let count = batches.len();
         for batch in batches {
-            let tape = original.forward(batch, Mode::EVALUATE, Keep::Only(&values), pool);
+            let tape = self.forward(batch, Mode::EVALUATE, Keep::Only(&values), pool);
             for (operands, &value) in all.iter_mut().zip(&values) {
                 operands.add(tape.value(value), count);
             }
             tape.recycle(pool);
         }
-        for operands in all {
-            self.fit_activation(original, &operands);
-        }
+        all
     }
 
     fn fit_activation(&mut self, original: &Net, operands: &Operands) {

@@ -1,6 +1,7 @@
 //! A network to be trained: nodes in topological order, parameters, and what running them keeps.
 
 mod backward;
+mod degrees;
 mod export;
 mod fitted;
 mod forward;
@@ -19,6 +20,7 @@ use crate::ops::separable::Placement;
 use crate::ops::{batch_norm, poly_act};
 use crate::tensor::{Shape, Tensor};
 
+pub use degrees::LevelBudget;
 pub use export::ExportError;
 pub use forward::Keep;
 pub use import::ImportError;

@@ -69,6 +69,17 @@ pub enum ReplaceError {
         /// Asked for.
         degree: usize,
     },
+    /// Fewer levels than degree 2 takes.
+    #[error("polynomials of degree 2 take {least} levels on the longest path: --levels {budget} is too few")]
+    Levels {
+        /// Asked for.
+        budget: u32,
+        /// Needed.
+        least: u32,
+    },
+    /// A list of degrees and a budget.
+    #[error("--levels chooses the degrees: give it one --degree, the largest allowed")]
+    ListAndLevels,
     /// The list of degrees has another length.
     #[error("{given} degrees were given for {layers} activations: {names}")]
     Count {

@@ -281,3 +281,41 @@ fn selections_are_not_trained() {
     assert!(net.params.iter().all(|p| p.role == Role::Frozen), "{:?}", net.params);
     assert!(!net.nodes.iter().any(|n| matches!(n.op, Op::BatchNorm { .. })));
 }
+
+/// Higher degrees go where they gain most, as long as the longest path has the levels.
+#[test]
+fn degrees_fit_a_budget_of_levels() {
+    let mut net = Net::from_graph(&zoo()).unwrap();
+    let (_, input) = images(&net, 16);
+    let batches = std::iter::once(Ok::<_, ()>(input.clone()));
+    net.calibrate_norms(batches, &mut Pool::default()).unwrap();
+    let shape = net.clone();
+    let is_activation = |id: &NodeId| matches!(shape.nodes[*id].op, Op::Activation(_));
+    let acts: Vec<NodeId> = (0..shape.nodes.len()).filter(is_activation).collect();
+    let mut degrees = |levels, degree| {
+        net.degrees_within(LevelBudget { levels, degree }, vec![input.clone()], &mut Pool::default())
+    };
+    let refused = degrees(0, 8).unwrap_err();
+    let ReplaceError::Levels { least, budget: 0 } = refused else { panic!("{refused}") };
+    assert!(degrees(least - 1, 8).is_err() && least > 1);
+    for degree in [2, 4, 8] {
+        assert_eq!(degrees(3 * least, degree).unwrap(), vec![degree; acts.len()]);
+    }
+    let mut raised = 0;
+    for levels in least..3 * least {
+        let chosen = degrees(levels, 8).unwrap();
+        assert!(longest(&shape, &acts, &chosen) <= levels, "{chosen:?} for {levels} levels");
+        raised += usize::from(chosen.iter().any(|&d| d > 2));
+    }
+    assert!(raised as u32 >= 2 * least - 1, "{raised}");
+    assert_eq!(degrees(9, 6), Err(ReplaceError::Degree { degree: 6 }));
+}
+
+/// Levels of the longest path, by walking all of them.
+fn longest(net: &Net, acts: &[NodeId], degrees: &[usize]) -> u32 {
+    fn below(net: &Net, id: NodeId, own: &dyn Fn(NodeId) -> u32) -> u32 {
+        own(id) + net.nodes[id].args.iter().map(|&a| below(net, a, own)).max().unwrap_or(0)
+    }
+    let own = |id: NodeId| acts.iter().position(|&a| a == id).map_or(0, |i| degrees[i].ilog2());
+    net.outputs.iter().map(|(_, id)| below(net, *id, &own)).max().unwrap_or(0)
+}
