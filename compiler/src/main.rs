@@ -12,7 +12,7 @@ use peregrine_compiler::driver::{self, Lowered, Prepared};
 use peregrine_compiler::error::CompileError;
 use peregrine_compiler::gate::GateReport;
 use peregrine_compiler::gate::{self, GateError, Tolerance};
-use peregrine_compiler::onnx::{ClientSplit, ImageOverrides, ImportOptions, MaxPools};
+use peregrine_compiler::onnx::{ClientSplit, ImageOverrides, ImportOptions, MaxPools, Precedence};
 use peregrine_compiler::options::{
     Activations, CompileOptions, DumpPoint, Emit, LayoutFlag, PlanFlag, Products, ProductsFlag, ReportTo,
     Verify,
@@ -140,7 +140,11 @@ impl Args {
             import: ImportOptions {
                 input_shape: self.input_shape.clone().map(|s| s.0),
                 split: ClientSplit::HeadAndTail,
-                image: ImageOverrides { mean: self.mean.clone(), std: self.std.clone() },
+                image: ImageOverrides {
+                    mean: self.mean.clone(),
+                    std: self.std.clone(),
+                    precedence: Precedence::User,
+                },
                 max_pools: match self.maxpool {
                     MaxPool::Refuse => MaxPools::Keep,
                     MaxPool::Avg => MaxPools::Average,

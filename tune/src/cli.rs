@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use peregrine_compiler::onnx::ImageOverrides;
+use peregrine_compiler::onnx::{ImageOverrides, Precedence};
 
 use crate::data::augment::Augment;
 use crate::data::{Dataset, Labels};
@@ -17,8 +17,8 @@ use crate::penalty::RangePenalty;
 use crate::sgd::Sgd;
 use crate::tensor::{Pool, Tensor};
 use crate::train::{
-    Checkpoint, Distillation, Evaluation, Inputs, Objective, Options, Record, TrainError, Trainer, Watch,
-    hold_out, page,
+    Checkpoint, Distillation, Evaluation, Inputs, Objective, Options, Record, Teacher, TrainError, Trainer,
+    Watch, hold_out, page,
 };
 use crate::tuned::{Model, TuneError};
 
@@ -216,8 +216,8 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 impl Args {
-    fn image(&self) -> ImageOverrides {
-        ImageOverrides { mean: self.mean.clone(), std: self.std.clone() }
+    fn image(&self, precedence: Precedence) -> ImageOverrides {
+        ImageOverrides { mean: self.mean.clone(), std: self.std.clone(), precedence }
     }
 
     fn objective(&self, train: &Dataset) -> Objective {
@@ -304,7 +304,7 @@ pub fn run(args: &Args) -> Result<ExitCode, TuneError> {
     if args.bound.is_some() && args.polynomials == Form::Fitted {
         say("warning: --bound changes nothing without --polynomials polyact-rn");
     }
-    let model = Model::read(&args.model, args.image(), None)?;
+    let model = Model::read(&args.model, args.image(Precedence::User), None)?;
     let (train, test) = data(args, &model)?;
     let train_inputs = Inputs { data: &train, preprocessing: &model.preprocessing };
     let test_inputs = Inputs { data: &test, preprocessing: &model.preprocessing };
@@ -330,8 +330,10 @@ pub fn run(args: &Args) -> Result<ExitCode, TuneError> {
     }
     let width = model.preprocessing.pixels().map_or(0, |p| p.width);
     let options = args.options(width, &train);
-    let teacher = args.teacher.as_ref().map(|path| Model::read(path, args.image(), None)).transpose()?;
-    let teacher = teacher.map(|t| t.net);
+    // A teacher may have been trained on pictures normalised in another way.
+    let teacher = args.teacher.as_ref().map(|path| Model::read(path, args.image(Precedence::Model), None));
+    let teacher = teacher.transpose()?;
+    let teacher = teacher.as_ref().map(|t| Teacher { net: t.net.clone(), preprocessing: &t.preprocessing });
     let mut trainer = Trainer::new(net, model.net.clone(), teacher, train_inputs, test_inputs, options)?;
     if let Some(path) = args.checkpoint.as_ref().filter(|path| args.resume && path.exists()) {
         trainer.resume(Checkpoint::read(path)?)?;

@@ -15,7 +15,8 @@ use peregrine_tune::penalty::RangePenalty;
 use peregrine_tune::sgd::Sgd;
 use peregrine_tune::tensor::{Pool, Tensor};
 use peregrine_tune::train::{
-    Checkpoint, Distillation, Evaluation, Inputs, Objective, Options, Record, TrainError, Trainer, Watch,
+    Checkpoint, Distillation, Evaluation, Inputs, Objective, Options, Preprocessing, Record, Teacher,
+    TrainError, Trainer, Watch,
 };
 use peregrine_tune::tuned::Model;
 
@@ -242,16 +243,20 @@ fn labels_are_needed_for_cross_entropy() {
     assert!(matches!(error, TrainError::NoLabels), "{error}");
 }
 
+fn teacher_of(model: &Model) -> Teacher<'_> {
+    Teacher { net: model.net.clone(), preprocessing: &model.preprocessing }
+}
+
 #[test]
 fn other_teachers_must_fit() {
     let (small, large) = (model("cifar10_resnet8.onnx"), model("cifar10_resnet20.onnx"));
     let mut data = pictures(&small);
     data.limit(64);
     let inputs = Inputs { data: &data, preprocessing: &small.preprocessing };
-    let with = |features, teacher: &Model| {
+    let with = |features, teacher| {
         let objective = Objective::Distil(Distillation { temperature: 2.0, features });
         let (net, options) = (student(&small, &data), Options { objective, epochs: 1, ..options(1) });
-        Trainer::new(net, small.net.clone(), Some(teacher.net.clone()), inputs, inputs, options)
+        Trainer::new(net, small.net.clone(), Some(teacher_of(teacher)), inputs, inputs, options)
     };
     let error = with(1.0, &large).err().unwrap();
     assert!(error.to_string().contains("residual joins"), "{error}");
@@ -259,4 +264,15 @@ fn other_teachers_must_fit() {
     let alone = with(0.0, &small).unwrap().run(&mut Quiet).unwrap();
     assert_ne!(taught.agreement, None);
     assert_ne!(taught.difference, alone.difference);
+    // What the teacher says of pictures normalised as it wants them is something else than what it says of the student's.
+    let first_loss = |preprocessing: &Preprocessing| {
+        let objective = Objective::Distil(Distillation { temperature: 2.0, features: 0.0 });
+        let options = Options { objective, epochs: 1, log_every: 1, ..options(1) };
+        let teacher = Teacher { net: large.net.clone(), preprocessing };
+        let (net, original) = (student(&small, &data), small.net.clone());
+        let mut trainer = Trainer::new(net, original, Some(teacher), inputs, inputs, options).unwrap();
+        trainer.run(&mut Quiet).unwrap();
+        trainer.log.records[0].loss
+    };
+    assert_ne!(first_loss(&small.preprocessing), first_loss(&large.preprocessing));
 }

@@ -34,7 +34,7 @@ pub use error::{ImportError, Refusal, UnsupportedNode, UnsupportedNodes};
 pub use export::{ExportError, export, export_tuned};
 pub use load::{MAX_OPSET, MIN_OPSET, ModelInput};
 pub use max_pools::MaxPools;
-pub use peregrine_data::onnx::{CHANNELS, ImageOverrides, LABELS, MEAN, STD, parse_labels};
+pub use peregrine_data::onnx::{CHANNELS, ImageOverrides, LABELS, MEAN, Precedence, STD, parse_labels};
 pub use poly_act::{POLY_ACT_DOMAIN, TUNED_DEGREE, TUNED_ORIGINAL, TUNED_RANGES, ranges_text};
 pub use split::ClientSplit;
 

@@ -28,13 +28,25 @@ pub struct MetadataError {
     pub why: String,
 }
 
-/// What the user says about the image input, before what the model says.
+/// Whose word counts where the user and the model both say something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precedence {
+    /// The user's.
+    #[default]
+    User,
+    /// The model's: the user speaks for models that say nothing.
+    Model,
+}
+
+/// What the user says about the image input.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ImageOverrides {
     /// Per-channel mean, or one for all.
     pub mean: Option<Vec<f32>>,
     /// Per-channel standard deviation, or one for all.
     pub std: Option<Vec<f32>>,
+    /// Whether this counts before what the model says.
+    pub precedence: Precedence,
 }
 
 /// The image input for an input of `shape`; `None` when the input is no image of one or three channels.
@@ -64,8 +76,8 @@ pub fn image_spec(
             _ => return Err(bad("gray or rgb is expected")),
         }
     }
-    let mean = statistics(model, MEAN, overrides.mean.as_deref(), channels, 0.0)?;
-    let std = statistics(model, STD, overrides.std.as_deref(), channels, 1.0)?;
+    let mean = statistics(model, MEAN, (overrides.mean.as_deref(), overrides.precedence), channels, 0.0)?;
+    let std = statistics(model, STD, (overrides.std.as_deref(), overrides.precedence), channels, 1.0)?;
     if let Some(bad) = std.iter().find(|s| **s <= 0.0) {
         return Err(MetadataError {
             key: STD.to_owned(),
@@ -114,7 +126,7 @@ fn property<'a>(model: &'a ModelProto, key: &str) -> Option<&'a str> {
 fn statistics(
     model: &ModelProto,
     key: &str,
-    given: Option<&[f32]>,
+    (given, precedence): (Option<&[f32]>, Precedence),
     channels: usize,
     default: f32,
 ) -> Result<Vec<f32>, MetadataError> {
@@ -123,7 +135,9 @@ fn statistics(
         value: value.to_owned(),
         why: why.to_owned(),
     };
-    let values = match (given, property(model, key)) {
+    let stated = property(model, key);
+    let given = given.filter(|_| stated.is_none() || precedence == Precedence::User);
+    let values = match (given, stated) {
         (Some(given), _) => given.to_vec(),
         (None, None) => vec![default],
         (None, Some(text)) => {

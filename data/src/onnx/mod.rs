@@ -8,7 +8,7 @@ use tract_onnx::pb::NodeProto;
 
 pub use inline::{FunctionsError, inline_functions};
 pub use meta::{
-    CHANNELS, ImageOverrides, LABELS, MEAN, MetadataError, STD, image_spec, labels, parse_labels,
+    CHANNELS, ImageOverrides, LABELS, MEAN, MetadataError, Precedence, STD, image_spec, labels, parse_labels,
 };
 
 /// Name of a node in messages: its own, else that of its first output, else its operator.

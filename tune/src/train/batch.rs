@@ -78,6 +78,11 @@ impl Preprocessing {
         self.image.as_ref().map(Pixels::of)
     }
 
+    /// Whether samples become the same inputs; heads are taken to differ.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        self.image == other.image && self.shape == other.shape && self.head.is_none() && other.head.is_none()
+    }
+
     /// What samples are turned into.
     pub fn format(&self) -> InputFormat<'_> {
         InputFormat { shape: &self.shape, image: self.image.as_ref(), resize: Resize::Stretch }

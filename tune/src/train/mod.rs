@@ -99,12 +99,23 @@ pub trait Watch {
     fn epoch(&mut self, epoch: usize, evaluation: &Evaluation);
 }
 
+/// A network to learn from instead of the original.
+#[derive(Clone, Debug)]
+pub struct Teacher<'a> {
+    /// The network.
+    pub net: Net,
+    /// What happens to its samples.
+    pub preprocessing: &'a Preprocessing,
+}
+
 /// A run.
 pub struct Trainer<'a> {
     /// The network that is trained.
     pub net: Net,
     original: Net,
     teacher: Net,
+    /// What happens to the teacher's samples, if something else than to the network's.
+    lessons: Option<&'a Preprocessing>,
     joins: Joins,
     train: Inputs<'a>,
     test: Inputs<'a>,
@@ -129,7 +140,7 @@ impl<'a> Trainer<'a> {
     pub fn new(
         net: Net,
         original: Net,
-        teacher: Option<Net>,
+        teacher: Option<Teacher<'a>>,
         train: Inputs<'a>,
         test: Inputs<'a>,
         options: Options,
@@ -147,10 +158,15 @@ impl<'a> Trainer<'a> {
         if train.data.len() < options.batch.min(2) {
             return Err(TrainError::TooFew { images: train.data.len() });
         }
-        let teacher = teacher.unwrap_or_else(|| original.clone());
+        let lessons = teacher.as_ref().map(|t| t.preprocessing).filter(|p| !p.is_like(train.preprocessing));
+        if lessons.is_some_and(|p| p.pixels() != train.preprocessing.pixels()) {
+            return Err(TrainError::Teacher { what: "pictures" });
+        }
+        let teacher = teacher.map_or_else(|| original.clone(), |t| t.net);
         let joins = Joins::new(&net, &teacher, options.objective)?;
         Ok(Self {
             joins,
+            lessons,
             net,
             original,
             teacher,

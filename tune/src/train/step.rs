@@ -1,6 +1,6 @@
 //! One step: forward, losses, backward, update.
 
-use super::{Distillation, Objective, Record, TrainError, Trainer, mix};
+use super::{Distillation, Inputs, Objective, Record, TrainError, Trainer, mix};
 use crate::loss::{self, Loss};
 use crate::net::{Keep, Mode, Net, NodeId, Op, Tape};
 use crate::ops::poly_act;
@@ -26,7 +26,13 @@ impl Trainer<'_> {
         let taught = match self.options.objective {
             Objective::Labels => None,
             Objective::Distil(_) | Objective::Both(_) => {
-                let copy = self.pool.copy(&batch);
+                let copy = match self.lessons {
+                    None => self.pool.copy(&batch),
+                    Some(preprocessing) => {
+                        let inputs = Inputs { data: self.train.data, preprocessing };
+                        inputs.batch(indices, Some((self.options.augment, seed)), &mut self.pool)?
+                    }
+                };
                 Some(self.teacher.forward(
                     copy,
                     Mode::EVALUATE,

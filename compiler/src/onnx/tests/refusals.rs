@@ -201,14 +201,16 @@ fn metadata() {
         import_with(&relu_rgb().bytes(), &ImportOptions { image: overrides, ..ImportOptions::default() })
             .map(|i| i.image.unwrap())
     };
-    let spec = image(ImageOverrides { mean: Some(vec![0.1, 0.2, 0.3]), std: Some(vec![0.5]) }).unwrap();
+    let spec =
+        image(ImageOverrides { mean: Some(vec![0.1, 0.2, 0.3]), std: Some(vec![0.5]), ..Default::default() })
+            .unwrap();
     assert_eq!((spec.mean, spec.std), (vec![0.1, 0.2, 0.3], vec![0.5; 3]));
     assert!(matches!(
-        image(ImageOverrides { mean: Some(vec![0.1, 0.2]), std: None }),
+        image(ImageOverrides { mean: Some(vec![0.1, 0.2]), ..Default::default() }),
         Err(ImportError::Metadata(_))
     ));
     assert!(matches!(
-        image(ImageOverrides { mean: None, std: Some(vec![0.0]) }),
+        image(ImageOverrides { std: Some(vec![0.0]), ..Default::default() }),
         Err(ImportError::Metadata(_))
     ));
     for (key, value) in [
