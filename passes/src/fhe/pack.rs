@@ -346,7 +346,7 @@ impl<'a> Packer<'a> {
         let outputs: Vec<OutputPort> = (self.graph.outputs.iter())
             .map(|port| Ok(OutputPort { name: port.name.clone(), value: self.packed(port.value)? }))
             .collect::<Result<_, LowerError>>()?;
-        let (layouts, report) = assign_layouts(&self.plan, slots, search)?;
+        let (layouts, report) = assign_layouts(&self.plan, slots, search, &[])?;
         let tables = FheTables {
             consts: ConstPool::new(),
             layouts: PrimaryMap::new(),
