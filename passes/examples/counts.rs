@@ -4,8 +4,8 @@
 //! `cargo run --release -p peregrine-passes --example counts -- resnet20 mobilenetv2:256 yolov5n:512 [--greedy] [--deep] [--fewest] [--layers] [--run]`
 //!
 //! Counted are the fastest splits; with `--fewest`, of those that take at most 5 % longer, the ones of fewest rotations. `--deep` lets
-//! eight copies share products instead of two. `--layers` shows each layer beside the products that would be left if all of them
-//! used every slot and its imaginary part.
+//! eight copies share products instead of two, and makes narrow values in two parts. `--layers` shows each layer beside the products
+//! that would be left if all of them used every slot and its imaginary part.
 //!
 //! `--run` also computes every layer in the clear, rotation by rotation, and compares with the tensor interpreter.
 #![allow(clippy::print_stdout)]

@@ -26,6 +26,7 @@ use super::layouts::{Family, Spread, chw, spreads};
 use super::monic::{Monic, monic, positive};
 use super::parts;
 use super::views::{Bias, Term, View, extents};
+use crate::pipeline::Products;
 
 /// Largest degree of a polynomial that the fhe level evaluates.
 pub const MAX_DEGREE: u32 = 8;
@@ -45,7 +46,8 @@ pub fn pack(
     search: &LayoutSearch,
 ) -> Result<Packed, LowerError> {
     let whole = Packer::of(graph, ranges, Parts::Whole)?.finish(slots, search, &[])?;
-    let LayoutSearch::Search(..) = search else { return Ok(whole) };
+    // Parts are more ciphertexts to refresh, which is not weighed here: only where fewest products are asked for.
+    let LayoutSearch::Search(_, Products::Deep) = search else { return Ok(whole) };
     let parted = in_parts(graph, ranges, slots, search, &whole.layouts.used)?;
     Ok(parted.filter(|parted| parted.layouts.seconds < whole.layouts.seconds).unwrap_or(whole))
 }

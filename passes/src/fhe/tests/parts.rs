@@ -50,7 +50,7 @@ fn assert_same(packed: &Packed, graph: &TensorGraph, batch: &Batch) {
 fn narrow_ends_of_bottlenecks_in_parts_compute_the_same() {
     let (graph, batch) = bottleneck();
     let ranges = ranges::measure(&graph, &batch).expect("ranges");
-    let searches = [LayoutSearch::Greedy, LayoutSearch::Search(Machine::default(), Products::Shared)];
+    let searches = [LayoutSearch::Greedy, LayoutSearch::Search(Machine::default(), Products::Deep)];
     for search in searches {
         let packed =
             pack::in_parts(&graph, &ranges, 1 << 12, &search, &[]).expect("packs").expect("two ends");
