@@ -1,10 +1,11 @@
 //! Rotations and plaintext products of whole networks with random weights, beside those that the formulas of
 //! generalized interleaved packing's reference implementation give (one network per argument, such as `mobilenetv2:256`).
 //!
-//! `cargo run --release -p peregrine-passes --example counts -- resnet20 mobilenetv2:256 yolov5n:512 [--greedy] [--deep] [--fewest] [--run]`
+//! `cargo run --release -p peregrine-passes --example counts -- resnet20 mobilenetv2:256 yolov5n:512 [--greedy] [--deep] [--fewest] [--layers] [--run]`
 //!
 //! Counted are the fastest splits; with `--fewest`, of those that take at most 5 % longer, the ones of fewest rotations. `--deep` lets
-//! eight copies share products instead of two. `COUNTS_VERBOSE=1` shows each layer.
+//! eight copies share products instead of two, and makes narrow values in two parts. `--layers` shows each layer beside the products
+//! that would be left if all of them used every slot and its imaginary part.
 //!
 //! `--run` also computes every layer in the clear, rotation by rotation, and compares with the tensor interpreter.
 #![allow(clippy::print_stdout)]
@@ -17,15 +18,16 @@ mod reference;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use peregrine_ir::fhe::{FheGraph, FheOp};
-use peregrine_ir::linear::{BsgsSplit, ResolvedMap, apply_clear, plan_call};
+use peregrine_ir::fhe::{Fhe, FheGraph, FheOp};
+use peregrine_ir::layout::Axis;
+use peregrine_ir::linear::{BsgsSplit, ResolvedMap, apply_clear, axis_pairs, plan_call};
 use peregrine_ir::tensor::TensorGraph;
-use peregrine_ir::{EntityId, ValueId};
+use peregrine_ir::{EntityId, Node, ValueId};
 use peregrine_passes::fhe::assign::{LayoutSearch, typical_parameters};
 use peregrine_passes::fhe::cost::{LinearCounts, Machine};
 use peregrine_passes::fhe::pack::pack;
 use peregrine_passes::fhe::plan_keys::fast_counts;
-use peregrine_passes::fhe::share::variants;
+use peregrine_passes::fhe::share::{Variant, variants};
 use peregrine_passes::fhe::split::terms_of;
 use peregrine_passes::pipeline::Products;
 use peregrine_passes::tensor::interp::{self, Batch};
@@ -41,6 +43,14 @@ struct Way {
     search: LayoutSearch,
     products: Products,
     slack: f64,
+    detail: Detail,
+}
+
+/// What is printed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Detail {
+    Totals,
+    Layers,
 }
 
 fn main() {
@@ -53,7 +63,8 @@ fn main() {
         false => LayoutSearch::Search(machine.clone(), products),
     };
     let slack = if flag("--fewest") { FEWEST_SLACK } else { 1.0 };
-    let way = Way { machine, search, products, slack };
+    let detail = if flag("--layers") { Detail::Layers } else { Detail::Totals };
+    let way = Way { machine, search, products, slack, detail };
     for name in arguments.iter().filter(|a| !a.starts_with("--")) {
         let Some(graph) = nets::build(name) else {
             println!("{name}: resnet20, mobilenetv2:SIDE, yolov5n:SIDE or yolov8n:SIDE");
@@ -135,23 +146,9 @@ fn counts(graph: &FheGraph, way: &Way) -> LinearCounts {
         let best = near.min_by(|a, b| rotations_of(&a.1).cmp(&rotations_of(&b.1)).then(a.0.total_cmp(&b.0)));
         let (seconds, counts) = best.expect("at least one split");
         total_seconds += seconds;
-        if std::env::var_os("COUNTS_VERBOSE").is_some() {
-            let layout = &graph.tables.layouts[node.ty.layout];
-            println!(
-                "    {} {}: {} cts {:.0} % full, {} rotations ({} turns, {} babies, {} giants, {} folds), {} products of {} \
-                 diagonals, {seconds:.2} s",
-                node.origin.as_str(),
-                layout.shape,
-                layout.ciphertexts,
-                100.0 * layout.occupancy(),
-                rotations_of(&counts),
-                counts.turns,
-                counts.babies,
-                counts.giants,
-                counts.folds,
-                counts.products,
-                ways[0].shape.products(),
-            );
+        if way.detail == Detail::Layers {
+            let least = least_products(&terms_of(graph, node));
+            println!("    {}: {}, {seconds:.2} s", described(graph, node), detailed(&counts, &ways, least));
         }
         total.turns += counts.turns;
         total.babies += counts.babies;
@@ -161,6 +158,33 @@ fn counts(graph: &FheGraph, way: &Way) -> LinearCounts {
     }
     println!("  linear calls: {total_seconds:.1} s predicted on one core at level {}", level.0);
     total
+}
+
+/// Products if every slot and its imaginary part were used.
+fn least_products(terms: &[(ResolvedMap<'_>, u32)]) -> f64 {
+    let macs = |map: &ResolvedMap<'_>| -> f64 {
+        Axis::ALL.into_iter().map(|axis| axis_pairs(map, axis).len() as f64).product()
+    };
+    terms.iter().map(|(map, _)| macs(map)).sum::<f64>() / f64::from(2 * SLOTS)
+}
+
+fn described(graph: &FheGraph, node: &Node<Fhe>) -> String {
+    let layout = &graph.tables.layouts[node.ty.layout];
+    let full = 100.0 * layout.occupancy();
+    format!("{} {}: {} cts {full:.0} % full", node.origin.as_str(), layout.shape, layout.ciphertexts)
+}
+
+fn detailed(counts: &LinearCounts, ways: &[Variant], least: f64) -> String {
+    format!(
+        "{} rotations ({} turns, {} babies, {} giants, {} folds), {} products of {} diagonals, {least:.0} at least",
+        rotations_of(counts),
+        counts.turns,
+        counts.babies,
+        counts.giants,
+        counts.folds,
+        counts.products,
+        ways[0].shape.products(),
+    )
 }
 
 fn rotations_of(counts: &LinearCounts) -> u64 {

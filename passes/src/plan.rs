@@ -9,16 +9,16 @@ use std::sync::Arc;
 
 use peregrine_ckks::bootstrap::BootstrapParams;
 use peregrine_ckks::params::{Params, ParamsLiteral};
+use peregrine_ir::Slots;
 use peregrine_ir::fhe::{self, FheGraph};
 use peregrine_ir::program::{self, Program};
 use peregrine_ir::tensor::TensorGraph;
-use peregrine_ir::{Slots, ValueId};
 
 use crate::fhe::assign::{LayoutReport, LayoutSearch};
 use crate::fhe::cost::Prediction;
 use crate::fhe::key_front::{self, FrontPoint, KeyBudget, Keyed};
 use crate::fhe::level::{self, Precision};
-use crate::fhe::pack::{self, Packed};
+use crate::fhe::pack::{self, Held, Packed};
 use crate::fhe::place::chains::Candidate;
 use crate::fhe::place::search::Placement;
 use crate::fhe::place::{self, Workload};
@@ -69,8 +69,8 @@ pub struct Lowered {
     pub params: Params,
     /// The program.
     pub program: Program,
-    /// The tensor value that each operation of the packed graph holds.
-    pub sources: Vec<ValueId>,
+    /// What each operation of the packed graph holds.
+    pub sources: Vec<Held>,
     /// Predicted time and memory.
     pub prediction: Prediction,
     /// How layouts were chosen.

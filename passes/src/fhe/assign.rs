@@ -39,6 +39,8 @@ const SLOWEST_UNIFORM: f64 = 1.5;
 const NEVER: f64 = 1e12;
 /// Seconds that a byte of switching keys is worth, shared by the layers that use the key.
 const SECONDS_PER_KEY_BYTE: f64 = 0.02e-9;
+/// Seconds that a byte of an encrypted input is worth: what clients make and send.
+const SECONDS_PER_INPUT_BYTE: f64 = 10e-9;
 
 /// How layouts are chosen.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,6 +54,8 @@ pub enum LayoutSearch {
 /// What the search found.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LayoutReport {
+    /// Families in use, but for those of inputs and single pixels alone.
+    pub used: Vec<Family>,
     /// Families in use and the values that have them.
     pub families: Vec<(String, usize)>,
     /// Predicted seconds of the uniform assignments, and of the one chosen.
@@ -63,7 +67,7 @@ pub struct LayoutReport {
     pub gap: f64,
 }
 
-/// Layouts of planned values.
+/// Layouts of planned values, in families among `within` if there are any.
 ///
 /// # Errors
 /// A map that fits no ciphertext, or a bug.
@@ -71,6 +75,7 @@ pub(super) fn assign_layouts(
     plan: &PrimaryMap<ValueId, Planned>,
     slots: u32,
     search: &LayoutSearch,
+    within: &[Family],
 ) -> Result<(Vec<Layout>, LayoutReport), LowerError> {
     let spreads: Vec<Spread> = plan.values().map(|p| p.spread).collect();
     let grid = Grid::new(&spreads, slots);
@@ -92,7 +97,8 @@ pub(super) fn assign_layouts(
             Ok((layouts.collect::<Result<_, _>>()?, report))
         }
         LayoutSearch::Search(machine, products) => {
-            Search::new(plan, grid, (machine, *products))?.run(&families)
+            let families = if within.is_empty() { &families[..] } else { within };
+            Search::new(plan, grid, (machine, *products))?.run(families)
         }
     }
 }
@@ -162,6 +168,7 @@ impl<'a> Search<'a> {
         let seconds = model.cost(&solution.values);
         let bound = if solution.exact { seconds } else { model.lower_bound() };
         let report = LayoutReport {
+            used: kept.into_iter().filter(|family| chosen.contains(family)).collect(),
             families: tally(&chosen),
             uniform_seconds: uniform.iter().map(|(s, family)| (family.to_string(), *s)).collect(),
             seconds,
@@ -176,13 +183,19 @@ impl<'a> Search<'a> {
     fn ranked(&self, families: &[Family]) -> Result<Vec<(f64, Family)>, LowerError> {
         let mut known: Vec<(Vec<Vec<Layout>>, Family)> = Vec::new();
         for &family in families {
-            let domains = self.uniform(family)?.into_iter().map(|layout| vec![layout]).collect();
-            if known.iter().all(|(other, _)| *other != domains) {
+            let domains = self.uniform(family)?;
+            // Inputs that may repeat do not tell families apart.
+            let same = |(other, _): &(Vec<Vec<Layout>>, Family)| {
+                other.iter().zip(&domains).all(|(other, own)| other.first() == own.first())
+            };
+            if !known.iter().any(same) {
                 known.push((domains, family));
             }
         }
-        let values = vec![0; self.owners.len()];
-        let seconds = |domains: &[Vec<Layout>], weighing| self.model(domains, weighing).cost(&values);
+        let seconds = |domains: &[Vec<Layout>], weighing| {
+            let model = self.model(domains, weighing);
+            model.cost(&model.solve().values)
+        };
         let plain: Vec<f64> = known.iter().map(|(domains, _)| seconds(domains, Weighing::Plain)).collect();
         let least = plain.iter().copied().fold(NEVER, f64::min);
         let weighed = known.iter().zip(&plain).map(|((domains, family), &plain)| match self.products {
@@ -196,32 +209,56 @@ impl<'a> Search<'a> {
         Ok(ranked)
     }
 
-    /// Layouts of all variables in one family; values of one pixel are dense.
-    fn uniform(&self, family: Family) -> Result<Vec<Layout>, LowerError> {
-        let layout = |id: &ValueId| {
-            let spread = self.plan[*id].spread;
-            let pixel = spread.shape.h == 1 && spread.shape.w == 1;
-            let dense = pixel && !family.is_compact();
-            self.grid.layout(spread, if dense { Family::Dense } else { family })
+    /// Layouts of all variables in one family; values of one pixel are dense, inputs may repeat.
+    fn uniform(&self, family: Family) -> Result<Vec<Vec<Layout>>, LowerError> {
+        let layouts = |id: &ValueId| {
+            let pixel = self.is_pixel(*id) && !family.is_compact();
+            let families = std::iter::once(if pixel { Family::Dense } else { family });
+            let domain = self.domain(*id, families.chain(self.repeated(*id, &[family])))?;
+            Ok(domain.into_iter().map(|(_, layout)| layout).collect())
         };
-        self.owners.iter().map(layout).collect()
+        self.owners.iter().map(layouts).collect()
     }
 
     /// What each variable may be.
     fn domains(&self, families: &[Family]) -> Result<Vec<Vec<(Family, Layout)>>, LowerError> {
         let of_variable = |id: &ValueId| {
-            let spread = self.plan[*id].spread;
-            let pixel = spread.shape.h == 1 && spread.shape.w == 1;
-            let mut domain: Vec<(Family, Layout)> = Vec::new();
-            for &family in families.iter().chain(pixel.then_some(&Family::Dense)) {
-                let layout = self.grid.layout(spread, family)?;
-                if domain.iter().all(|(_, known)| *known != layout) {
-                    domain.push((family, layout));
-                }
-            }
-            Ok(domain)
+            let dense = self.is_pixel(*id).then_some(Family::Dense);
+            let all = families.iter().copied().chain(dense).chain(self.repeated(*id, families));
+            self.domain(*id, all)
         };
         self.owners.iter().map(of_variable).collect()
+    }
+
+    /// The distinct layouts of a value in some families.
+    fn domain(
+        &self,
+        id: ValueId,
+        families: impl Iterator<Item = Family>,
+    ) -> Result<Vec<(Family, Layout)>, LowerError> {
+        let mut domain: Vec<(Family, Layout)> = Vec::new();
+        for family in families {
+            let layout = self.grid.layout(self.plan[id].spread, family)?;
+            if domain.iter().all(|(_, known)| *known != layout) {
+                domain.push((family, layout));
+            }
+        }
+        Ok(domain)
+    }
+
+    fn is_pixel(&self, id: ValueId) -> bool {
+        let shape = self.plan[id].spread.shape;
+        shape.h == 1 && shape.w == 1
+    }
+
+    /// What an input may be besides, where others are in these families.
+    fn repeated(&self, id: ValueId, families: &[Family]) -> Vec<Family> {
+        match self.plan[id].op {
+            PlannedOp::Input { .. } if !self.is_pixel(id) => {
+                families.iter().filter_map(|family| family.repeated()).collect()
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// The costs of all choices.
@@ -231,7 +268,12 @@ impl<'a> Search<'a> {
         for (id, planned) in self.plan.iter() {
             let variable = self.variables[id.index()];
             match &planned.op {
-                PlannedOp::Input { .. } => {}
+                PlannedOp::Input { .. } => {
+                    let bytes = self.params.ciphertext_bytes(self.level) as f64;
+                    let cost =
+                        |layout: &Layout| SECONDS_PER_INPUT_BYTE * bytes * f64::from(layout.ciphertexts);
+                    factors.push(Factor::unary(variable, domains[variable].iter().map(cost).collect()));
+                }
                 PlannedOp::Poly { degree, .. } => {
                     let cost = |layout: &Layout| self.polynomial_seconds(*degree, layout);
                     factors.push(Factor::unary(variable, domains[variable].iter().map(cost).collect()));

@@ -29,6 +29,15 @@ pub(super) struct Thin {
     pub(super) slots: u32,
 }
 
+/// What takes the blocks of a ciphertext that channels leave empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Filling {
+    /// Low digits of row and column.
+    LowDigits,
+    /// Copies of the channels.
+    Copies,
+}
+
 /// Slot bits of a block once strides have thinned its pixels.
 struct Bits {
     /// Of the row and of the column, least significant first.
@@ -39,13 +48,16 @@ struct Bits {
 
 impl Thin {
     /// Low digits of row and column pick the ciphertext; where channels leave blocks of a ciphertext empty the high ones of these
-    /// digits take them, below the channels. Channels fill gaps first.
-    pub(super) fn nested(&self) -> Layout {
+    /// digits may take them, below the channels. Channels fill gaps first.
+    pub(super) fn nested(&self, filling: Filling) -> Layout {
         let Self { shape, low: [rows, columns], gaps: [row_gap, column_gap], block, slots, .. } = *self;
         let count = shape.c.div_ceil(row_gap * column_gap);
         let bits = |radix: u32| radix.next_power_of_two().ilog2();
         let (room, rows_of, columns_of) = ((slots / block).ilog2(), bits(rows), bits(columns));
-        let below = room.saturating_sub(bits(count)).min(rows_of + columns_of);
+        let below = match filling {
+            Filling::LowDigits => room.saturating_sub(bits(count)).min(rows_of + columns_of),
+            Filling::Copies => 0,
+        };
         let rows_below = below.div_ceil(2).clamp(below.saturating_sub(columns_of), rows_of);
         let columns_below = below - rows_below;
         let [rows_apart, columns_apart] =
@@ -81,7 +93,7 @@ impl Thin {
         let pixel = self.shape.h == 1 && self.shape.w == 1;
         let apart = pixel || self.gaps != [1, 1];
         if !apart || self.low != [1, 1] || !self.gaps.iter().all(|gap| gap.is_power_of_two()) {
-            return self.nested();
+            return self.nested(Filling::LowDigits);
         }
         let bits = self.bits();
         if pixel {

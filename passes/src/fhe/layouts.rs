@@ -13,7 +13,7 @@ use peregrine_ir::tensor::{TensorGraph, TensorOp};
 use peregrine_ir::{AxisMap, EntityId, Slots};
 
 use super::LowerError;
-use super::compact::Thin;
+use super::compact::{Filling, Thin};
 
 /// Most pixels of a network's slot grid: far above any ring, small enough for slot arithmetic in 32 bits.
 const MAX_GRID: u64 = 1 << 28;
@@ -32,10 +32,10 @@ pub struct Spread {
 /// How values are laid out on the grid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Family {
-    /// The grid thinned by `factor` in rows and columns.
+    /// The grid thinned by `factor` in rows and in columns.
     Grid {
-        /// A power of two.
-        factor: u32,
+        /// Powers of two.
+        factor: [u32; 2],
         /// Slots of a block.
         block: BlockSize,
         /// Order of the blocks.
@@ -63,12 +63,24 @@ pub enum BlockOrder {
     Joint,
     /// As channels, and where pixels are more than one slot apart they move together, so that channels lie above all of them.
     Compact,
+    /// As channels, but where channels do not fill a ciphertext their copies do: more ciphertexts, fewer diagonals. For inputs.
+    Repeated,
 }
 
 impl Family {
     /// Whether pixels move together, those of one pixel into the lowest slots.
     pub fn is_compact(self) -> bool {
         matches!(self, Self::Grid { order: BlockOrder::Compact, .. })
+    }
+
+    /// What an input may be besides, where other values are in this family.
+    pub fn repeated(self) -> Option<Self> {
+        match self {
+            Self::Grid { factor, block: BlockSize::PowerOfTwo, .. } => {
+                Some(Self::Grid { factor, block: BlockSize::PowerOfTwo, order: BlockOrder::Repeated })
+            }
+            Self::Grid { block: BlockSize::Tight, .. } | Self::Dense => None,
+        }
     }
 }
 
@@ -84,8 +96,12 @@ impl fmt::Display for Family {
                     BlockOrder::Channels => "channels",
                     BlockOrder::Joint => "joint",
                     BlockOrder::Compact => "compact",
+                    BlockOrder::Repeated => "repeated",
                 };
-                write!(f, "grid/{factor} {block} {order}")
+                match factor {
+                    [rows, columns] if rows == columns => write!(f, "grid/{rows} {block} {order}"),
+                    [rows, columns] => write!(f, "grid/{rows}x{columns} {block} {order}"),
+                }
             }
             Self::Dense => f.write_str("dense"),
         }
@@ -203,7 +219,7 @@ pub struct Grid {
 /// The thinned grid of one family: rows and columns of a block, its slots.
 #[derive(Clone, Copy)]
 struct Thinned {
-    factor: u32,
+    factor: [u32; 2],
     rows: u32,
     columns: u32,
     block: u32,
@@ -220,21 +236,32 @@ impl Grid {
         self.slots
     }
 
-    /// The families whose blocks fit a ciphertext: least thinned first, at most three factors.
+    /// Blocks and their orders that families are made of.
+    const WAYS: [(BlockSize, BlockOrder); 5] = [
+        (BlockSize::PowerOfTwo, BlockOrder::Channels),
+        (BlockSize::PowerOfTwo, BlockOrder::Joint),
+        (BlockSize::PowerOfTwo, BlockOrder::Compact),
+        (BlockSize::Tight, BlockOrder::Channels),
+        (BlockSize::Tight, BlockOrder::Joint),
+    ];
+
+    /// The families whose blocks fit a ciphertext: least thinned first, at most three factors, and between them twice as thin in
+    /// rows as in columns.
     pub fn families(&self) -> Vec<Family> {
-        let fits = |factor: u32, block: BlockSize| self.thinned(factor, block).is_some();
-        let first = (0..14).map(|log| 1 << log).find(|&factor| fits(factor, BlockSize::PowerOfTwo));
+        let fits = |factor: [u32; 2], block: BlockSize| self.thinned(factor, block).is_some();
+        let first = (0..14).map(|log| 1 << log).find(|&f| fits([f, f], BlockSize::PowerOfTwo));
         let Some(first) = first else { return Vec::new() };
         let mut families = Vec::new();
-        for factor in [first, first * 2, first * 4] {
-            for block in [BlockSize::PowerOfTwo, BlockSize::Tight] {
-                for order in [BlockOrder::Channels, BlockOrder::Joint, BlockOrder::Compact] {
-                    if order == BlockOrder::Compact && !self.closes(factor, block) {
-                        continue;
-                    }
-                    if fits(factor, block) && (factor == first || self.split(factor)) {
-                        families.push(Family::Grid { factor, block, order });
-                    }
+        let (second, third) = (2 * first, 4 * first);
+        let factors = [[first; 2], [second, first], [second; 2], [third, second], [third; 2]];
+        for factor in factors {
+            for (block, order) in Self::WAYS {
+                let square = factor[0] == factor[1];
+                let closes = order != BlockOrder::Compact || self.closes(factor, block);
+                let considered = square || block == BlockSize::PowerOfTwo && order != BlockOrder::Joint;
+                let splits = factor == [first; 2] || self.split(factor);
+                if closes && considered && splits && fits(factor, block) {
+                    families.push(Family::Grid { factor, block, order });
                 }
             }
         }
@@ -242,14 +269,14 @@ impl Grid {
     }
 
     /// Whether thinning by `factor` still splits a map: beyond that families repeat.
-    fn split(&self, factor: u32) -> bool {
-        self.spreads
-            .iter()
-            .any(|s| s.gap.iter().any(|&gap| gap < factor) && (s.shape.h > factor || s.shape.w > factor))
+    fn split(&self, [rows, columns]: [u32; 2]) -> bool {
+        self.spreads.iter().any(|Spread { shape, gap }| {
+            (gap[0] < rows || gap[1] < columns) && (shape.h > rows || shape.w > columns)
+        })
     }
 
     /// Whether gaps between pixels can be closed: blocks are powers of two in both directions.
-    fn closes(&self, factor: u32, block: BlockSize) -> bool {
+    fn closes(&self, factor: [u32; 2], block: BlockSize) -> bool {
         let square = |thinned: Thinned| {
             let [rows, columns] = [thinned.rows, thinned.columns].map(u32::next_power_of_two);
             u64::from(rows) * u64::from(columns) <= u64::from(thinned.block)
@@ -257,11 +284,11 @@ impl Grid {
         block == BlockSize::PowerOfTwo && self.thinned(factor, block).is_some_and(square)
     }
 
-    fn thinned(&self, factor: u32, block: BlockSize) -> Option<Thinned> {
+    fn thinned(&self, factor: [u32; 2], block: BlockSize) -> Option<Thinned> {
         let mut extents = [1u64, 1];
         for Spread { shape, gap } in self.spreads.iter().filter(|s| s.shape.h > 1 || s.shape.w > 1) {
             for (axis, extent) in [shape.h, shape.w].into_iter().enumerate() {
-                let (radix, inner) = thin(gap[axis], factor);
+                let (radix, inner) = thin(gap[axis], factor[axis]);
                 extents[axis] = extents[axis].max(u64::from(extent.div_ceil(radix)) * u64::from(inner));
             }
         }
@@ -307,11 +334,12 @@ impl Grid {
     }
 
     fn on_grid(&self, Spread { shape, gap }: Spread, thinned: Thinned, order: BlockOrder) -> Layout {
-        let [(rows, row_gap), (columns, column_gap)] = gap.map(|gap| thin(gap, thinned.factor));
+        let [(rows, row_gap), (columns, column_gap)] =
+            [0, 1].map(|axis| thin(gap[axis], thinned.factor[axis]));
         // A value of one pixel has room for channels in its gaps only as far as the block reaches.
         let width = match order {
             BlockOrder::Compact => thinned.columns.next_power_of_two(),
-            BlockOrder::Channels | BlockOrder::Joint => thinned.columns,
+            BlockOrder::Channels | BlockOrder::Joint | BlockOrder::Repeated => thinned.columns,
         };
         let row_gap = row_gap.min((thinned.block / width).max(1));
         let column_gap = column_gap.min(width);
@@ -321,8 +349,9 @@ impl Grid {
             let thin = Thin { shape, low: [rows, columns], gaps, columns: width, block, slots: self.slots };
             match order {
                 BlockOrder::Compact => return thin.compact(),
-                BlockOrder::Channels => return thin.nested(),
-                BlockOrder::Joint if rows * columns == 1 => return thin.nested(),
+                BlockOrder::Channels => return thin.nested(Filling::LowDigits),
+                BlockOrder::Repeated => return thin.nested(Filling::Copies),
+                BlockOrder::Joint if rows * columns == 1 => return thin.nested(Filling::LowDigits),
                 BlockOrder::Joint => {}
             }
         }
@@ -354,7 +383,7 @@ impl Grid {
         };
         // Channels next to each other, or the blocks of a channel.
         let (of_channel, of_parity) = match order {
-            BlockOrder::Channels => (1, counted.count),
+            BlockOrder::Channels | BlockOrder::Repeated => (1, counted.count),
             BlockOrder::Joint | BlockOrder::Compact => (counted.parities, 1),
         };
         channel.push(Digit { radix: counted.count, place: place(of_channel) });
@@ -429,7 +458,8 @@ mod tests {
             for slots in [1 << 12, 1 << 15] {
                 let grid = Grid::new(net, slots);
                 assert!(!grid.families().is_empty());
-                for family in grid.families() {
+                let repeated = grid.families().into_iter().filter_map(Family::repeated);
+                for family in grid.families().into_iter().chain(repeated) {
                     for &value in net {
                         let layout = grid.layout(value, family).unwrap();
                         assert!(layout.period.get() <= slots, "{family} {layout:?}");

@@ -2,7 +2,7 @@
 //!
 //! | file | from | to |
 //! |---|---|---|
-//! | [`pack`], [`views`] | tensor graph + ranges | fhe graph, stage packed |
+//! | [`pack`], [`views`], `parts` | tensor graph + ranges | fhe graph, stage packed |
 //! | [`layouts`], [`assign`], `eliminate` | values to be packed | a layout for each (generalized interleaved packing) |
 //! | [`level`] | fhe graph packed | fhe graph leveled, bits of the prime chain |
 //! | [`place`] | fhe graph packed | fhe graph leveled with refreshes, on a chain for bootstrapping |
@@ -30,6 +30,7 @@ mod marks;
 pub mod monic;
 pub mod pack;
 pub mod params;
+mod parts;
 pub mod place;
 pub mod plan_keys;
 mod poly_eval;

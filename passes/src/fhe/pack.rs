@@ -22,9 +22,11 @@ use peregrine_ir::{
 
 use super::LowerError;
 use super::assign::{LayoutReport, LayoutSearch, assign_layouts};
-use super::layouts::{Spread, chw, spreads};
+use super::layouts::{Family, Spread, chw, spreads};
 use super::monic::{Monic, monic, positive};
+use super::parts;
 use super::views::{Bias, Term, View, extents};
+use crate::pipeline::Products;
 
 /// Largest degree of a polynomial that the fhe level evaluates.
 pub const MAX_DEGREE: u32 = 8;
@@ -43,11 +45,49 @@ pub fn pack(
     slots: u32,
     search: &LayoutSearch,
 ) -> Result<Packed, LowerError> {
-    let mut packer = Packer::new(graph, ranges)?;
-    for (id, node) in graph.nodes.iter() {
-        packer.node(id, node)?;
+    let whole = Packer::of(graph, ranges, Parts::Whole)?.finish(slots, search, &[])?;
+    // Parts are more ciphertexts to refresh, which is not weighed here: only where fewest products are asked for.
+    let LayoutSearch::Search(_, Products::Deep) = search else { return Ok(whole) };
+    let parted = in_parts(graph, ranges, slots, search, &whole.layouts.used)?;
+    Ok(parted.filter(|parted| parted.layouts.seconds < whole.layouts.seconds).unwrap_or(whole))
+}
+
+/// As [`pack`], with values in two parts where that takes fewer places; `None` if there are none of these. Layouts are of families
+/// among `within`, if there are any.
+pub(super) fn in_parts(
+    graph: &TensorGraph,
+    ranges: &[Vec<f64>],
+    slots: u32,
+    search: &LayoutSearch,
+    within: &[Family],
+) -> Result<Option<Packed>, LowerError> {
+    let packer = Packer::of(graph, ranges, Parts::Fitting { slots })?;
+    let any = packer.plan.values().any(|planned| planned.source.first_channel > 0);
+    any.then(|| packer.finish(slots, search, within)).transpose()
+}
+
+/// Whether values may be made in parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Parts {
+    /// None.
+    Whole,
+    /// Those that take fewer places so, in ciphertexts of so many slots.
+    Fitting { slots: u32 },
+}
+
+/// What a packed value holds: channels of a tensor value, all of them or from one on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The tensor value.
+    pub tensor: ValueId,
+    /// The first of its channels.
+    pub first_channel: u32,
+}
+
+impl Held {
+    fn whole(tensor: ValueId) -> Self {
+        Self { tensor, first_channel: 0 }
     }
-    packer.finish(slots, search)
 }
 
 /// A packed graph and how its layouts were found.
@@ -57,8 +97,8 @@ pub struct Packed {
     pub graph: FheGraph,
     /// The layouts.
     pub layouts: LayoutReport,
-    /// The tensor value that each node holds.
-    pub sources: Vec<ValueId>,
+    /// What each node holds.
+    pub sources: Vec<Held>,
 }
 
 /// A pending sum of linear terms.
@@ -84,7 +124,7 @@ enum Repr {
 pub(super) struct Planned {
     pub(super) op: PlannedOp,
     pub(super) spread: Spread,
-    source: ValueId,
+    source: Held,
     unit: Vec<f64>,
     /// Largest magnitude of a packed value that calibration saw.
     reach: f64,
@@ -124,10 +164,19 @@ struct Packer<'a> {
     monics: Vec<Option<Monic>>,
     reprs: Vec<Option<Repr>>,
     plan: PrimaryMap<ValueId, Planned>,
+    parts: Parts,
 }
 
 impl<'a> Packer<'a> {
-    fn new(graph: &'a TensorGraph, ranges: &'a [Vec<f64>]) -> Result<Self, LowerError> {
+    fn of(graph: &'a TensorGraph, ranges: &'a [Vec<f64>], parts: Parts) -> Result<Self, LowerError> {
+        let mut packer = Self::new(graph, ranges, parts)?;
+        for (id, node) in graph.nodes.iter() {
+            packer.node(id, node)?;
+        }
+        Ok(packer)
+    }
+
+    fn new(graph: &'a TensorGraph, ranges: &'a [Vec<f64>], parts: Parts) -> Result<Self, LowerError> {
         let monics = graph
             .nodes
             .iter()
@@ -135,14 +184,14 @@ impl<'a> Packer<'a> {
             .collect::<Result<_, _>>()?;
         let reprs = graph.nodes.ids().map(|_| None).collect();
         let (users, spreads) = (graph.users(), spreads(graph)?);
-        Ok(Self { graph, ranges, users, spreads, monics, reprs, plan: PrimaryMap::new() })
+        Ok(Self { graph, ranges, users, spreads, monics, reprs, plan: PrimaryMap::new(), parts })
     }
 
     fn node(&mut self, id: ValueId, node: &Node<Tensor>) -> Result<(), LowerError> {
         let repr = match &node.op {
             TensorOp::Input { name } => {
                 let (op, unit) = (PlannedOp::Input { name: name.clone() }, self.unit_for(id));
-                Repr::Packed(self.planned(op, id, unit, node.origin.clone()))
+                Repr::Packed(self.planned(op, Held::whole(id), unit, node.origin.clone()))
             }
             TensorOp::Conv(conv) => Repr::Sum(self.convolution(conv, node)?),
             TensorOp::Add => self.sum_of(id, node)?,
@@ -160,13 +209,15 @@ impl<'a> Packer<'a> {
         Ok(())
     }
 
-    fn planned(&mut self, op: PlannedOp, value: ValueId, unit: Vec<f64>, origin: Origin) -> ValueId {
-        let spread = self.spreads[value.index()];
-        let ranges = self.ranges[value.index()].iter();
+    /// A value with as many channels as units.
+    fn planned(&mut self, op: PlannedOp, source: Held, unit: Vec<f64>, origin: Origin) -> ValueId {
+        let mut spread = self.spreads[source.tensor.index()];
+        spread.shape.c = unit.len() as u32;
+        let ranges = self.ranges[source.tensor.index()].iter().skip(source.first_channel as usize);
         let reach = ranges.zip(&unit).map(|(range, unit)| (range / unit).abs()).fold(0.0, f64::max);
         // Rounded up: the figure is a bound, and prints the same on every machine.
         let reach = (8.0 * positive(reach)).ceil() / 8.0;
-        self.plan.push(Planned { op, spread, source: value, unit, reach, origin })
+        self.plan.push(Planned { op, spread, source, unit, reach, origin })
     }
 
     /// Whether a reshape changes no extent; a pending sum then has one user only.
@@ -185,8 +236,47 @@ impl<'a> Packer<'a> {
         if let Repr::Views(views) = self.repr(value)? {
             return Ok(views.clone());
         }
+        if let Some(views) = self.made_in_parts(value)? {
+            self.reprs[value.index()] = Some(Repr::Views(views.clone()));
+            return Ok(views);
+        }
         let packed = self.packed(value)?;
         Ok(vec![View::identity(packed, self.spreads[value.index()].shape)])
+    }
+
+    /// The parts of a pending sum that is better made in parts, each in its place.
+    fn made_in_parts(&mut self, value: ValueId) -> Result<Option<Vec<View>>, LowerError> {
+        let Parts::Fitting { slots } = self.parts else { return Ok(None) };
+        let shape = self.spreads[value.index()].shape;
+        let (Some(halves), Repr::Sum(sum)) = (parts::halves(shape, slots), self.repr(value)?) else {
+            return Ok(None);
+        };
+        if !sum.terms.iter().any(parts::reaches_all) || !self.is_only_mapped(value) {
+            return Ok(None);
+        }
+        let (sum, unit, node) = (sum.clone(), self.unit_for(value), &self.graph.nodes[value]);
+        let large = |error: AxisError| too_large(node, &error);
+        let mut views = Vec::new();
+        for channels in halves {
+            let [select, place] = parts::maps(shape, &channels).map_err(large)?;
+            let terms = sum.terms.iter().map(|term| term.followed_by(&select).map_err(large));
+            let part = Sum { terms: terms.collect::<Result<_, _>>()?, bias: sum.bias.mapped(&select) };
+            let held = Held { tensor: value, first_channel: channels.start };
+            let unit = unit[channels.start as usize..channels.end as usize].to_vec();
+            let source = self.linear(held, &part, unit, node.origin.clone())?;
+            views.push(View { source, map: place });
+        }
+        Ok(Some(views))
+    }
+
+    /// Whether nothing but convolutions of all channels and sums use a value.
+    fn is_only_mapped(&self, value: ValueId) -> bool {
+        let maps = |user: &ValueId| match &self.graph.nodes[*user].op {
+            TensorOp::Conv(conv) => conv.groups == 1,
+            TensorOp::Add => true,
+            _ => false,
+        };
+        !self.graph.is_output(value) && self.users[value.index()].iter().all(maps)
     }
 
     fn convolution(&mut self, conv: &Conv, node: &Node<Tensor>) -> Result<Sum, LowerError> {
@@ -283,10 +373,10 @@ impl<'a> Packer<'a> {
             let bias = Bias::Channels(vec![0.0; m.operand_unit.len()]);
             let sum = Sum { terms: vec![term], bias };
             let origin = self.graph.nodes[arg].origin.clone();
-            operand = self.linear(arg, &sum, m.operand_unit.clone(), origin)?;
+            operand = self.linear(Held::whole(arg), &sum, m.operand_unit.clone(), origin)?;
         }
         let op = PlannedOp::Poly { operand, degree: m.degree, lower: m.lower };
-        let planned = self.planned(op, id, m.result_unit, node.origin.clone());
+        let planned = self.planned(op, Held::whole(id), m.result_unit, node.origin.clone());
         // A polynomial keeps its operand's layout.
         self.plan[planned].spread = self.plan[operand].spread;
         Ok(planned)
@@ -306,19 +396,20 @@ impl<'a> Packer<'a> {
             Repr::Sum(sum) => sum.clone(),
         };
         let unit = self.unit_for(value);
-        let id = self.linear(value, &sum, unit, self.graph.nodes[value].origin.clone())?;
+        let origin = self.graph.nodes[value].origin.clone();
+        let id = self.linear(Held::whole(value), &sum, unit, origin)?;
         self.reprs[value.index()] = Some(Repr::Packed(id));
         Ok(id)
     }
 
     fn linear(
         &mut self,
-        value: ValueId,
+        source: Held,
         sum: &Sum,
         unit: Vec<f64>,
         origin: Origin,
     ) -> Result<ValueId, LowerError> {
-        let node = &self.graph.nodes[value];
+        let node = &self.graph.nodes[source.tensor];
         let mut terms = Vec::with_capacity(sum.terms.len());
         for term in &sum.terms {
             terms.extend(term.normal().map_err(|error| too_large(node, &error))?);
@@ -330,7 +421,7 @@ impl<'a> Packer<'a> {
                 way_out: "remove it from the model".to_owned(),
             });
         }
-        Ok(self.planned(PlannedOp::Linear { terms, bias: sum.bias.clone() }, value, unit, origin))
+        Ok(self.planned(PlannedOp::Linear { terms, bias: sum.bias.clone() }, source, unit, origin))
     }
 
     /// The unit of a value: what its first polynomial asks for, else its range.
@@ -342,11 +433,11 @@ impl<'a> Packer<'a> {
         }
     }
 
-    fn finish(mut self, slots: u32, search: &LayoutSearch) -> Result<Packed, LowerError> {
+    fn finish(mut self, slots: u32, search: &LayoutSearch, within: &[Family]) -> Result<Packed, LowerError> {
         let outputs: Vec<OutputPort> = (self.graph.outputs.iter())
             .map(|port| Ok(OutputPort { name: port.name.clone(), value: self.packed(port.value)? }))
             .collect::<Result<_, LowerError>>()?;
-        let (layouts, report) = assign_layouts(&self.plan, slots, search)?;
+        let (layouts, report) = assign_layouts(&self.plan, slots, search, within)?;
         let tables = FheTables {
             consts: ConstPool::new(),
             layouts: PrimaryMap::new(),

@@ -21,6 +21,10 @@ const MOST_DIAGONALS: usize = 1 << 14;
 const MOST_ROTATIONS: usize = 1 << 11;
 /// Most multiples of a stride that are tried as shifts.
 const MOST_MULTIPLES: u32 = 8;
+/// Sets of more rotations than this are not searched for shifts between their own members.
+const MOST_SEARCHED: usize = 1 << 7;
+/// A shift between members of a set, which nothing else may need a key for, is taken if it leaves at most this share of the products.
+const OWN_LEFT: f64 = 0.8;
 /// A way that leaves more than this share of the products of the one before is not worth its joins.
 const MOST_LEFT: f64 = 0.7;
 
@@ -172,12 +176,26 @@ impl Operand {
         sharing
     }
 
+    /// Shifts from some members of a set to the others: one that pairs all of them is among these.
+    fn own_shifts(&self, rotations: &[u32]) -> BTreeSet<u32> {
+        if rotations.len() > MOST_SEARCHED {
+            return BTreeSet::new();
+        }
+        let ends = [rotations.first(), rotations.get(rotations.len() / 2), rotations.last()];
+        let between = |&from: &u32| rotations.iter().map(move |to| (to + self.modulus - from) % self.modulus);
+        ends.into_iter().flatten().flat_map(between).filter(|&shift| shift > 0).collect()
+    }
+
     /// The shift that leaves the fewest rotations of a set; of equals the largest power of two, whose key is most likely in use.
     fn best_shift(&self, rotations: &[u32]) -> Option<(i32, Vec<u32>)> {
+        let count = |&shift: &u32| pairs_count(rotations, shift, self.modulus);
         let mut shifts: Vec<u32> = self.shifts.iter().copied().collect();
         // The first of equal ones is taken.
         shifts.sort_by_key(|shift| (!shift.is_power_of_two(), u32::MAX - shift));
-        let shift = shifts.into_iter().min_by_key(|&shift| pairs_count(rotations, shift, self.modulus))?;
+        let shift = shifts.into_iter().min_by_key(count)?;
+        let own = self.own_shifts(rotations).into_iter().min_by_key(count);
+        let fewer = |own: &u32| count(own) as f64 <= OWN_LEFT * count(&shift) as f64;
+        let shift = own.filter(fewer).unwrap_or(shift);
         let left = pairs_of(rotations, shift, self.modulus);
         (left.len() < rotations.len()).then_some((shift as i32, left))
     }
@@ -234,6 +252,25 @@ mod tests {
         assert_eq!(products(&blocks(16, 32, 16), 1), [144, 72, 36]);
         // An eighth of it.
         assert_eq!(products(&blocks(64, 8, 64), 1), [576, 288, 144, 72, 36]);
+    }
+
+    #[test]
+    fn diagonals_apart_by_what_no_stride_is_pair_up_too() {
+        // Two bits of the row move below: of 32x32 pixels every other one, then 16x16 close together.
+        let digit = |radix, place| Digit { radix, place };
+        let wide = blocks(16, 32, 16);
+        let slot = |radix, stride| digit(radix, Place::Slot(stride));
+        let narrow = Layout {
+            shape: Chw { c: 16, h: 16, w: 16 },
+            digits: [vec![slot(16, 1024)], vec![slot(4, 64), slot(2, 1), slot(2, 32)], vec![slot(16, 2)]],
+            ..wide.clone()
+        };
+        let geometry =
+            ConvGeometry { kernel: [3, 3], stride: [2, 2], pad: [1, 1], dilation: [1, 1], groups: 16 };
+        let terms = [(ResolvedMap::convolution(&wide, &narrow, geometry), 0)];
+        let ways = variants(&terms, Slots::new(1 << 15).unwrap(), Products::Shared);
+        let products: Vec<u64> = ways.iter().map(|way| way.shape.products()).collect();
+        assert_eq!(products[..2], [36, 18]);
     }
 
     #[test]

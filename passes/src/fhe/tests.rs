@@ -9,6 +9,7 @@ use crate::plan::Plan;
 use crate::tensor::interp::{self, Batch};
 
 mod budget;
+mod parts;
 mod views;
 
 /// A small deterministic generator of numbers in -1..1.

@@ -122,9 +122,9 @@ fn folded(map: ResolvedMap<'_>) -> f64 {
 
 /// Mean square of the slots of a value, empty ones included.
 fn mean_slot_square(forward: &Forward<'_, '_>, value: usize, layout: &Layout) -> f64 {
-    let moments = &forward.subject.moments[forward.tensors[value].index()];
+    let (moments, first) = forward.moments(value);
     let unit = &forward.steps[value].unit;
-    let squares = unit.iter().enumerate().map(|(c, unit)| moments.mean_square(c) / (unit * unit));
+    let squares = unit.iter().enumerate().map(|(c, unit)| moments.mean_square(first + c) / (unit * unit));
     let mean = squares.sum::<f64>() / unit.len().max(1) as f64;
     let places = f64::from(layout.period.get()) * f64::from(layout.ciphertexts);
     mean * layout.shape.len() as f64 / places

@@ -22,6 +22,7 @@ use peregrine_ir::{EntityId, Node, RefreshForm, ValueId};
 
 use self::linear::Maps;
 use super::LowerError;
+use super::pack::Held;
 use crate::tensor::moments::Moments;
 
 /// What makes an error.
@@ -184,8 +185,8 @@ pub struct Subject<'a> {
     pub program: &'a Program,
     /// Its ring.
     pub params: &'a Params,
-    /// The tensor value that each operation of the packed graph holds: [`Packed::sources`](super::pack::Packed::sources).
-    pub sources: &'a [ValueId],
+    /// What each operation of the packed graph holds: [`Packed::sources`](super::pack::Packed::sources).
+    pub sources: &'a [Held],
     /// Moments of the tensor values.
     pub moments: &'a [Moments],
 }
@@ -207,7 +208,7 @@ pub fn budget(subject: &Subject<'_>) -> Result<ErrorBudget, LowerError> {
         .iter()
         .map(|port| {
             let value = &steps[port.value.index()];
-            let range = subject.moments[tensors[port.value.index()].index()].spread;
+            let range = subject.moments[tensors[port.value.index()].tensor.index()].spread;
             OutputBudget { name: port.name.clone(), largest: value.largest(), range }
         })
         .collect();
@@ -233,9 +234,9 @@ pub fn budget(subject: &Subject<'_>) -> Result<ErrorBudget, LowerError> {
 }
 
 /// The tensor value of each node: leveling adds drops and refreshes, which hold what their operands hold.
-fn tensors(subject: &Subject<'_>) -> Result<Vec<ValueId>, LowerError> {
+fn tensors(subject: &Subject<'_>) -> Result<Vec<Held>, LowerError> {
     let mut packed = subject.sources.iter();
-    let mut tensors: Vec<ValueId> = Vec::with_capacity(subject.graph.nodes.len());
+    let mut tensors: Vec<Held> = Vec::with_capacity(subject.graph.nodes.len());
     for node in subject.graph.nodes.values() {
         let tensor = match &node.op {
             FheOp::Drop { .. } | FheOp::Bootstrap(_) => node.args.first().map(|arg| tensors[arg.index()]),
@@ -243,7 +244,7 @@ fn tensors(subject: &Subject<'_>) -> Result<Vec<ValueId>, LowerError> {
                 packed.next().copied()
             }
         };
-        let known = tensor.filter(|tensor| tensor.index() < subject.moments.len());
+        let known = tensor.filter(|held| held.tensor.index() < subject.moments.len());
         tensors.push(known.ok_or_else(|| LowerError::bug("an operation that packing did not make"))?);
     }
     Ok(tensors)
@@ -276,7 +277,7 @@ impl Step {
 
 struct Forward<'s, 'a> {
     subject: &'s Subject<'a>,
-    tensors: Vec<ValueId>,
+    tensors: Vec<Held>,
     maps: Maps,
     /// Linear calls met so far.
     calls: usize,
@@ -339,9 +340,10 @@ impl<'a> Forward<'_, 'a> {
         Ok(made)
     }
 
-    /// Moments of the tensor that a value of the graph holds.
-    fn moments(&self, value: ValueId) -> &Moments {
-        &self.subject.moments[self.tensors[value.index()].index()]
+    /// Moments of the tensor that a value of the graph holds channels of, and the first of these channels.
+    fn moments(&self, value: usize) -> (&Moments, usize) {
+        let held = self.tensors[value];
+        (&self.subject.moments[held.tensor.index()], held.first_channel as usize)
     }
 
     fn unit(&self, value: ValueId) -> &[f64] {

@@ -6,7 +6,7 @@
 use peregrine_ckks::noise;
 use peregrine_ckks::params::Params;
 use peregrine_ir::fhe::{Fhe, MonicPoly};
-use peregrine_ir::{Level, Node, Scale};
+use peregrine_ir::{EntityId, Level, Node, Scale};
 
 use super::{Forward, Gain, Made, Source, cipher};
 use crate::fhe::LowerError;
@@ -24,13 +24,13 @@ pub(super) fn step(
     let (degree, channels) = (poly.degree as usize, layout.shape.c as usize);
     let lower = graph.tables.consts[poly.lower].to_f64();
     let used: Vec<bool> = (0..degree).map(|k| lower.chunks(degree).any(|row| row[k] != 0.0)).collect();
-    let (moments, unit) = (forward.moments(node.args[0]), forward.unit(node.args[0]));
+    let ((moments, first), unit) = (forward.moments(node.args[0].index()), forward.unit(node.args[0]));
     let sources = [Source::Rescale, Source::Rounding, Source::KeySwitch];
     let mut made = Made(sources.iter().map(|&source| (source, vec![0.0; channels])).collect());
     let mut gain = Vec::with_capacity(channels);
     for c in 0..channels {
         let row = &lower[(c * degree) % lower.len()..][..degree];
-        let moments = moments.in_unit(c, unit[c]);
+        let moments = moments.in_unit(first + c, unit[c]);
         let trace = Trace::of(&frame, row, &used);
         for (source, rms, slope) in &trace.made {
             let variance = rms.powi(2) * mean_square(slope, &moments);

@@ -12,7 +12,7 @@ fn spread(c: u32, side: u32, gap: u32) -> Spread {
 }
 
 fn grid(factor: u32, order: BlockOrder) -> Family {
-    Family::Grid { factor, block: BlockSize::PowerOfTwo, order }
+    Family::Grid { factor: [factor; 2], block: BlockSize::PowerOfTwo, order }
 }
 
 fn convolution(kernel: u32, stride: u32, groups: u32) -> ConvGeometry {
@@ -74,6 +74,26 @@ fn low_digits_fill_the_blocks_that_channels_leave_empty() {
     assert_eq!((layout.ciphertexts, layout.occupancy()), (2, 1.0));
     let layout = Grid::new(&[value], 1 << 15).layout(value, grid(2, BlockOrder::Channels)).unwrap();
     assert_eq!((layout.ciphertexts, layout.period.get()), (1, 1 << 14));
+    // Or the channels repeat.
+    let repeated = grid(2, BlockOrder::Channels).repeated().unwrap();
+    let layout = Grid::new(&[value], 1 << 13).layout(value, repeated).unwrap();
+    assert_eq!((layout.ciphertexts, layout.period.get(), layout.occupancy()), (4, 1 << 12, 1.0));
+}
+
+#[test]
+fn inputs_of_few_channels_take_fewer_diagonals_where_these_repeat() {
+    let net = [spread(3, 64, 1), spread(16, 32, 2)];
+    let grid_of_net = Grid::new(&net, 1 << 12);
+    let count = |input: Family| {
+        let [input, output] = [(net[0], input), (net[1], grid(4, BlockOrder::Channels))]
+            .map(|(value, family)| grid_of_net.layout(value, family).unwrap());
+        (input.ciphertexts, diagonals(&input, &output, convolution(3, 2, 1)))
+    };
+    // Each of the four ciphertexts of the result reads nine taps of four places for channels.
+    let repeated = grid(4, BlockOrder::Channels).repeated().unwrap();
+    assert_eq!(count(repeated), (16, 4 * 9 * 4));
+    let (ciphertexts, diagonals) = count(grid(4, BlockOrder::Channels));
+    assert!(ciphertexts < 16 && diagonals > 4 * 9 * 4, "{diagonals}");
 }
 
 /// `sum w[co,ci,ky,kx] * in[ci, yo*s + ky - p, xo*s + kx - p]`.
@@ -125,7 +145,9 @@ proptest! {
         let grid = Grid::new(&values, 1 << log_slots);
         let families = grid.families();
         prop_assume!(!families.is_empty());
-        let [from, to] = [from, to].map(|index| *index.get(&families));
+        let inputs: Vec<Family> =
+            families.iter().copied().chain(families.iter().filter_map(|f| f.repeated())).collect();
+        let (from, to) = (*from.get(&inputs), *to.get(&families));
         let [input, output] = [(values[0], from), (values[1], to)]
             .map(|(value, family)| grid.layout(value, family).expect("a family of the grid"));
         let geometry = convolution(kernel, stride, 1);
