@@ -320,9 +320,10 @@ pub struct Measured {
     pub predicted: f64,
 }
 
-/// For figures that were measured before encoding was.
+/// Processor seconds over counted butterflies while all diagonals of a tuned ResNet-8 and a ResNet-20 were encoded, in memory
+/// that had been used before: 2.5 to 2.9 ns with one thread and with two, placing the weights included.
 fn default_encoding() -> f64 {
-    4.0e-9
+    2.8e-9
 }
 
 impl Default for Machine {

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use prost::Message;
 use thiserror::Error;
 
-use super::proto;
+use super::{constants, proto};
 use crate::axis::{AxisError, AxisMap, AxisRun, Separable};
-use crate::consts::{ConstData, ConstId, ConstPool, ConstTensor};
+use crate::consts::ConstId;
 use crate::layout::{Blocks, Chw, Digit, Layout, Place};
 use crate::linear::{BsgsSplit, ConvGeometry, Imaginary, LayoutId, LinearMap, LinearMapId, Sharing};
 use crate::program::{
@@ -83,17 +83,17 @@ pub enum DecodeError {
 
 /// An element of a list, for messages.
 #[derive(Clone, Copy)]
-struct At {
-    part: &'static str,
-    index: usize,
+pub(super) struct At {
+    pub part: &'static str,
+    pub index: usize,
 }
 
 impl At {
-    fn missing(self, field: &'static str) -> DecodeError {
+    pub fn missing(self, field: &'static str) -> DecodeError {
         DecodeError::Missing { part: self.part, index: self.index, field }
     }
 
-    fn range(self, field: &'static str, value: u64) -> DecodeError {
+    pub fn range(self, field: &'static str, value: u64) -> DecodeError {
         DecodeError::Range { part: self.part, index: self.index, field, value }
     }
 }
@@ -107,7 +107,7 @@ fn each<T, U, C: FromIterator<U>>(
 }
 
 /// Decodes the program section with the data of the constants section.
-pub(super) fn program(bytes: &[u8], constants: &[u8]) -> Result<Program, DecodeError> {
+pub(super) fn program(bytes: &[u8], data: &[u8]) -> Result<Program, DecodeError> {
     let program = proto::Program::decode(bytes)?;
     let params =
         program.params.ok_or(DecodeError::Missing { part: "program", index: 0, field: "parameters" })?;
@@ -120,7 +120,7 @@ pub(super) fn program(bytes: &[u8], constants: &[u8]) -> Result<Program, DecodeE
     Ok(Program {
         name: program.name,
         params,
-        consts: consts(program.consts, constants)?,
+        consts: constants::decode(program.consts, data)?,
         layouts: each("layout", program.layouts, layout)?,
         maps: each("linear map", program.maps, map)?,
         calls: each("linear call", program.calls, call)?,
@@ -187,44 +187,6 @@ pub(super) fn shape(
     let elements = product.filter(|&n| n < 1 << 40).ok_or_else(|| at.range("extents", u64::MAX))?;
     let extent = |&extent: &u64| usize::try_from(extent).map_err(|_| at.range("extent", extent));
     Ok((extents.iter().map(extent).collect::<Result<_, _>>()?, elements))
-}
-
-fn consts(table: Vec<proto::Const>, data: &[u8]) -> Result<ConstPool, DecodeError> {
-    let mut parsed = Vec::with_capacity(table.len());
-    let mut expected = 0u64;
-    for (index, entry) in table.into_iter().enumerate() {
-        let (shape, elements) = shape(&entry.shape, "constant", index)?;
-        let width = match entry.element() {
-            proto::Element::F32 => 4,
-            proto::Element::F64 => 8,
-            proto::Element::Unspecified => return Err(At { part: "constant", index }.missing("element type")),
-        };
-        expected = expected.saturating_add(elements * width);
-        parsed.push((entry.element(), shape, (elements * width) as usize));
-    }
-    let found = data.len() as u64;
-    if expected != found {
-        return Err(DecodeError::Length { part: "the data of all constants", expected, found });
-    }
-    let mut rest = data;
-    let tensors = parsed.into_iter().map(|(element, shape, bytes)| {
-        let (data, after) = rest.split_at(bytes);
-        rest = after;
-        let data = match element {
-            proto::Element::F64 => ConstData::F64(f64s(data).into()),
-            _ => ConstData::F32(f32s(data).into()),
-        };
-        ConstTensor { shape, data }
-    });
-    Ok(tensors.collect())
-}
-
-fn f32s(bytes: &[u8]) -> Vec<f32> {
-    bytes.as_chunks::<4>().0.iter().map(|&chunk| f32::from_le_bytes(chunk)).collect()
-}
-
-fn f64s(bytes: &[u8]) -> Vec<f64> {
-    bytes.as_chunks::<8>().0.iter().map(|&chunk| f64::from_le_bytes(chunk)).collect()
 }
 
 /// A scale; the canonical form is enforced, so that equal scales have one encoding.

@@ -1,9 +1,8 @@
 //! From a program to the schema's messages.
 
 use super::decode::DecodeError;
-use super::proto;
+use super::{constants, proto};
 use crate::axis::{AxisMap, AxisRun, Separable};
-use crate::consts::{ConstData, ConstPool, ConstTensor};
 use crate::entity::EntityId;
 use crate::layout::{Axis, Digit, Layout, Place};
 use crate::linear::{BsgsSplit, Imaginary, LinearMap, Sharing};
@@ -12,24 +11,11 @@ use crate::program::{
 };
 use crate::{BootstrapSpec, PrimeRun, PrimeSpec, Scale};
 
-/// The constants section.
-pub(super) fn constants(consts: &ConstPool) -> Vec<u8> {
-    let width = |c: &ConstTensor| c.len() * if matches!(c.data, ConstData::F32(_)) { 4 } else { 8 };
-    let mut bytes = Vec::with_capacity(consts.values().map(width).sum());
-    for constant in consts.values() {
-        match &constant.data {
-            ConstData::F32(data) => data.iter().for_each(|x| bytes.extend(x.to_le_bytes())),
-            ConstData::F64(data) => data.iter().for_each(|x| bytes.extend(x.to_le_bytes())),
-        }
-    }
-    bytes
-}
-
-/// The program section.
+/// The program section, and the constants section.
 ///
 /// # Errors
 /// [`DecodeError::InexactPrime`] if a prime is given by its size: a file states primes exactly.
-pub(super) fn program(program: &Program) -> Result<proto::Program, DecodeError> {
+pub(super) fn program(program: &Program) -> Result<(proto::Program, Vec<u8>), DecodeError> {
     let exact = |spec: &PrimeSpec| match spec {
         PrimeSpec::Exact(prime) => Ok(*prime),
         PrimeSpec::Bits(_) => Err(DecodeError::InexactPrime),
@@ -44,10 +30,11 @@ pub(super) fn program(program: &Program) -> Result<proto::Program, DecodeError> 
         layout: id(v.layout),
         cipher: v.cipher,
     });
-    Ok(proto::Program {
+    let (consts, data) = constants::encode(&program.consts);
+    let message = proto::Program {
         name: program.name.clone(),
         params: Some(params),
-        consts: program.consts.values().map(constant).collect(),
+        consts,
         layouts: program.layouts.values().map(layout).collect(),
         maps: program.maps.values().map(map).collect(),
         calls: program.calls.values().map(call).collect(),
@@ -61,7 +48,8 @@ pub(super) fn program(program: &Program) -> Result<proto::Program, DecodeError> 
         manifest: Some(manifest(&program.manifest)),
         bootstrap: program.bootstrap.as_ref().map(bootstrap),
         refreshes: program.refreshes.values().map(refresh).collect(),
-    })
+    };
+    Ok((message, data))
 }
 
 fn bootstrap(spec: &BootstrapSpec) -> proto::Bootstrap {
@@ -98,14 +86,6 @@ fn id(entity: impl EntityId) -> u32 {
 
 fn extents(shape: &[usize]) -> Vec<u64> {
     shape.iter().map(|&extent| extent as u64).collect()
-}
-
-fn constant(constant: &ConstTensor) -> proto::Const {
-    let element = match constant.data {
-        ConstData::F32(_) => proto::Element::F32,
-        ConstData::F64(_) => proto::Element::F64,
-    };
-    proto::Const { element: element.into(), shape: extents(&constant.shape) }
 }
 
 fn scale(scale: &Scale) -> Option<proto::Scale> {

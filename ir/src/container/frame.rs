@@ -5,7 +5,7 @@ use std::fmt;
 use thiserror::Error;
 
 /// Version of the format.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 const MAGIC: [u8; 8] = *b"PEREGRN\0";
 const ENTRY_BYTES: usize = 4 + 4 + 8 + 32;
 const HASH_BYTES: usize = 32;

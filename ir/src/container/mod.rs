@@ -3,20 +3,21 @@
 //! | bytes | what |
 //! |---|---|
 //! | 8 | magic `PEREGRN\0` |
-//! | 4 | version, little-endian, now 1 |
+//! | 4 | version, little-endian: [`VERSION`] |
 //! | 4 | number of sections, 3 |
 //! | 48 each | section: kind (4), reserved zero (4), length (8), BLAKE3 of its bytes (32) |
 //! | 32 | BLAKE3 of everything before |
 //! | ... | the sections in order, without gaps, up to the end of the file |
 //!
 //! Sections: `program` (protobuf, schema in `proto/peregrine.proto`), `constants` (raw little-endian numbers, so that a
-//! file is about as large as the weights), `client` (protobuf). Every byte of a file is covered by a checksum.
+//! file is about as large as the weights; equal numbers in a row are stored once), `client` (protobuf). Every byte of a file is covered by a checksum.
 //!
 //! A file is untrusted: lengths are checked against limits and the file before anything is allocated, checksums before
 //! anything is decoded, and the decoded program by its verifier, the security of the parameters included. The checksums
 //! find damage; they authenticate nobody.
 
 mod client;
+mod constants;
 mod decode;
 mod encode;
 mod frame;
@@ -154,10 +155,8 @@ impl From<FrameError> for Fault {
 }
 
 fn to_bytes(program: &Program, client: &ClientPart) -> Result<Vec<u8>, Fault> {
-    let encoded = encode::program(program).map_err(|e| Fault::Decode(Section::Program, e))?;
-    let sections =
-        [prost::Message::encode_to_vec(&encoded), encode::constants(&program.consts), client::encode(client)];
-    Ok(frame::join(&sections)?)
+    let (program, constants) = encode::program(program).map_err(|e| Fault::Decode(Section::Program, e))?;
+    Ok(frame::join(&[prost::Message::encode_to_vec(&program), constants, client::encode(client)])?)
 }
 
 /// Everything but the verifier.

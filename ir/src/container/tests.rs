@@ -7,6 +7,7 @@ use prost::Message;
 
 use super::*;
 use crate::client::{ClientTensor, ImageOrder, ImageSpec, PixelFormat, RangeRecord};
+use crate::consts::{ConstPool, ConstTensor};
 use crate::samples;
 use crate::text::tests::any_program;
 
@@ -62,12 +63,78 @@ fn files_read_back_as_written() {
     });
 }
 
+/// The runs of a file's constants, and the length of its constants section. They are read back bit by bit.
+fn folded(constants: Vec<ConstTensor>) -> (Vec<Vec<u64>>, usize) {
+    let consts: ConstPool = constants.into_iter().collect();
+    let (table, data) = constants::encode(&consts);
+    let runs = table.iter().map(|entry| entry.runs.clone()).collect();
+    let found = constants::decode(table, &data).unwrap();
+    for (found, wrote) in found.values().zip(consts.values()) {
+        let bits = |c: &ConstTensor| c.to_f64().iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+        assert_eq!((&found.shape, bits(found)), (&wrote.shape, bits(wrote)));
+    }
+    (runs, data.len())
+}
+
 #[test]
 fn constants_take_four_or_eight_bytes_a_number() {
     let consts = samples::program().consts;
     let numbers: usize = consts.values().map(|c| c.len()).sum();
     let doubles = 1 + 2 + 3 + 2;
-    assert_eq!(encode::constants(&consts).len(), 4 * (numbers - doubles) + 8 * doubles);
+    let (table, data) = constants::encode(&consts);
+    assert_eq!(data.len(), 4 * (numbers - doubles) + 8 * doubles);
+    assert!(table.iter().all(|entry| entry.runs.is_empty()));
+}
+
+#[test]
+fn equal_numbers_in_a_row_are_stored_once() {
+    let f32 = |data: &[f32]| folded(vec![ConstTensor::f32([data.len()], data)]);
+    let none = || vec![Vec::new()];
+    assert_eq!(f32(&[1.0, 2.0, 2.0, 2.0, 2.0, 3.0]), (vec![vec![2, 3, 1]], 12));
+    assert_eq!(f32(&[0.5; 9]), (vec![vec![1, 8]], 4));
+    assert_eq!(f32(&[0.0, 0.0, 0.0, 0.0, 7.0, 7.0, 7.0, 7.0]), (vec![vec![1, 3, 1, 3]], 8));
+    assert_eq!(f32(&[1.0, 2.0, 2.0, 2.0, 3.0]), (none(), 20), "three are not worth a run");
+    assert_eq!(f32(&[0.0, 0.0, -0.0, -0.0]), (none(), 16), "signs of zeros differ");
+    assert_eq!(f32(&[f32::NAN; 4]), (vec![vec![1, 3]], 4));
+    let pooled: Vec<f32> = samples::numbers(6, 5).into_iter().flat_map(|x| [x; 16]).collect();
+    assert_eq!(folded(vec![ConstTensor::f32([2, 3, 4, 4], pooled)]), (vec![[1, 15].repeat(6)], 24));
+    let doubles = ConstTensor::f64([2, 4], [[0.1; 4], [-0.1; 4]].concat());
+    let empty = ConstTensor::f32([0, 4], []);
+    assert_eq!(
+        folded(vec![empty, doubles, ConstTensor::f32([], [2.0])]),
+        (vec![Vec::new(), vec![1, 3, 1, 3], Vec::new()], 20)
+    );
+}
+
+#[test]
+fn hostile_constants_are_refused_before_they_unfold() {
+    let entry = |shape: &[u64], runs: &[u64]| proto::Const {
+        element: proto::Element::F32.into(),
+        shape: shape.to_vec(),
+        runs: runs.to_vec(),
+    };
+    let refused = |table: &[proto::Const], bytes: usize| {
+        constants::decode(table.to_vec(), &vec![0; bytes]).unwrap_err()
+    };
+    let range_of = |table: &[proto::Const], bytes| match refused(table, bytes) {
+        DecodeError::Range { part: "constant", index, field, .. } => (index, field),
+        other => panic!("{other:?}"),
+    };
+    let wrong: [&[u64]; 7] = [&[4], &[3, 3], &[1, 3], &[0, 5], &[5, 0], &[1, 3, 0, 1], &[1, u64::MAX, 5]];
+    for runs in wrong {
+        assert_eq!(range_of(&[entry(&[5], runs)], 4), (0, "numbers in its runs"), "{runs:?}");
+    }
+    let most = constants::MAX_UNFOLDED / 4;
+    let repeated = |more: u64| entry(&[1 + more], &[1, more]);
+    let too_many = "bytes of repetitions, with the constants before,";
+    assert_eq!(range_of(&[repeated(most + 1)], 4), (0, too_many));
+    assert_eq!(range_of(&[repeated((1 << 39) - 1)], 4), (0, too_many));
+    let half = repeated(most / 2);
+    assert_eq!(range_of(&[half.clone(), half, repeated(1)], 12), (2, too_many));
+    assert!(matches!(
+        refused(&[entry(&[12], &[1, 11])], 48),
+        DecodeError::Length { expected: 4, found: 48, .. }
+    ));
 }
 
 #[test]
@@ -134,10 +201,15 @@ fn foreign_files_and_versions_are_named() {
     let error = read_bytes(b"\x89PNG\r\n\x1a\n and more").unwrap_err();
     assert!(matches!(error, ContainerError::Frame { source: FrameError::Magic, .. }));
     assert!(error.to_string().contains("not a .fhe file"), "{error}");
-    let mut bytes = sample_bytes();
-    bytes[8] = 1;
-    let error = read_bytes(&bytes).unwrap_err();
-    assert!(matches!(error, ContainerError::Frame { source: FrameError::Version { found: 1 }, .. }));
+    for other in [VERSION - 1, VERSION + 1] {
+        let mut bytes = sample_bytes();
+        bytes[8..12].copy_from_slice(&other.to_le_bytes());
+        let error = read_bytes(&bytes).unwrap_err();
+        assert!(
+            matches!(error, ContainerError::Frame { source: FrameError::Version { found }, .. } if found == other)
+        );
+        assert!(error.to_string().ends_with("compile the model again"), "{error}");
+    }
     let mut bytes = sample_bytes();
     *bytes.last_mut().unwrap() ^= 1;
     let error = read_bytes(&bytes).unwrap_err();
@@ -188,10 +260,9 @@ fn join_raw(program: &proto::Program, constants: Vec<u8>, client: Vec<u8>) -> Ve
 
 /// What decoding says of a changed program section.
 fn decoded(change: impl FnOnce(&mut proto::Program)) -> DecodeError {
-    let program = samples::program();
-    let mut message = encode::program(&program).unwrap();
+    let (mut message, constants) = encode::program(&samples::program()).unwrap();
     change(&mut message);
-    let bytes = join_raw(&message, encode::constants(&program.consts), client::encode(&client()));
+    let bytes = join_raw(&message, constants, client::encode(&client()));
     match from_bytes(&bytes) {
         Err(Fault::Decode(Section::Program, error)) => error,
         other => panic!("{other:?}"),
@@ -244,10 +315,9 @@ fn hostile_program_messages_are_refused() {
 
 /// A program that decodes but breaks the verifier's rules.
 fn invalid(change: impl FnOnce(&mut proto::Program)) -> String {
-    let program = samples::program();
-    let mut message = encode::program(&program).unwrap();
+    let (mut message, constants) = encode::program(&samples::program()).unwrap();
     change(&mut message);
-    let bytes = join_raw(&message, encode::constants(&program.consts), client::encode(&client()));
+    let bytes = join_raw(&message, constants, client::encode(&client()));
     let error = read_bytes(&bytes).unwrap_err();
     assert!(matches!(error, ContainerError::Invalid { .. }), "{error}");
     error.to_string()
@@ -277,9 +347,8 @@ fn hostile_client_sections_are_refused() {
     let refuse = |change: &dyn Fn(&mut proto::Client)| {
         let mut message = proto::Client::decode(&client::encode(&client())[..]).unwrap();
         change(&mut message);
-        let program = samples::program();
-        let encoded = encode::program(&program).unwrap();
-        let bytes = join_raw(&encoded, encode::constants(&program.consts), message.encode_to_vec());
+        let (program, constants) = encode::program(&samples::program()).unwrap();
+        let bytes = join_raw(&program, constants, message.encode_to_vec());
         match from_bytes(&bytes) {
             Err(Fault::Decode(Section::Client, error)) => error,
             other => panic!("{other:?}"),
@@ -313,19 +382,19 @@ proptest! {
                 *spec = crate::PrimeSpec::Exact(u64::from(bits));
             }
         }
-        let message = encode::program(&program).unwrap();
-        let found = decode::program(&message.encode_to_vec(), &encode::constants(&program.consts));
+        let (message, constants) = encode::program(&program).unwrap();
+        let found = decode::program(&message.encode_to_vec(), &constants);
         prop_assert_eq!(found, Ok(program));
     }
 
     /// A program section of arbitrary changed bytes, checksums right, is decoded or refused without panic.
     #[test]
     fn forged_program_bytes_do_not_panic(at in any::<prop::sample::Index>(), byte in any::<u8>()) {
-        let program = samples::program();
-        let mut section = encode::program(&program).unwrap().encode_to_vec();
+        let (message, constants) = encode::program(&samples::program()).unwrap();
+        let mut section = message.encode_to_vec();
         let at = at.index(section.len());
         section[at] = byte;
-        let bytes = frame::join(&[section, encode::constants(&program.consts), client::encode(&client())]).unwrap();
+        let bytes = frame::join(&[section, constants, client::encode(&client())]).unwrap();
         if let Ok(artefact) = from_bytes(&bytes) {
             let _ = crate::program::verify(&artefact.program);
         }

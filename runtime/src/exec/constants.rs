@@ -91,8 +91,15 @@ impl Constants {
     }
 
     /// The linear site of an instruction.
-    pub fn linear(&self, inst: usize) -> Option<&LinearSite> {
-        self.linear.get(&inst)
+    ///
+    /// # Errors
+    /// [`RuntimeError::Program`] when it is no linear call of the program that was planned.
+    pub fn linear(&self, program: &Program, inst: usize) -> Result<&LinearSite, RuntimeError> {
+        let missing = || RuntimeError::Program {
+            place: place(program, inst),
+            what: "the linear call has no plan".to_owned(),
+        };
+        self.linear.get(&inst).ok_or_else(missing)
     }
 
     /// The vector site of an instruction.

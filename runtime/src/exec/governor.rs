@@ -55,25 +55,23 @@ pub(super) struct Held<'a, 'k> {
 }
 
 /// The governor of a run.
-pub(super) struct Governor<'a> {
+pub(super) struct Governor {
     allowance: Allowance,
-    demands: &'a [Demand],
     /// Weights, tables, the process.
     fixed: u64,
 }
 
-impl<'a> Governor<'a> {
-    pub fn new(allowance: Allowance, demands: &'a [Demand], fixed: ByteSize) -> Self {
-        Self { allowance, demands, fixed: fixed.0 }
+impl Governor {
+    pub fn new(allowance: Allowance, fixed: ByteSize) -> Self {
+        Self { allowance, fixed: fixed.0 }
     }
 
-    /// Makes room for instruction `index`. How many bytes there are for the portions of a linear call.
-    pub fn admit(&self, index: usize, held: &mut Held<'_, '_>) -> Result<u64, Shortage> {
+    /// Makes room for what instruction `index` takes. How many bytes there are for the portions of a linear call.
+    pub fn admit(&self, (index, demand): (usize, &Demand), held: &mut Held<'_, '_>) -> Result<u64, Shortage> {
         let Some((budget, origin)) = self.allowance.budget.limit() else { return Ok(u64::MAX) };
-        let demand = self.demands.get(index).copied().unwrap_or_default();
         let with_waste = |bytes: u64| bytes + bytes / WASTE;
         let (usual, least) = (with_waste(demand.usual()), with_waste(demand.least()));
-        let left = |held: &Held<'_, '_>| budget.0.saturating_sub(self.in_use(&demand, held, budget));
+        let left = |held: &Held<'_, '_>| budget.0.saturating_sub(self.in_use(demand, held, budget));
         let mut free = left(held);
         if free < usual {
             let freed = held.constants.release(Side::Behind, index, usual - free);

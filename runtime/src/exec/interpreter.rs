@@ -10,10 +10,12 @@ use peregrine_ckks::evaluator::{Evaluator, linear};
 use peregrine_ir::EntityId;
 use peregrine_ir::program::{Inst, Program, Refresh, RefreshId, Reg};
 
+use super::Foreseen;
 use super::checkpoint::{Control, Saving, State};
 use super::constants::Constants;
 use super::governor::{Governor, Held};
 use super::key_store::KeyStore;
+use super::memory::Demand;
 use super::profile::{InstKind, Profile};
 use super::refresh::Refreshers;
 use super::schedule::{Schedule, layer_name, place};
@@ -33,7 +35,9 @@ pub(super) struct Machine<'a> {
     pub state: State,
     /// See [`rescaled_at_once`](peregrine_ir::program::rescaled_at_once).
     pub rescaled_only: Vec<bool>,
-    pub governor: Governor<'a>,
+    /// One for each instruction.
+    pub foreseen: &'a [Foreseen],
+    pub governor: Governor,
     pub control: Control<'a>,
 }
 
@@ -47,12 +51,13 @@ pub struct Execution {
 
 impl Machine<'_> {
     /// Runs the whole program.
-    pub fn run(mut self, costs: &[u64], progress: &dyn Progress) -> Result<Execution, RuntimeError> {
-        let program = self.program;
+    pub fn run(mut self, progress: &dyn Progress) -> Result<Execution, RuntimeError> {
+        let (program, foreseen) = (self.program, self.foreseen);
+        let work = |foreseen: &[Foreseen]| foreseen.iter().map(|f| f.cost).sum::<u64>();
         let mut profile = Profile::new(&program.layers);
         let before = self.evaluator.context().work();
-        progress.begin(Phase::Program, costs.iter().sum());
-        progress.advance(costs[..self.state.next].iter().sum());
+        progress.begin(Phase::Program, work(foreseen));
+        progress.advance(work(&foreseen[..self.state.next]));
         let mut saved = Instant::now();
         for (index, inst) in program.insts.iter().enumerate().skip(self.state.next) {
             self.state.next = index;
@@ -66,16 +71,16 @@ impl Machine<'_> {
                 self.save(save)?;
                 saved = Instant::now();
             }
-            let level = inst.reads().first().and_then(|&reg| self.schedule.get(reg)).map(|ty| ty.level);
+            let level = self.schedule.operand_level(inst);
             let (layer, of) = (layer_name(program, index), program.insts.len());
             progress.at(ProgressAt::Instruction { index, of, layer, level });
             let start = Instant::now();
             self.keys.prepare(index)?;
-            let room = self.admit(index).inspect_err(|_| progress.end())?;
+            let room = self.admit(index, &foreseen[index].demand).inspect_err(|_| progress.end())?;
             self.step(index, inst, room)?;
             let layer = program.inst_layers.get(index).map_or(usize::MAX, |&layer| layer as usize);
             profile.record(InstKind::of(inst), layer, start.elapsed());
-            progress.advance(costs[index]);
+            progress.advance(foreseen[index].cost);
         }
         progress.end();
         profile.work = self.evaluator.context().work() - before;
@@ -83,9 +88,9 @@ impl Machine<'_> {
     }
 
     /// Room for the portions of an instruction; without enough of it the run is saved and stops.
-    fn admit(&mut self, index: usize) -> Result<u64, RuntimeError> {
+    fn admit(&mut self, index: usize, demand: &Demand) -> Result<u64, RuntimeError> {
         let mut held = Held { constants: self.constants, keys: &mut self.keys };
-        let shortage = match self.governor.admit(index, &mut held) {
+        let shortage = match self.governor.admit((index, demand), &mut held) {
             Ok(room) => return Ok(room),
             Err(shortage) => shortage,
         };
@@ -179,8 +184,7 @@ impl Machine<'_> {
 
     fn linear(&mut self, index: usize, dsts: &[Reg], args: &[Reg], room: u64) -> Result<(), RuntimeError> {
         let constants = self.constants;
-        let site =
-            constants.linear(index).ok_or_else(|| self.broken(index, "the linear call has no plan"))?;
+        let site = constants.linear(self.program, index)?;
         let operands = args.iter().map(|&reg| self.read(index, reg)).collect::<Result<Vec<_>, _>>()?;
         let diagonals = site.source(self.encoder);
         let ending = match dsts.iter().all(|dst| self.rescaled_only[dst.index()]) {

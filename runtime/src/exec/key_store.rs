@@ -12,17 +12,18 @@ use std::thread::JoinHandle;
 use peregrine_ckks::bootstrap::BootstrapKeys;
 use peregrine_ckks::context::Context;
 use peregrine_ckks::keys::{EvalKeys, SwitchingKey};
-use peregrine_ckks::params::Params;
 use peregrine_ckks::units::{GaloisElement, Level};
 use peregrine_ckks::wire::Wire;
-use peregrine_ir::program::{Inst, KeyManifest, Program, RefreshId};
+use peregrine_ir::program::{Inst, KeyManifest, Program, Refresh, RefreshId};
 use tempfile::TempDir;
 
-use super::constants::Constants;
+use super::constants::{Constants, LinearSite};
 use super::keys::ServerKeys;
 use super::memory::{ephemeral_key_bytes, resident_key_bytes};
+use super::schedule::place;
 use crate::bytes::ByteSize;
-use crate::error::RuntimeError;
+use crate::error::{At, RuntimeError};
+use crate::interface::Interface;
 
 /// Names a key: the relinearisation key, or that of an automorphism.
 pub type KeyName = Option<GaloisElement>;
@@ -39,21 +40,35 @@ pub struct KeyUses {
 
 impl KeyUses {
     /// The uses of a verified program with its planned calls.
-    pub fn of(program: &Program, constants: &Constants, params: &Params) -> Self {
+    ///
+    /// # Errors
+    /// [`RuntimeError::Program`] when a linear call has no plan or a refresh is not described.
+    pub fn of(program: &Program, constants: &Constants, interface: &Interface) -> Result<Self, RuntimeError> {
+        let params = &interface.params;
         let bytes: BTreeMap<KeyName, u64> = levels(&program.manifest)
             .map(|(name, level)| (name, resident_key_bytes(level, params)))
             .collect();
-        let refreshes = refresh_keys(program, params);
+        let refreshes = refresh_keys(program, interface)?;
         let ephemeral = ephemeral_key_bytes(program, params);
         let mut uses = Self { bytes, ephemeral, ..Self::default() };
         for (index, inst) in program.insts.iter().enumerate() {
-            let names = names(index, inst, (constants, &refreshes), params.n());
+            let names = match inst {
+                Inst::Linear { .. } => linear_names(constants.linear(program, index)?, params.n()),
+                Inst::Bootstrap { refresh, .. } | Inst::BootstrapPair { refresh, .. } => {
+                    let missing = || RuntimeError::Program {
+                        place: place(program, index),
+                        what: format!("refresh {refresh} is not described"),
+                    };
+                    refreshes.get(refresh).cloned().ok_or_else(missing)?
+                }
+                other => names(other, params.n()),
+            };
             let known: Vec<KeyName> =
                 names.into_iter().filter(|name| uses.bytes.contains_key(name)).collect();
             known.iter().for_each(|name| uses.by_key.entry(*name).or_default().push(index));
             uses.by_inst.push(known);
         }
-        uses
+        Ok(uses)
     }
 
     /// Bytes of the keys of the most demanding instruction.
@@ -73,24 +88,21 @@ impl KeyUses {
     }
 }
 
-/// The keys that an instruction needs.
-fn names(
-    index: usize,
-    inst: &Inst,
-    (constants, refreshes): (&Constants, &BTreeMap<RefreshId, Vec<KeyName>>),
-    n: usize,
-) -> Vec<KeyName> {
+/// The keys that a linear call needs.
+fn linear_names(site: &LinearSite, n: usize) -> Vec<KeyName> {
+    site.linear_plan().galois_elements(n).into_iter().map(Some).collect()
+}
+
+/// The keys that an instruction needs; those of linear calls follow from their plans, those of refreshes from the transforms.
+fn names(inst: &Inst, n: usize) -> Vec<KeyName> {
     match inst {
-        Inst::Linear { .. } => constants.linear(index).map_or_else(Vec::new, |site| {
-            site.linear_plan().galois_elements(n).into_iter().map(Some).collect()
-        }),
         Inst::Mul { .. } | Inst::Square { .. } => vec![None],
         Inst::Rotate { rotation, .. } => vec![Some(GaloisElement::from_rotation(*rotation, n))],
         Inst::Conjugate { .. } => vec![Some(GaloisElement::conjugation(n))],
-        Inst::Bootstrap { refresh, .. } | Inst::BootstrapPair { refresh, .. } => {
-            refreshes.get(refresh).cloned().unwrap_or_default()
-        }
         Inst::Input { .. }
+        | Inst::Linear { .. }
+        | Inst::Bootstrap { .. }
+        | Inst::BootstrapPair { .. }
         | Inst::AddVector { .. }
         | Inst::MulVector { .. }
         | Inst::Add { .. }
@@ -103,15 +115,16 @@ fn names(
 }
 
 /// The relinearisation and automorphism keys of every refresh.
-fn refresh_keys(program: &Program, params: &Params) -> BTreeMap<RefreshId, Vec<KeyName>> {
-    let Some(spec) = program.bootstrap.clone().and_then(|spec| spec.check_for(params).ok()) else {
-        return BTreeMap::new();
+fn refresh_keys(
+    program: &Program,
+    interface: &Interface,
+) -> Result<BTreeMap<RefreshId, Vec<KeyName>>, RuntimeError> {
+    let Some(spec) = &interface.bootstrap else { return Ok(BTreeMap::new()) };
+    let of = |(id, refresh): (RefreshId, &Refresh)| {
+        let galois = spec.galois_elements(refresh.slots).at(|| format!("planning refresh {id}"))?;
+        Ok((id, galois.into_iter().map(|(element, _)| Some(element)).chain([None]).collect()))
     };
-    let of = |slots| {
-        let galois = spec.galois_elements(slots).unwrap_or_default();
-        galois.into_iter().map(|(element, _)| Some(element)).chain([None]).collect()
-    };
-    program.refreshes.iter().map(|(id, refresh)| (id, of(refresh.slots))).collect()
+    program.refreshes.iter().map(of).collect()
 }
 
 fn levels(manifest: &KeyManifest) -> impl Iterator<Item = (KeyName, Level)> {

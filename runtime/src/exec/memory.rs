@@ -5,15 +5,16 @@ use std::fmt;
 use peregrine_ckks::evaluator::linear::Batching;
 use peregrine_ckks::params::Params;
 use peregrine_ckks::ring::poly::polynomial_bytes;
-use peregrine_ckks::units::{Level, Slots};
-use peregrine_ir::program::{Inst, KeyManifest, Program};
+use peregrine_ckks::units::Level;
+use peregrine_ir::program::{Inst, KeyManifest, Program, Refresh, RefreshId};
 use peregrine_ir::{BootstrapSpec, EntityId};
 
 use super::constants::{Constants, LinearSite};
 use super::key_store::KeyUses;
 use super::schedule::Schedule;
 use crate::bytes::{ByteSize, available_memory, resident_memory};
-use crate::error::{BudgetOrigin, RuntimeError};
+use crate::error::{At, BudgetOrigin, RuntimeError};
+use crate::interface::Interface;
 
 /// Memory of the process besides what is counted: code, thread stacks.
 const PROCESS: u64 = 28 << 20;
@@ -41,26 +42,31 @@ pub struct MemoryEstimate {
 }
 
 impl MemoryEstimate {
-    /// Estimates a run on parameters, of a program with planned constants whose instructions take `demands`.
+    /// Estimates a run of a program with planned constants whose instructions take `demands`.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Ckks`] when a refresh does not fit the ring (never for a verified program).
     pub fn of(
         program: &Program,
         constants: &Constants,
         uses: &KeyUses,
         demands: &[Demand],
-        params: &Params,
-    ) -> Self {
+        interface: &Interface,
+    ) -> Result<Self, RuntimeError> {
+        let params = &interface.params;
         let largest = |of: fn(&Demand) -> u64| demands.iter().map(of).max().unwrap_or(0);
         let polynomials = largest(|d| d.live + d.results + d.fixed + d.usual.bytes);
         let least = largest(|d| d.live + d.results + d.fixed + d.least.bytes);
-        Self {
+        let fixed = fixed_bytes(program, params) + refresh_bytes(program, interface)?;
+        Ok(Self {
             keys: all_key_bytes(program, params),
             largest_keys: uses.largest(),
             constants: constants.bytes(),
             working: ByteSize(largest(|d| d.live + d.usual()) + polynomials / GAPS),
             least_working: ByteSize(largest(|d| d.live + d.least()) + least / GAPS),
             polynomials: ByteSize(polynomials),
-            fixed: ByteSize(fixed_bytes(program, params) + constants.table_bytes()),
-        }
+            fixed: ByteSize(fixed + constants.table_bytes()),
+        })
     }
 
     /// Memory that the run works with at full speed, with constants expanded on demand.
@@ -250,7 +256,7 @@ pub(super) fn demands(
     schedule: &Schedule,
     constants: &Constants,
     params: &Params,
-) -> Vec<Demand> {
+) -> Result<Vec<Demand>, RuntimeError> {
     let cipher = |level: Level| 2 * polynomial(level.limbs(), params);
     let sizes: Vec<u64> = (0..schedule.registers())
         .map(|reg| schedule.get(EntityId::new(reg)).map_or(0, |ty| cipher(ty.level)))
@@ -271,22 +277,23 @@ pub(super) fn demands(
         if let Inst::Output { src, .. } = inst {
             live += sizes[src.index()];
         }
-        let level = inst.reads().first().and_then(|&reg| schedule.get(reg)).map(|ty| ty.level);
-        let own =
-            level.map_or_else(Demand::default, |level| own_demand(constants, params, (index, inst), level));
-        Demand { live: before, results, ..own }
+        let own = match (inst, schedule.operand_level(inst)) {
+            (_, None) => Demand::default(),
+            (Inst::Linear { .. }, Some(level)) => {
+                linear_demand(constants.linear(program, index)?, level, params)
+            }
+            (_, Some(level)) => {
+                Demand { fixed: intermediate_bytes(inst, level, params), ..Demand::default() }
+            }
+        };
+        Ok(Demand { live: before, results, ..own })
     };
     program.insts.iter().enumerate().map(&mut demand).collect()
 }
 
-/// Intermediate values of an instruction on operands at a level.
-fn own_demand(constants: &Constants, params: &Params, (index, inst): (usize, &Inst), level: Level) -> Demand {
-    let fixed = match inst {
-        Inst::Linear { .. } => {
-            return constants
-                .linear(index)
-                .map_or_else(Demand::default, |site| linear_demand(site, level, params));
-        }
+/// Intermediate values of an instruction on operands at a level; those of linear calls follow from their plans.
+fn intermediate_bytes(inst: &Inst, level: Level, params: &Params) -> u64 {
+    match inst {
         Inst::Mul { .. } | Inst::Square { .. } | Inst::Rotate { .. } | Inst::Conjugate { .. } => {
             // Decomposed digits over Q and P, and the accumulated key product.
             (params.digits_at(level) as u64 + 3) * extended_poly(level, params)
@@ -297,13 +304,13 @@ fn own_demand(constants: &Constants, params: &Params, (index, inst): (usize, &In
         Inst::Bootstrap { .. } => REFRESH_POLYNOMIALS * extended_poly(params.max_level(), params),
         Inst::BootstrapPair { .. } => (REFRESH_POLYNOMIALS + 4) * extended_poly(params.max_level(), params),
         Inst::Input { .. }
+        | Inst::Linear { .. }
         | Inst::Add { .. }
         | Inst::Sub { .. }
         | Inst::ModDrop { .. }
         | Inst::Output { .. }
         | Inst::Free { .. } => 0,
-    };
-    Demand { fixed, ..Demand::default() }
+    }
 }
 
 /// Intermediate values of a double-hoisted linear transform: joined and turned inputs, portions, two polynomials over Q and P per
@@ -335,14 +342,14 @@ pub(super) fn ephemeral_key_bytes(program: &Program, params: &Params) -> u64 {
 }
 
 /// Diagonals of the transforms of every refresh: two coefficients of 8 bytes a slot.
-fn diagonal_bytes(program: &Program, params: &Params) -> u64 {
-    let Some(spec) = program.bootstrap.clone().and_then(|spec| spec.check_for(params).ok()) else { return 0 };
-    let of = |slots: Slots| {
-        let plans = spec.transforms(slots).unwrap_or_default();
+fn refresh_bytes(program: &Program, interface: &Interface) -> Result<u64, RuntimeError> {
+    let Some(spec) = &interface.bootstrap else { return Ok(0) };
+    let of = |(id, refresh): (RefreshId, &Refresh)| {
+        let plans = spec.transforms(refresh.slots).at(|| format!("planning refresh {id}"))?;
         let diagonals: usize = plans.iter().map(|(plan, _)| plan.counts().products).sum();
-        16 * u64::from(slots.get()) * diagonals as u64
+        Ok(16 * u64::from(refresh.slots.get()) * diagonals as u64)
     };
-    program.refreshes.values().map(|refresh| of(refresh.slots)).sum()
+    program.refreshes.iter().map(of).sum()
 }
 
 /// Size of one polynomial over the limbs of `level` and the special primes.
@@ -355,5 +362,5 @@ fn fixed_bytes(program: &Program, params: &Params) -> u64 {
     // Roots and their Shoup companions, forward and inverse, for every prime.
     let primes = (params.q().len() + params.p().len()) as u64;
     let tables = primes * 8 * params.n() as u64 * 4;
-    weights + tables + diagonal_bytes(program, params) + PROCESS
+    weights + tables + PROCESS
 }

@@ -47,6 +47,14 @@ use memory::{Demand, demands};
 use refresh::Refreshers;
 use schedule::Schedule;
 
+/// What is known of an instruction before anything runs.
+struct Foreseen {
+    /// Memory that it takes.
+    demand: Demand,
+    /// Units of work.
+    cost: u64,
+}
+
 /// A program ready to be run on ciphertexts.
 pub struct Server {
     program: Arc<Program>,
@@ -54,9 +62,8 @@ pub struct Server {
     schedule: Schedule,
     constants: Constants,
     uses: KeyUses,
-    demands: Vec<Demand>,
     estimate: MemoryEstimate,
-    costs: Vec<u64>,
+    foreseen: Vec<Foreseen>,
     refreshers: OnceLock<Refreshers>,
 }
 
@@ -69,19 +76,20 @@ impl Server {
         let (program, params) = (loaded.program.clone(), &loaded.interface.params);
         let schedule = Schedule::of(&program)?;
         let constants = Constants::plan(&program, &schedule, params)?;
-        let uses = KeyUses::of(&program, &constants, params);
-        let demands = demands(&program, &schedule, &constants, params);
-        let estimate = MemoryEstimate::of(&program, &constants, &uses, &demands, params);
-        let costs = costs(&program, &schedule, &constants, params);
+        let uses = KeyUses::of(&program, &constants, &loaded.interface)?;
+        let demands = demands(&program, &schedule, &constants, params)?;
+        let estimate = MemoryEstimate::of(&program, &constants, &uses, &demands, &loaded.interface)?;
+        let costs = costs(&program, &schedule, &constants, params)?;
+        let foreseen =
+            demands.into_iter().zip(costs).map(|(demand, cost)| Foreseen { demand, cost }).collect();
         Ok(Self {
             program,
             interface: loaded.interface.clone(),
             schedule,
             constants,
             uses,
-            demands,
             estimate,
-            costs,
+            foreseen,
             refreshers: OnceLock::new(),
         })
     }
@@ -191,10 +199,11 @@ impl Server {
             inputs,
             state,
             rescaled_only: rescaled_at_once(&self.program.insts),
-            governor: Governor::new(control.memory, &self.demands, self.estimate.fixed),
+            foreseen: &self.foreseen,
+            governor: Governor::new(control.memory, self.estimate.fixed),
             control,
         };
-        machine.run(&self.costs, progress)
+        machine.run(progress)
     }
 
     /// Checks that a key set holds every key of the manifest, up to its level.
@@ -247,19 +256,24 @@ fn check_input(port: &Port, ciphers: &[Ciphertext]) -> Result<(), RuntimeError> 
 
 /// Units of work of each instruction, for the progress bar and its estimate of the time left: passes over a limb, where a
 /// transform counts as much as a product with a key or a diagonal (which they do on the machine of BENCHMARKS.md).
-fn costs(program: &Program, schedule: &Schedule, constants: &Constants, params: &Params) -> Vec<u64> {
+fn costs(
+    program: &Program,
+    schedule: &Schedule,
+    constants: &Constants,
+    params: &Params,
+) -> Result<Vec<u64>, RuntimeError> {
     let alpha = params.alpha();
     let cost = |(index, inst): (usize, &Inst)| {
-        let level = inst.reads().first().and_then(|&reg| schedule.get(reg)).map_or(Level(0), |ty| ty.level);
+        let level = schedule.operand_level(inst).unwrap_or(Level(0));
         let (digits, limbs) = (params.digits_at(level), level.limbs() + alpha);
         let switch = (3 * digits + 2) * limbs;
         let whole = params.max_level();
         let top = (3 * params.digits_at(whole) + 2) * (whole.limbs() + alpha);
         let passes = match inst {
-            Inst::Linear { .. } => constants.linear(index).map_or(0, |site| {
-                let counts = site.linear_plan().counts();
+            Inst::Linear { .. } => {
+                let counts = constants.linear(program, index)?.linear_plan().counts();
                 counts.ntts(level, alpha) + (2 * digits * counts.rotations() + 2 * counts.products) * limbs
-            }),
+            }
             Inst::Mul { .. } | Inst::Square { .. } | Inst::Rotate { .. } | Inst::Conjugate { .. } => switch,
             Inst::Rescale { .. } => 4 * limbs,
             Inst::AddVector { .. } | Inst::MulVector { .. } | Inst::Add { .. } | Inst::Sub { .. } => {
@@ -270,7 +284,7 @@ fn costs(program: &Program, schedule: &Schedule, constants: &Constants, params: 
             Inst::BootstrapPair { .. } => 150 * top,
             Inst::Input { .. } | Inst::ModDrop { .. } | Inst::Output { .. } | Inst::Free { .. } => 1,
         };
-        passes as u64
+        Ok(passes as u64)
     };
     program.insts.iter().enumerate().map(cost).collect()
 }

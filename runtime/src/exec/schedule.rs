@@ -46,6 +46,11 @@ impl Schedule {
         self.types.get(reg.index())?.as_ref()
     }
 
+    /// Level of the operands of an instruction; none where it has none.
+    pub fn operand_level(&self, inst: &Inst) -> Option<Level> {
+        Some(self.get(*inst.reads().first()?)?.level)
+    }
+
     fn read(&self, reg: Reg) -> Result<&CipherType, String> {
         self.get(reg).ok_or_else(|| format!("register {reg} is read before it is defined"))
     }

@@ -6,6 +6,10 @@
 //! and the spectral density at frequency zero. Errors of different channels count as independent. All of this is carried
 //! forwards; backwards goes the share that each operation has in the error of the outputs.
 //!
+//! Errors also count as independent of the values that they are errors of. Where values have long tails, as cubics of growing sums make
+//! them, the elements of the steepest slope are those that carry the largest errors already, and what is foreseen is too good by
+//! a bit or more for each polynomial: only variances of elements on the calibration images, in place of those of channels, would tell.
+//!
 //! | file | what |
 //! |---|---|
 //! | [`linear`] | sums of linear maps |
