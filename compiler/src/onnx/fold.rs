@@ -1,5 +1,6 @@
 //! Evaluation of nodes whose inputs are all constant, by tract.
 
+use peregrine_data::onnx::{framework, guarded};
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, OperatorSetIdProto};
 use tract_onnx::prelude::{Framework, IntoRunnable, tvec};
@@ -26,10 +27,10 @@ pub(crate) fn evaluate(node: NodeView<'_>, inputs: &[Option<&Constant>]) -> Resu
     };
     let model = single_node_model(node, inputs);
     let run = || -> Result<Vec<_>, tract_onnx::prelude::TractError> {
-        let typed = tract_onnx::onnx().model_for_proto_model(&model)?.into_typed()?;
+        let typed = framework().model_for_proto_model(&model)?.into_typed()?;
         Ok(typed.into_runnable()?.run(tvec!())?.into_iter().collect())
     };
-    let results = run().map_err(|e| fail(e.root_cause().to_string()))?;
+    let results = guarded(run).map_err(|e| fail(e.root_cause().to_string()))?;
     let results: Option<Vec<Constant>> = results.iter().map(|v| Constant::from_tract(v)).collect();
     results.ok_or_else(|| fail("unexpected element type".to_owned()))
 }
