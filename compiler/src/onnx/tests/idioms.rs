@@ -295,3 +295,24 @@ fn dropout_in_training_is_refused() {
     assert!(import(&end(model(0)).bytes()).is_ok());
     assert!(end(model(1)).refused()[0].refusal.why.contains("training"));
 }
+
+#[test]
+fn grids_of_coordinates_fold() {
+    let coordinates: Vec<f32> = (0..16).map(|i| i as f32).collect();
+    Model::new(13, &[1, 16, 2, 2])
+        .floats("c", &[16, 1], &coordinates)
+        .ints("s", &[16, 1])
+        .ints("map", &[1, 16, 1, 1])
+        .node("Expand", &["c", "s"], "g", vec![])
+        .node("Reshape", &["g", "map"], "m", vec![])
+        .node("Add", &["x", "m"], "y", vec![])
+        .check();
+    let huge = |op: &str, shape: &[i64]| {
+        let model = Model::new(13, &[1, 16, 2, 2]).floats("c", &[1, 1], &[2.0]).ints("s", shape);
+        let model = model.node(op, &["c", "s"], "g", vec![]).node("Add", &["x", "g"], "y", vec![]);
+        assert!(model.refused()[0].refusal.why.contains("elements"));
+    };
+    huge("Expand", &[1 << 20, 1 << 20]);
+    huge("Tile", &[1 << 20, 1 << 20]);
+    huge("Pad", &[0, 1 << 40, 0, 0]);
+}
