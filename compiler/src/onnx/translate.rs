@@ -259,6 +259,11 @@ impl Translator {
         &self.graph.nodes[id].ty.shape
     }
 
+    /// Gives a name to a value.
+    pub(crate) fn define(&mut self, name: String, value: Value) {
+        self.values.insert(name, value);
+    }
+
     /// What input `i` stands for.
     pub(crate) fn value(&self, node: NodeView<'_>, i: usize) -> Result<&Value, Refusal> {
         let missing = || Refusal::new(format!("input {i} is missing"), "export the model again");

@@ -4,6 +4,7 @@
 
 mod activation;
 mod affine;
+mod column;
 mod conv;
 mod joint;
 mod matmul;
