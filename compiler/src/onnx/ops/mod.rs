@@ -57,6 +57,7 @@ pub(crate) fn translator(op: &str) -> Option<Translate> {
         "Mish" => activation::mish,
         "Elu" => activation::elu,
         "Selu" => activation::selu,
+        "Celu" => activation::celu,
         "AveragePool" => pool::average,
         "MaxPool" => pool::max,
         "GlobalAveragePool" => pool::global_average,

@@ -297,6 +297,16 @@ fn dropout_in_training_is_refused() {
 }
 
 #[test]
+fn celu_and_log_sigmoid() {
+    let celu = |alpha: f32| image(13).node("Celu", &["x"], "y", vec![super::support::float("alpha", alpha)]);
+    assert!(celu(0.5).refused()[0].refusal.why.contains("0.5"));
+    let celu = celu(1.0).check();
+    assert_eq!(activations(&celu), [Activation::Elu { alpha: 1.0 }]);
+    let log = image(13).node("Sigmoid", &["x"], "s", vec![]).node("Log", &["s"], "y", vec![]).check();
+    assert_eq!(activations(&log), [Activation::Softplus]);
+}
+
+#[test]
 fn grids_of_coordinates_fold() {
     let coordinates: Vec<f32> = (0..16).map(|i| i as f32).collect();
     Model::new(13, &[1, 16, 2, 2])
