@@ -307,6 +307,22 @@ fn celu_and_log_sigmoid() {
 }
 
 #[test]
+fn maxima_become_means_before_layers_only() {
+    let options = ImportOptions { max_pools: crate::onnx::MaxPools::Average, ..ImportOptions::default() };
+    let model = image(13)
+        .weights("w", &[4, 4, 3, 3])
+        .weights("v", &[40, 1, 3, 3])
+        .node("Conv", &["x", "w"], "c", vec![])
+        .node("ReduceMax", &["c"], "m", vec![ints("axes", &[1])])
+        .node("Conv", &["m", "v"], "d", vec![])
+        .node("MaxPool", &["d"], "y", vec![ints("kernel_shape", &[2, 1])]);
+    let imported = import_with(&model.bytes(), &options).unwrap();
+    assert_eq!(imported.averaged, ["m"]);
+    let tail = ModelProto::decode(imported.tail.unwrap().as_slice()).unwrap();
+    assert_eq!(tail.graph.unwrap().node[0].op_type, "MaxPool");
+}
+
+#[test]
 fn grids_of_coordinates_fold() {
     let coordinates: Vec<f32> = (0..16).map(|i| i as f32).collect();
     Model::new(13, &[1, 16, 2, 2])
