@@ -320,6 +320,8 @@ fn maxima_become_means_before_layers_only() {
     assert_eq!(imported.averaged, ["m"]);
     let tail = ModelProto::decode(imported.tail.unwrap().as_slice()).unwrap();
     assert_eq!(tail.graph.unwrap().node[0].op_type, "MaxPool");
+    let kept = import(&model.bytes()).unwrap_err().to_string();
+    assert!(kept.contains("ReduceMax") && kept.contains("--maxpool avg"), "{kept}");
 }
 
 #[test]

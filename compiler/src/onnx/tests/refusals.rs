@@ -81,6 +81,41 @@ fn unknown_domains() {
     assert_eq!(model.refused()[0].op, "com.example.Relu");
 }
 
+#[test]
+fn normalisations_are_refused_by_name() {
+    let norm = Model::new(13, &[1, 4, 6, 6])
+        .floats("two", &[], &[2.0])
+        .floats("e", &[], &[1e-5])
+        .weights("w", &[4, 4, 1, 1])
+        .node("Conv", &["x", "w"], "c", vec![])
+        .node("ReduceMean", &["c"], "m", vec![ints("axes", &[1])])
+        .node("Sub", &["c", "m"], "d", vec![])
+        .node("Pow", &["d", "two"], "q", vec![])
+        .node("ReduceMean", &["q"], "v", vec![ints("axes", &[1])])
+        .node("Add", &["v", "e"], "a", vec![])
+        .node("Sqrt", &["a"], "s", vec![])
+        .node("Div", &["d", "s"], "n", vec![])
+        .node("Conv", &["n", "w"], "y", vec![]);
+    let nodes = norm.refused();
+    assert_eq!(nodes.len(), 1);
+    assert!(nodes[0].refusal.why.contains("layer normalisation"), "{}", nodes[0]);
+    assert!(nodes[0].refusal.fix.contains("BatchNormalization"), "{}", nodes[0]);
+    let root = Model::new(13, &[1, 4, 6, 6]).node("Sqrt", &["x"], "y", vec![]).refused();
+    assert!(!root[0].refusal.why.contains("layer normalisation"), "{}", root[0]);
+}
+
+#[test]
+fn weights_that_are_no_numbers() {
+    for bad in [f32::NAN, f32::INFINITY] {
+        let conv = Model::new(13, &[1, 2, 4, 4]).floats("w", &[1, 2, 1, 1], &[1.0, bad]);
+        let reason = first_reason(conv.node("Conv", &["x", "w"], "y", vec![]));
+        assert!(reason.contains("weights hold"), "{reason}");
+        let add = Model::new(13, &[1, 2, 4, 4]).floats("c", &[], &[bad]);
+        let reason = first_reason(add.node("Add", &["x", "c"], "y", vec![]));
+        assert!(reason.contains("weights hold"), "{reason}");
+    }
+}
+
 fn first_reason(model: Model) -> String {
     model.refused()[0].refusal.why.clone()
 }
