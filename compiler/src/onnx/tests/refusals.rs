@@ -116,6 +116,36 @@ fn weights_that_are_no_numbers() {
     }
 }
 
+#[test]
+fn inputs_that_nothing_reads_are_forgotten() {
+    let mut model = relu();
+    model.graph.input.insert(0, value_info("unread", DataType::Int64, Some(&[7, 2])));
+    let imported = import(&model.bytes()).unwrap();
+    assert_eq!(imported.input.name, "x");
+}
+
+#[test]
+fn nodes_of_one_name() {
+    let mut model = relu()
+        .node("Relu", &["y"], "z", vec![])
+        .node("BatchNormalization", &["z", "s", "s", "s", "v"], "u", vec![])
+        .weights("s", &[2])
+        .floats("v", &[2], &[1.0; 2])
+        .outputs(&["u"]);
+    model.graph.node[0].name = "same/2".into();
+    model.graph.node[1].name = "same".into();
+    model.graph.node[2].name = "same".into();
+    let imported = model_named(&model);
+    assert_eq!(imported, ["same/2", "same", "same/3"]);
+}
+
+fn model_named(model: &Model) -> Vec<String> {
+    let imported = import(&model.bytes()).unwrap();
+    assert!(crate::oracle::Tract::load(&imported.model).is_ok());
+    let proto: tract_onnx::pb::ModelProto = prost::Message::decode(imported.model.as_slice()).unwrap();
+    proto.graph.unwrap().node.into_iter().map(|n| n.name).collect()
+}
+
 fn first_reason(model: Model) -> String {
     model.refused()[0].refusal.why.clone()
 }
@@ -177,8 +207,8 @@ fn reasons() {
 
 #[test]
 fn inputs() {
-    let mut two = relu();
-    two.graph.input.push(value_info("z", DataType::Float, Some(&[1, 2])));
+    let mut two = relu().node("Add", &["y", "z"], "s", vec![]);
+    two.graph.input.push(value_info("z", DataType::Float, Some(&[1, 2, 3, 3])));
     assert!(matches!(error(&two.bytes()), ImportError::Inputs { names } if names == ["x", "z"]));
     let integer = relu().input(value_info("x", DataType::Int64, Some(&[1, 2, 3, 3])));
     assert!(matches!(error(&integer.bytes()), ImportError::InputType { value, .. } if value == "x"));
