@@ -298,17 +298,33 @@ pub fn polynomial_onnx(prepared: &Prepared, model: &TensorGraph) -> Result<Vec<u
     Ok(export(model, Some(&prepared.imported))?)
 }
 
+/// Whether a file can be written there: asked before the work is done that it is for. What is there and is no regular file stays,
+/// a device above all.
+///
+/// # Errors
+/// [`CompileError::Write`].
+pub fn writable(path: &Path) -> Result<(), CompileError> {
+    let fail = |source| CompileError::Write { path: path.to_owned(), source };
+    if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        return Err(fail(std::io::Error::other("it exists and is no regular file; name another one")));
+    }
+    tempfile::tempfile_in(folder_of(path)).map(|_| ()).map_err(fail)
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// Writes a file through a temporary one in the same folder.
 ///
 /// # Errors
 /// [`CompileError::Write`].
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), CompileError> {
     let fail = |source| CompileError::Write { path: path.to_owned(), source };
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder.tempfile_in(folder).map_err(fail)?;
+    let mut file = builder.tempfile_in(folder_of(path)).map_err(fail)?;
     std::io::Write::write_all(&mut file, bytes).map_err(fail)?;
     file.persist(path).map_err(|e| fail(e.error))?;
     Ok(())

@@ -54,7 +54,13 @@ fn of_array(path: &Path, array: array::Array, format: InputFormat<'_>) -> Result
 pub fn read_calibration(path: &Path, format: InputFormat<'_>) -> Result<Vec<ClientTensor>, DataError> {
     let set = Set::open(path, format.image)?;
     let tensor = |data| ClientTensor { shape: format.shape.to_vec(), data };
-    set.samples.iter().map(|sample| Ok(tensor(sample.input(format)?.data))).collect()
+    let named = |error| match error {
+        DataError::Input { what, found, expected } => {
+            DataError::Input { what: format!("{}: {what}", path.display()), found, expected }
+        }
+        other => other,
+    };
+    set.samples.iter().map(|sample| Ok(tensor(sample.input(format).map_err(named)?.data))).collect()
 }
 
 /// A smooth, deterministic picture, normalised as a real one would be; for other inputs a wave in -1..1.

@@ -177,6 +177,23 @@ impl Args {
     }
 }
 
+impl Args {
+    /// Where the artefact goes.
+    fn artefact(&self) -> PathBuf {
+        self.output.clone().unwrap_or_else(|| self.model.with_extension("fhe"))
+    }
+
+    /// Files that will be written.
+    fn written(&self) -> Vec<PathBuf> {
+        let output = if self.emit.is_none() { Some(self.artefact()) } else { self.output.clone() };
+        let report = match &self.report {
+            Some(ReportTo::HtmlFile(path) | ReportTo::JsonFile(path)) => Some(path.clone()),
+            Some(ReportTo::Text | ReportTo::Json) | None => None,
+        };
+        output.into_iter().chain(report).collect()
+    }
+}
+
 fn main() -> ExitCode {
     let args = match Args::try_parse() {
         Ok(args) => args,
@@ -203,6 +220,7 @@ fn say(message: &str) {
 
 fn run(args: &Args) -> Result<(), CompileError> {
     let mut options = args.options();
+    args.written().iter().try_for_each(|path| driver::writable(path))?;
     let prepared = driver::prepare(&options)?;
     if let [first, rest @ ..] = prepared.imported.averaged.as_slice() {
         let count = rest.len() + 1;
@@ -284,7 +302,7 @@ fn artefact(
     if let Some(check) = &check {
         gate::verdict(check)?;
     }
-    let path = args.output.clone().unwrap_or_else(|| args.model.with_extension("fhe"));
+    let path = args.artefact();
     let client = driver::client_part(prepared, std::mem::take(&mut lowered.ranges));
     options.progress.step("writing the artefact");
     driver::write_artefact(&path, &lowered, &client)?;

@@ -1,19 +1,17 @@
 //! Runs ONNX models in the clear with tract: the oracle of every check, and the client's head and tail.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
+use peregrine_data::onnx::{framework, guarded};
 use peregrine_ir::client::ClientTensor;
 use prost::Message;
 use thiserror::Error;
-use tract_onnx::Onnx;
-use tract_onnx::model::ParsingContext;
-use tract_onnx::pb::attribute_proto::AttributeType;
-use tract_onnx::pb::{AttributeProto, ModelProto, NodeProto};
+use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::{
-    DatumType, Framework, IntoRunnable, IntoTValue, RunnableModel, Tensor, TractError, TractResult,
-    TypedFact, TypedOp, tvec,
+    DatumType, Framework, IntoRunnable, IntoTValue, RunnableModel, Tensor, TractError, TypedFact, TypedOp,
+    tvec,
 };
-use tract_onnx::tract_hir::infer::{InferenceModelExt, InferenceOp};
+use tract_onnx::tract_hir::infer::InferenceModelExt;
 
 use crate::onnx::ImportError;
 use crate::onnx::load::{LoadOptions, load};
@@ -158,49 +156,9 @@ impl Tract {
     }
 }
 
-/// What tract answers; that it panics on some models is an error of the model like others.
-fn guarded<T>(run: impl FnOnce() -> TractResult<T>) -> Result<T, OracleError> {
-    let stopped = |_| OracleError::Tract("tract stopped at a bug of its own".to_owned());
-    Ok(std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).map_err(stopped)??)
-}
-
 /// Whether there is an operator of this name.
 pub(crate) fn knows(operator: &str) -> bool {
     framework().op_register.0.contains_key(operator)
-}
-
-/// tract's ONNX operators, and Upsample and Resize as operator set 9 has them.
-fn framework() -> Onnx {
-    let mut onnx = tract_onnx::onnx();
-    if let Some(&resize) = onnx.op_register.0.get("Resize") {
-        RESIZE.get_or_init(|| resize);
-        onnx.op_register.insert("Upsample", upsample);
-    }
-    onnx
-}
-
-/// tract's reader of Resize.
-static RESIZE: OnceLock<Reader> = OnceLock::new();
-
-type Reader = fn(&ParsingContext<'_>, &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)>;
-
-/// Upsample is a Resize of operator set 10 whose coordinates are rounded down.
-fn upsample(ctx: &ParsingContext<'_>, node: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
-    let resize = RESIZE.get().ok_or_else(|| TractError::msg("no Resize"))?;
-    let context = ParsingContext { onnx_operator_set_version: 10, ..ctx.clone() };
-    let mut node = node.clone();
-    node.attribute.push(text("nearest_mode", "floor"));
-    node.attribute.push(text("coordinate_transformation_mode", "asymmetric"));
-    resize(&context, &node)
-}
-
-fn text(name: &str, value: &str) -> AttributeProto {
-    AttributeProto {
-        name: name.to_owned(),
-        r#type: AttributeType::String as i32,
-        s: value.as_bytes().to_vec(),
-        ..AttributeProto::default()
-    }
 }
 
 fn concrete(fact: &TypedFact) -> Result<Vec<usize>, TractError> {

@@ -286,16 +286,17 @@ fn wrong_input_is_the_users_fault() {
     let bytes = classifier("Relu");
     bench.file("m.onnx", &bytes);
     bench.file("cut.onnx", &bytes[..bytes.len() / 2]);
-    bench.file("celu.onnx", &classifier("Celu"));
+    bench.file("softsign.onnx", &classifier("Softsign"));
     bench.file("c4.npz", &calibration(4));
     bench.file("c8.npz", &calibration(8));
     bench.file("s.png", b"no picture");
-    let cases: [(&[&str], &str); 9] = [
+    let cases: [(&[&str], &str); 10] = [
         (&["none.onnx"], "none.onnx"),
         (&["cut.onnx"], "cut.onnx"),
-        (&["celu.onnx"], "Celu \"node_a\""),
+        (&["softsign.onnx"], "Softsign \"node_a\""),
         (&["m.onnx"], "--calibrate"),
         (&["m.onnx", "--calibrate", "c4.npz"], "[1, 1, 8, 8]"),
+        (&["m.onnx", "--calibrate", "c4.npz"], "c4.npz: #0"),
         (&["m.onnx", "--calibrate", "c8.npz", "--sample", "s.png"], "s.png"),
         (&["m.onnx", "--calibrate", "c8.npz", "--degree", "9"], "9"),
         (&["m.onnx", "--tolerance", "0"], "tolerance"),
@@ -306,6 +307,25 @@ fn wrong_input_is_the_users_fault() {
         assert!(said.contains(part), "{args:?} does not name {part}: {said}");
     }
     assert!(is_empty(bench.folder.path(), "m.fhe") && is_empty(bench.folder.path(), "cut.fhe"));
+}
+
+#[test]
+fn places_that_cannot_be_written_are_refused_before_the_work() {
+    let bench = Bench::new();
+    bench.file("m.onnx", &classifier("Square"));
+    fs::create_dir(bench.path("taken")).unwrap();
+    fs::create_dir(bench.path("taken.html")).unwrap();
+    let cases = [
+        ("-o", "nowhere/m.fhe", "nowhere/m.fhe"),
+        ("-o", "taken", "no regular file"),
+        ("--report", "nowhere/r.html", "nowhere/r.html"),
+        ("--report", "taken.html", "no regular file"),
+    ];
+    for (flag, place, why) in cases {
+        let said = bench.expect(1, &["m.onnx", flag, place]);
+        assert!(said.contains("cannot write") && said.contains(why) && !said.contains("log QP"), "{said}");
+    }
+    assert!(bench.path("taken").is_dir() && is_empty(bench.folder.path(), "m.fhe"));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Evaluation of nodes whose inputs are all constant, by tract.
 
+use peregrine_data::onnx::{framework, guarded};
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, OperatorSetIdProto};
 use tract_onnx::prelude::{Framework, IntoRunnable, tvec};
@@ -26,10 +27,10 @@ pub(crate) fn evaluate(node: NodeView<'_>, inputs: &[Option<&Constant>]) -> Resu
     };
     let model = single_node_model(node, inputs);
     let run = || -> Result<Vec<_>, tract_onnx::prelude::TractError> {
-        let typed = tract_onnx::onnx().model_for_proto_model(&model)?.into_typed()?;
+        let typed = framework().model_for_proto_model(&model)?.into_typed()?;
         Ok(typed.into_runnable()?.run(tvec!())?.into_iter().collect())
     };
-    let results = run().map_err(|e| fail(e.root_cause().to_string()))?;
+    let results = guarded(run).map_err(|e| fail(e.root_cause().to_string()))?;
     let results: Option<Vec<Constant>> = results.iter().map(|v| Constant::from_tract(v)).collect();
     results.ok_or_else(|| fail("unexpected element type".to_owned()))
 }
@@ -57,25 +58,55 @@ fn constant(node: NodeView<'_>) -> Result<Constant, Refusal> {
 
 /// Refuses nodes that ask for more elements than a constant may have.
 fn check_size(node: NodeView<'_>, inputs: &[Option<&Constant>]) -> Result<(), Refusal> {
-    let asked: Vec<i64> = match node.proto.op_type.as_str() {
-        "ConstantOfShape" => inputs.first().copied().flatten().map(Constant::to_i64).unwrap_or_default(),
-        "Expand" | "Tile" | "Pad" | "Resize" | "Upsample" | "OneHot" | "Range" => {
-            let largest = inputs.iter().flatten().map(|c| c.len() as i64).max().unwrap_or(1);
-            let numbers = inputs.iter().flatten().filter(|c| c.len() <= 16).flat_map(|c| c.to_i64());
-            std::iter::once(largest).chain(numbers.map(|n| n.saturating_abs().max(1))).collect()
-        }
-        _ => return Ok(()),
-    };
-    let product = asked
-        .iter()
-        .try_fold(1usize, |n, &d| n.checked_mul(usize::try_from(d).ok()?).filter(|&n| n <= MAX_ELEMENTS));
-    match product {
-        Some(_) => Ok(()),
-        None => Err(Refusal::new(
+    match elements(node, inputs)? {
+        Some(count) if count.is_nan() || count > MAX_ELEMENTS as f64 => Err(Refusal::new(
             format!("it makes a constant of more than {MAX_ELEMENTS} elements"),
             "export the model again",
         )),
+        _ => Ok(()),
     }
+}
+
+/// Elements of the result of a node that can give more than it reads.
+fn elements(node: NodeView<'_>, inputs: &[Option<&Constant>]) -> Result<Option<f64>, Refusal> {
+    let numbers = |i: usize| inputs.get(i).copied().flatten().map(Constant::to_f64).unwrap_or_default();
+    let shape = inputs.first().copied().flatten().map(|c| c.shape().to_vec()).unwrap_or_default();
+    let data: f64 = shape.iter().map(|&d| d as f64).product();
+    let product = |numbers: &[f64]| numbers.iter().map(|n| n.abs().max(1.0)).product::<f64>();
+    let count = match node.proto.op_type.as_str() {
+        "ConstantOfShape" => product(&numbers(0)),
+        "Expand" => {
+            let asked = numbers(1);
+            let rank = asked.len().max(shape.len());
+            let extent = |axis: usize| {
+                let from_end = |len: usize| (axis + len).checked_sub(rank);
+                let own = from_end(shape.len()).map_or(1.0, |i| shape[i] as f64);
+                from_end(asked.len()).map_or(1.0, |i| asked[i].abs()).max(own)
+            };
+            (0..rank).map(extent).product()
+        }
+        "Tile" => data * product(&numbers(1)),
+        "Pad" => {
+            let stated = node.ints("pads")?.map(|pads| pads.iter().map(|&p| p as f64).collect());
+            let pads: Vec<f64> = stated.unwrap_or_else(|| numbers(1));
+            let all: f64 = pads.iter().map(|p| p.abs()).sum();
+            let extent = |(axis, &d): (usize, &usize)| match pads.len() == 2 * shape.len() {
+                true => d as f64 + pads[axis].abs() + pads[axis + shape.len()].abs(),
+                false => d as f64 + all,
+            };
+            shape.iter().enumerate().map(extent).product()
+        }
+        "Upsample" => data * product(&numbers(1)),
+        "Resize" if node.opset < 11 => data * product(&numbers(1)),
+        "Resize" => (data * product(&numbers(2))).max(product(&numbers(3))),
+        "OneHot" => data * product(&numbers(1)),
+        "Range" => match [numbers(0), numbers(1), numbers(2)].map(|n| n.first().copied().unwrap_or(f64::NAN))
+        {
+            [start, limit, step] => (limit - start) / step,
+        },
+        _ => return Ok(None),
+    };
+    Ok(Some(count))
 }
 
 fn single_node_model(node: NodeView<'_>, inputs: &[Option<&Constant>]) -> ModelProto {

@@ -99,6 +99,8 @@ pub(crate) fn load(bytes: &[u8], options: LoadOptions<'_>) -> Result<Loaded, Imp
     };
     let constants = constants(graph)?;
     graph.input.retain(|i| !constants.contains_key(&i.name));
+    drop_unread_inputs(graph);
+    tell_nodes_apart(graph);
     graph.value_info.clear();
     let several = graph.input.len() > 1;
     let inputs = (graph.input.iter_mut())
@@ -111,6 +113,30 @@ pub(crate) fn load(bytes: &[u8], options: LoadOptions<'_>) -> Result<Loaded, Imp
     }
     check_order(graph, &inputs, &constants)?;
     Ok(Loaded { proto, opset, inputs, constants, averaged })
+}
+
+/// Forgets inputs that nothing reads, as long as one is left.
+fn drop_unread_inputs(graph: &mut GraphProto) {
+    let read: BTreeSet<&String> =
+        graph.node.iter().flat_map(|n| &n.input).chain(graph.output.iter().map(|o| &o.name)).collect();
+    let unread: Vec<bool> = graph.input.iter().map(|i| !read.contains(&i.name)).collect();
+    if unread.contains(&false) {
+        let mut unread = unread.into_iter();
+        graph.input.retain(|_| unread.next() == Some(false));
+    }
+}
+
+/// Gives nodes that share a name names of their own: tract tells them apart by these.
+fn tell_nodes_apart(graph: &mut GraphProto) {
+    let mut taken: BTreeSet<String> = graph.node.iter().map(|n| n.name.clone()).collect();
+    let mut seen = BTreeSet::new();
+    for node in graph.node.iter_mut().filter(|n| !n.name.is_empty()) {
+        if !seen.insert(node.name.clone()) {
+            let free = (2..).map(|i| format!("{}/{i}", node.name)).find(|name| !taken.contains(name));
+            node.name = free.unwrap_or_default();
+            taken.insert(node.name.clone());
+        }
+    }
 }
 
 fn constants(graph: &GraphProto) -> Result<BTreeMap<String, Constant>, ImportError> {

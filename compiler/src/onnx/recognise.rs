@@ -28,8 +28,8 @@ pub(crate) struct Plan {
 pub(crate) enum Found {
     /// An activation known by name.
     Activation(Activation),
-    /// `x sigmoid(beta x)`.
-    ScaledSilu(f64),
+    /// `after * activation(before * x)`.
+    Scaled { activation: Activation, before: f64, after: f64 },
     /// x where that is positive, else a multiple of it, one factor per channel.
     Slopes(Constant),
 }
@@ -95,7 +95,8 @@ fn recognise(model: &Loaded, split: &Split) -> BTreeMap<usize, (String, Found)> 
             continue;
         }
         let samples = walk.evaluate(node);
-        if proto.input.len() > 1
+        // An operator of one operand is an activation as it is, but for the logarithm that ends LogSigmoid.
+        if (proto.input.len() > 1 || proto.op_type == "Log")
             && let Some(hit) =
                 samples.iter().find_map(|(base, curve)| Some((base.clone(), found_in(curve, &known)?)))
         {
@@ -119,7 +120,12 @@ fn found_in(curve: &Curve, known: &[(Activation, Curve)]) -> Option<Found> {
     if let Some([low, high]) = single.bounds() {
         return Some(Found::Activation(Activation::Clip { low: low as f32, high: high as f32 }));
     }
-    single.silu_scale().map(Found::ScaledSilu)
+    let mirrored = Curve::of(|x| -<Activation>::Softplus.value(-x, 0.0));
+    if single.is_close_to(&mirrored) {
+        return Some(Found::Scaled { activation: Activation::Softplus, before: -1.0, after: -1.0 });
+    }
+    let silu = |beta: f64| Found::Scaled { activation: Activation::Silu, before: beta, after: 1.0 / beta };
+    single.silu_scale().map(silu)
 }
 
 /// Activations that exporters write as several nodes.

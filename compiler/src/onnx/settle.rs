@@ -52,7 +52,10 @@ impl Translator {
             _ => {}
         }
         if view.shape.len() != 4 {
-            maps.for_each(|[_, h, w]| offer([total / (h * w), h, w]));
+            maps.clone().for_each(|[_, h, w]| offer([total / (h * w), h, w]));
+            if let ([1, c, length], true) = (view.shape.as_slice(), maps.clone().all(|[_, _, w]| w == 1)) {
+                offer([*c, *length, 1]);
+            }
             if let [.., h, w] = view.shape[..] {
                 offer([total / (h * w), h, w]);
             }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use peregrine_ir::tensor::{Stage, TensorGraph, TensorOp, TensorTables, TensorTy, infer};
+use peregrine_ir::tensor::{Activation, Stage, TensorGraph, TensorOp, TensorTables, TensorTy, infer};
 use peregrine_ir::{ConstId, ConstPool, ConstTensor, Origin, OutputPort, ValueId};
 use tract_onnx::pb::NodeProto;
 
@@ -19,6 +19,9 @@ use super::recognise::Plan;
 use super::split::{as_map, is_flat, map_name};
 use super::tensor::Constant;
 use super::view::{MAX_VIEW, View};
+
+/// Largest magnitude of a weight.
+const LARGEST_WEIGHT: f64 = (1u64 << 60) as f64;
 
 /// What a name of the ONNX graph stands for.
 #[derive(Clone, Debug)]
@@ -41,6 +44,8 @@ pub(crate) struct Translator {
     shapes: BTreeMap<String, Vec<usize>>,
     /// Names that some node or output of the model uses.
     used: BTreeSet<String>,
+    /// Means, and means plus a number: the root of such a value normalises.
+    variances: BTreeSet<String>,
     problems: Vec<UnsupportedNode>,
     /// Nodes that translate, but that a later pass refuses: reported along with others only.
     doubtful: Vec<UnsupportedNode>,
@@ -64,6 +69,7 @@ impl Translator {
             values,
             shapes,
             used,
+            variances: variances(&graph.node),
             problems: Vec::new(),
             doubtful: Vec::new(),
         }
@@ -162,8 +168,7 @@ impl Translator {
             let doubtful = self.unsupported(node, ops::max_pool());
             self.doubtful.push(doubtful);
         }
-        let translate =
-            ops::translator(&node.proto.op_type).ok_or_else(|| ops::unknown(&node.proto.op_type))?;
+        let translate = ops::translator(&node.proto.op_type).ok_or_else(|| self.unknown(node))?;
         if inputs.iter().flatten().any(|v| matches!(v, Value::Unusable)) {
             return Ok(vec![Value::Unusable; node.proto.output.len()]);
         }
@@ -174,6 +179,15 @@ impl Translator {
             ));
         }
         Ok(vec![translate(self, node)?])
+    }
+
+    /// The refusal of an operator without a translator.
+    fn unknown(&self, node: NodeView<'_>) -> Refusal {
+        match node.input(0).is_some_and(|name| self.variances.contains(name)) && node.proto.op_type == "Sqrt"
+        {
+            true => ops::written_norm(),
+            false => ops::unknown(&node.proto.op_type),
+        }
     }
 
     /// The parts of a Split.
@@ -257,6 +271,11 @@ impl Translator {
     /// Shape of an encrypted value.
     pub(crate) fn shape(&self, id: ValueId) -> &[usize] {
         &self.graph.nodes[id].ty.shape
+    }
+
+    /// Gives a name to a value.
+    pub(crate) fn define(&mut self, name: String, value: Value) {
+        self.values.insert(name, value);
     }
 
     /// What input `i` stands for.
@@ -363,11 +382,34 @@ impl Translator {
 
     /// Appends an operation of the layer `name`.
     pub(crate) fn emit_as(&mut self, name: &str, op: TensorOp, args: &[ValueId]) -> Result<ValueId, Refusal> {
+        self.finite(&op)?;
         let types: Vec<&TensorTy> = args.iter().map(|&a| &self.graph.nodes[a].ty).collect();
         let ty = infer(&op, &types, &self.graph.tables.consts).map_err(|e| {
             Refusal::new(e.to_string(), "check the model with onnx.checker and export it again")
         })?;
         Ok(self.graph.add(op, args.iter().copied(), ty, Origin::new(name)))
+    }
+
+    /// Refuses weights that are no numbers, or none that a network works with.
+    fn finite(&self, op: &TensorOp) -> Result<(), Refusal> {
+        let constants = match op {
+            TensorOp::Conv(conv) => vec![Some(conv.weights), conv.bias],
+            TensorOp::FullyConnected { weights, bias } => vec![Some(*weights), *bias],
+            TensorOp::ChannelAffine { mul, add } => vec![Some(*mul), Some(*add)],
+            TensorOp::Activation(Activation::PRelu { slope }) => vec![Some(*slope)],
+            _ => Vec::new(),
+        };
+        let bad = |id: ConstId| {
+            let constant = self.graph.tables.consts.get(id)?;
+            (0..constant.len()).map(|i| constant.at(i)).find(|v| v.is_nan() || v.abs() > LARGEST_WEIGHT)
+        };
+        match constants.into_iter().flatten().find_map(bad) {
+            None => Ok(()),
+            Some(value) => Err(Refusal::new(
+                format!("its weights hold {value:e}"),
+                "train the model to weights of sensible size (a diverged run, a damaged file?), or export it again",
+            )),
+        }
     }
 
     /// Appends an operation and gives its result as a value.
@@ -379,4 +421,20 @@ impl Translator {
     ) -> Result<Value, Refusal> {
         Ok(Value::Data(self.emit(node, op, args)?))
     }
+}
+
+/// Names of means, and of means with something added.
+fn variances(nodes: &[NodeProto]) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for node in nodes {
+        let is_mean = match node.op_type.as_str() {
+            "ReduceMean" | "GlobalAveragePool" => true,
+            "Add" => node.input.iter().any(|input| found.contains(input)),
+            _ => false,
+        };
+        if is_mean {
+            found.extend(node.output.iter().cloned());
+        }
+    }
+    found
 }

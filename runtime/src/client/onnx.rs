@@ -3,6 +3,7 @@
 use std::io::Cursor;
 use std::sync::Arc;
 
+use peregrine_data::onnx::{framework, guarded};
 use tract_onnx::prelude::*;
 
 use super::error::{ClientError, Part};
@@ -23,7 +24,7 @@ impl ClientModel {
     /// [`ClientError::Onnx`] when the model is damaged or its inputs do not fit, [`ClientError::Count`].
     pub fn load(part: Part, model: &[u8], like: &[TensorPort]) -> Result<Self, ClientError> {
         let refuse = |e: TractError| ClientError::Onnx { part, action: "loaded", reason: format!("{e:#}") };
-        let mut model = onnx().model_for_read(&mut Cursor::new(model)).map_err(refuse)?;
+        let mut model = guarded(|| framework().model_for_read(&mut Cursor::new(model))).map_err(refuse)?;
         let inputs: Vec<String> = node_names(&model, model.input_outlets().map_err(refuse)?);
         if inputs.len() != like.len() {
             return Err(ClientError::Count { part, program: like.len(), found: inputs.len() });
@@ -34,7 +35,7 @@ impl ClientModel {
             model.set_input_fact(i, fact).map_err(refuse)?;
         }
         let outputs = output_names(&model).map_err(refuse)?;
-        let plan = model.into_optimized().and_then(|m| m.into_runnable()).map_err(refuse)?;
+        let plan = guarded(|| model.into_optimized()?.into_runnable()).map_err(refuse)?;
         Ok(Self { part, inputs, outputs, plan })
     }
 
@@ -64,7 +65,7 @@ impl ClientModel {
             let data: Vec<f32> = tensor.data.iter().map(|&x| x as f32).collect();
             values.push(Tensor::from_shape(&tensor.shape, &data)?.into_tvalue());
         }
-        let results = self.plan.run(values)?;
+        let results = guarded(|| self.plan.run(values))?;
         let named = results.iter().zip(&self.outputs).map(|(value, name)| {
             let cast = value.cast_to::<f64>()?;
             let data = cast.to_plain_array_view::<f64>()?.iter().copied().collect();
@@ -159,9 +160,32 @@ pub(crate) mod testing {
         })
     }
 
+    /// A tail of operator set 9 that doubles rows and columns of a map.
+    pub fn upsample_model((input, shape): (&str, [usize; 4]), output: &str) -> Vec<u8> {
+        let scales = TensorProto {
+            name: "scales".to_owned(),
+            dims: vec![4],
+            data_type: 1,
+            float_data: vec![1.0, 1.0, 2.0, 2.0],
+            ..TensorProto::default()
+        };
+        let graph = GraphProto {
+            node: vec![node("Upsample", &[input, "scales"], output)],
+            initializer: vec![scales],
+            input: vec![value(input, &shape)],
+            output: vec![value(output, &[1, shape[1], 2 * shape[2], 2 * shape[3]])],
+            ..GraphProto::default()
+        };
+        model_of(graph, 9)
+    }
+
     fn model(graph: GraphProto) -> Vec<u8> {
+        model_of(graph, 13)
+    }
+
+    fn model_of(graph: GraphProto, version: i64) -> Vec<u8> {
         let graph = GraphProto { name: "test".to_owned(), ..graph };
-        let opset = OperatorSetIdProto { domain: String::new(), version: 13 };
+        let opset = OperatorSetIdProto { domain: String::new(), version };
         let model = ModelProto {
             ir_version: 8,
             opset_import: vec![opset],

@@ -55,10 +55,13 @@ fn stated(proto: &ModelProto) -> bool {
     proto.metadata_props.iter().any(|p| p.key == MEAN || p.key == STD)
 }
 
-/// The one input that is no initialiser, with its shape fixed; annotations of inner values, which tract would believe, go.
+/// The one input that is read and is no initialiser, with its shape fixed; annotations of inner values, which tract would believe, go.
 fn fix_input(graph: &mut GraphProto) -> Result<TensorPort, String> {
     let constants: Vec<String> = graph.initializer.iter().map(|t| t.name.clone()).collect();
-    graph.input.retain(|input| !constants.contains(&input.name));
+    let read: Vec<&String> = graph.node.iter().flat_map(|node| &node.input).collect();
+    let unread: Vec<bool> = graph.input.iter().map(|input| !read.contains(&&input.name)).collect();
+    let mut unread = unread.into_iter();
+    graph.input.retain(|input| unread.next() == Some(false) && !constants.contains(&input.name));
     graph.value_info.clear();
     for output in &mut graph.output {
         if let Some(TypeProto { value: Some(type_proto::Value::TensorType(t)), .. }) = &mut output.r#type {

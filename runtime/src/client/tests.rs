@@ -3,7 +3,7 @@
 use peregrine_ir::client::{ClientPart, ClientTensor};
 
 use super::clear_side::ClearSide;
-use super::onnx::testing::unary_model;
+use super::onnx::testing::{unary_model, upsample_model};
 use super::tensor::TensorPort;
 use super::{ClientError, NamedTensor, Preprocessing};
 
@@ -48,6 +48,29 @@ fn damaged_models_are_refused() {
     tail.truncate(tail.len() / 2);
     let refused = side(&ClientPart { tail: Some(tail), ..part(&[1, 3, 4, 4]) }, &Preprocessing::default());
     assert!(matches!(refused.err(), Some(ClientError::Onnx { action: "loaded", .. })));
+}
+
+#[test]
+fn models_that_stop_tract_are_refused() {
+    // An output that no node computes makes tract panic.
+    let mut tail = unary_model("Softmax", ("logits", &[1, 3]), "probabilities");
+    let name = b"probabilities";
+    let at = tail.windows(name.len()).rposition(|w| w == name).expect("the output");
+    tail[at] = b'q';
+    let refused = side(&ClientPart { tail: Some(tail), ..part(&[1, 3, 4, 4]) }, &Preprocessing::default());
+    assert!(matches!(refused.err(), Some(ClientError::Onnx { action: "loaded", .. })));
+}
+
+#[test]
+fn upsample_of_operator_set_9_runs() {
+    let tail = upsample_model(("map", [1, 1, 1, 2]), "large");
+    let client = ClientPart { tail: Some(tail), ..part(&[1, 3, 4, 4]) };
+    let outputs = [port("map", &[1, 1, 1, 2])];
+    let side = ClearSide::new(&client, vec![port("x", &[1, 3, 4, 4])], &outputs, &Preprocessing::default())
+        .expect("it loads");
+    let map = NamedTensor { name: "map".to_owned(), shape: vec![1, 1, 1, 2], data: vec![3.0, 5.0] };
+    let large = side.finish(&[map]).expect("it runs").swap_remove(0);
+    assert_eq!((large.shape, large.data), (vec![1, 1, 2, 4], vec![3.0, 3.0, 5.0, 5.0, 3.0, 3.0, 5.0, 5.0]));
 }
 
 #[test]

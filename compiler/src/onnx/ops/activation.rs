@@ -154,6 +154,17 @@ pub(super) fn elu(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refus
     unary(t, node, Activation::Elu { alpha })
 }
 
+/// Celu of alpha 1, which is Elu; tract, the oracle of every check, leaves out the outer alpha of others.
+pub(super) fn celu(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refusal> {
+    match node.float("alpha")?.unwrap_or(1.0) {
+        1.0 => unary(t, node, Activation::Elu { alpha: 1.0 }),
+        other => Err(Refusal::new(
+            format!("its alpha is {other}, only 1 is supported"),
+            "replace the activation by Elu and fine-tune",
+        )),
+    }
+}
+
 /// Selu: `gamma` times Elu.
 pub(super) fn selu(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refusal> {
     let alpha = node.float("alpha")?.unwrap_or(1.673_263_2);
@@ -197,9 +208,9 @@ pub(crate) fn recognised(
     let node = NodeView { proto: &proto, opset: node.opset };
     match found {
         Found::Activation(activation) => unary(t, node, *activation),
-        Found::ScaledSilu(beta) => {
+        Found::Scaled { activation, before, after } => {
             let x = Operand::read(t, node, 0)?;
-            scaled(t, node, &x, [*beta, 1.0 / beta], Activation::Silu)
+            scaled(t, node, &x, [*before, *after], *activation)
         }
         Found::Slopes(slopes) => sloped(t, node, slopes),
     }

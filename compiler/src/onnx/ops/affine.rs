@@ -5,6 +5,7 @@ use std::sync::Arc;
 use peregrine_ir::ValueId;
 use peregrine_ir::tensor::TensorOp;
 
+use super::column;
 use crate::onnx::error::{Refusal, shape_text};
 use crate::onnx::node::NodeView;
 use crate::onnx::tensor::Constant;
@@ -140,6 +141,9 @@ pub(super) fn batch_norm(t: &mut Translator, node: NodeView<'_>) -> Result<Value
             "it is in training mode",
             "export the model in evaluation mode (model.eval())",
         ));
+    }
+    if column::applies(t, node)? {
+        return column::on_column(t, node, batch_norm);
     }
     let x = t.data(node, 0)?;
     let channels = channels(t.shape(x))?;

@@ -2,7 +2,7 @@
 
 use peregrine_ir::tensor::{Conv, TensorOp};
 
-use super::{image_shape, pair};
+use super::{column, image_shape, pair};
 use crate::onnx::error::Refusal;
 use crate::onnx::node::NodeView;
 use crate::onnx::translate::{Translator, Value};
@@ -69,6 +69,12 @@ pub(super) fn explicit_pads(node: NodeView<'_>) -> Result<[u32; 4], Refusal> {
 
 /// Conv: weights and bias must be constant.
 pub(super) fn conv(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refusal> {
+    if column::applies(t, node)? {
+        return match column::along_channels(t, node)? {
+            Some(value) => Ok(value),
+            None => column::on_column(t, node, conv),
+        };
+    }
     let x = t.data(node, 0)?;
     let [_, h, w] = image_shape(t.shape(x))?;
     let weights = t.constant(node, 1)?;

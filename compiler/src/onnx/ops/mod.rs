@@ -4,6 +4,7 @@
 
 mod activation;
 mod affine;
+mod column;
 mod conv;
 mod joint;
 mod matmul;
@@ -56,6 +57,7 @@ pub(crate) fn translator(op: &str) -> Option<Translate> {
         "Mish" => activation::mish,
         "Elu" => activation::elu,
         "Selu" => activation::selu,
+        "Celu" => activation::celu,
         "AveragePool" => pool::average,
         "MaxPool" => pool::max,
         "GlobalAveragePool" => pool::global_average,
@@ -93,15 +95,26 @@ pub(crate) fn unknown(op: &str) -> Refusal {
         "LRN" => {
             "remove it (networks trained later do without) or replace it by BatchNormalization, and fine-tune"
         }
-        "InstanceNormalization" | "LayerNormalization" | "GroupNormalization" | "LpNormalization" => {
-            "replace it by BatchNormalization and fine-tune"
-        }
-        "Softsign" | "Celu" | "ThresholdedRelu" | "Erf" | "Exp" | "Log" | "Sqrt" | "Abs" | "Sin" | "Cos" => {
+        "InstanceNormalization"
+        | "LayerNormalization"
+        | "GroupNormalization"
+        | "LpNormalization"
+        | "MeanVarianceNormalization" => NORM_FIX,
+        "Softsign" | "ThresholdedRelu" | "Erf" | "Exp" | "Log" | "Sqrt" | "Abs" | "Sin" | "Cos" => {
             "replace the activation by Relu, HardSwish, Silu, Sigmoid, Tanh, Gelu, Elu, Mish or a polynomial and fine-tune"
         }
-        "QuantizeLinear" | "DequantizeLinear" | "QLinearConv" | "ConvInteger" | "FakeQuantize" => {
-            "export the float model, not the quantised one"
+        "ReduceMin" => "replace it by ReduceMean and fine-tune",
+        "ReduceMax" => {
+            "compile with --maxpool avg, which changes the answers, or replace it by ReduceMean and fine-tune"
         }
+        "QuantizeLinear"
+        | "DequantizeLinear"
+        | "DynamicQuantizeLinear"
+        | "QLinearConv"
+        | "QLinearMatMul"
+        | "ConvInteger"
+        | "MatMulInteger"
+        | "FakeQuantize" => "export the float model, not the quantised one",
         "LSTM" | "GRU" | "RNN" | "Loop" | "If" | "Scan" => {
             "only feed-forward networks can be compiled; unroll or remove it"
         }
@@ -111,6 +124,17 @@ pub(crate) fn unknown(op: &str) -> Refusal {
     };
     Refusal::new("this operator cannot be computed on encrypted values", fix)
 }
+
+/// The refusal of the root of a layer normalisation that is written as several nodes.
+pub(crate) fn written_norm() -> Refusal {
+    Refusal::new(
+        "it is part of a layer normalisation written as several nodes, which divides by a deviation of encrypted values",
+        NORM_FIX,
+    )
+}
+
+/// The way out of a normalisation by what is encrypted.
+const NORM_FIX: &str = "replace it by BatchNormalization and fine-tune";
 
 /// The ways out of a maximum.
 const MAX_POOL_FIX: &str =

@@ -4,7 +4,7 @@ use peregrine_ir::tensor::{Pool, PoolKind, TensorOp};
 use peregrine_ir::{AxisMap, Separable, ValueId};
 
 use super::conv::Window;
-use super::{axis_refusal, image_shape, pair, shape};
+use super::{axis_refusal, column, image_shape, pair, shape};
 use crate::onnx::error::{Refusal, shape_text};
 use crate::onnx::node::NodeView;
 use crate::onnx::translate::{Translator, Value};
@@ -12,6 +12,9 @@ use crate::onnx::view::{View, elements};
 
 /// AveragePool.
 pub(super) fn average(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refusal> {
+    if column::applies(t, node)? {
+        return column::on_column(t, node, average);
+    }
     let kind = match node.int_or("count_include_pad", 0)? {
         0 => PoolKind::AverageExcludePad,
         _ => PoolKind::AverageIncludePad,
@@ -21,6 +24,9 @@ pub(super) fn average(t: &mut Translator, node: NodeView<'_>) -> Result<Value, R
 
 /// MaxPool: kept, so that a later pass can refuse it together with the way out.
 pub(super) fn max(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refusal> {
+    if column::applies(t, node)? {
+        return column::on_column(t, node, max);
+    }
     pool(t, node, PoolKind::Max)
 }
 
@@ -127,6 +133,9 @@ impl PoolAxis {
 
 /// GlobalAveragePool.
 pub(super) fn global_average(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refusal> {
+    if column::applies(t, node)? {
+        return column::on_column(t, node, global_average);
+    }
     let x = t.data(node, 0)?;
     image_shape(t.shape(x))?;
     t.emit_value(node, TensorOp::GlobalAveragePool, &[x])

@@ -4,7 +4,7 @@ use peregrine_ir::tensor::{Conv, TensorOp};
 use peregrine_ir::{AxisMap, Separable};
 
 use super::conv::explicit_pads;
-use super::{axis_refusal, image_shape, pair};
+use super::{axis_refusal, column, image_shape, pair};
 use crate::onnx::error::Refusal;
 use crate::onnx::node::NodeView;
 use crate::onnx::translate::{Translator, Value};
@@ -20,6 +20,9 @@ struct Axis {
 
 /// ConvTranspose: weights and bias must be constant.
 pub(super) fn conv_transpose(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refusal> {
+    if column::applies(t, node)? {
+        return column::on_column(t, node, conv_transpose);
+    }
     let x = t.data(node, 0)?;
     let [channels, h, w] = image_shape(t.shape(x))?;
     let weights = t.constant(node, 1)?;

@@ -244,3 +244,96 @@ fn halves_and_doubles_are_weights() {
     let model = Model::new(13, &[1, 3, 2, 2]).tensor(halves).node("Cast", &["h"], "c", vec![int("to", 1)]);
     model.node("Mul", &["x", "c"], "y", vec![]).check();
 }
+
+#[test]
+fn one_spatial_dimension() {
+    let signal = || Model::new(13, &[1, 3, 24]);
+    for attributes in [
+        vec![ints("pads", &[2, 1]), ints("strides", &[2])],
+        vec![ints("kernel_shape", &[5]), ints("dilations", &[3])],
+        vec![text("auto_pad", "SAME_UPPER"), ints("strides", &[3])],
+    ] {
+        signal()
+            .weights("w", &[4, 3, 5])
+            .weights("b", &[4])
+            .node("Conv", &["x", "w", "b"], "c", attributes)
+            .node("Relu", &["c"], "y", vec![])
+            .check();
+    }
+    let windows = vec![ints("kernel_shape", &[3]), ints("strides", &[2]), ints("pads", &[1, 0])];
+    let names = ["g", "b", "m"];
+    let net = names.iter().fold(signal().weights("w", &[4, 3, 3]), |m, n| m.weights(n, &[4]));
+    net.floats("v", &[4], &[0.5, 1.5, 0.25, 1.0])
+        .node("Conv", &["x", "w"], "c", vec![])
+        .node("BatchNormalization", &["c", "g", "b", "m", "v"], "n", vec![])
+        .node("AveragePool", &["n"], "a", windows)
+        .node("GlobalAveragePool", &["a"], "p", vec![])
+        .node("Flatten", &["p"], "f", vec![])
+        .weights("d", &[4, 2])
+        .node("Gemm", &["f", "d"], "y", vec![])
+        .check();
+    signal()
+        .weights("w", &[3, 2, 4])
+        .node("ConvTranspose", &["x", "w"], "y", vec![ints("strides", &[2]), ints("pads", &[1, 1])])
+        .check();
+    let grouped = vec![int("group", 3), ints("pads", &[1, 1])];
+    signal().weights("w", &[6, 1, 3]).node("Conv", &["x", "w"], "y", grouped).check();
+}
+
+#[test]
+fn causal_convolutions() {
+    let last =
+        |m: Model, from: &str, to: &str, end: &str| m.node("Slice", &[from, "zero", end, "axis"], to, vec![]);
+    let model = Model::new(13, &[1, 4, 80])
+        .ints("zero", &[0])
+        .ints("axis", &[2])
+        .ints("e1", &[-2])
+        .ints("e2", &[-4])
+        .weights("w", &[70, 4, 3])
+        .weights("v", &[70, 70, 3])
+        .weights("r", &[70, 4, 1])
+        .weights("f", &[70, 3])
+        .node("Conv", &["x", "w"], "a", vec![ints("pads", &[2, 2])]);
+    let model = last(model, "a", "b", "e1").node("Relu", &["b"], "c", vec![]).node(
+        "Conv",
+        &["c", "v"],
+        "d",
+        vec![ints("pads", &[4, 4]), ints("dilations", &[2])],
+    );
+    last(model, "d", "e", "e2")
+        .node("Conv", &["x", "r"], "g", vec![])
+        .node("Add", &["e", "g"], "h", vec![])
+        .node("Relu", &["h"], "i", vec![])
+        .node("ReduceMean", &["i"], "j", vec![ints("axes", &[2]), int("keepdims", 0)])
+        .node("Gemm", &["j", "f"], "y", vec![])
+        .check();
+}
+
+#[test]
+fn convolutions_along_channels() {
+    // More channels than a movement has blocks: the line must not become rows.
+    let gate = Model::new(13, &[1, 80, 3, 4])
+        .ints("last", &[-1])
+        .weights("w", &[1, 1, 5])
+        .node("GlobalAveragePool", &["x"], "p", vec![])
+        .node("Squeeze", &["p", "last"], "s", vec![])
+        .node("Transpose", &["s"], "t", vec![ints("perm", &[0, 2, 1])])
+        .node("Conv", &["t", "w"], "c", vec![ints("pads", &[2, 2])])
+        .node("Transpose", &["c"], "u", vec![ints("perm", &[0, 2, 1])])
+        .node("Unsqueeze", &["u", "last"], "z", vec![])
+        .node("Sigmoid", &["z"], "g", vec![])
+        .node("Mul", &["x", "g"], "y", vec![]);
+    gate.check();
+    Model::new(13, &[1, 24])
+        .ints("s", &[1, 2, 12])
+        .weights("w", &[4, 1, 3])
+        .weights("b", &[4])
+        .node("Reshape", &["x", "s"], "r", vec![])
+        .node(
+            "Conv",
+            &["r", "w", "b"],
+            "y",
+            vec![int("group", 2), ints("strides", &[2]), ints("pads", &[1, 0])],
+        )
+        .check();
+}

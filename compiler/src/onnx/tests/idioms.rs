@@ -295,3 +295,52 @@ fn dropout_in_training_is_refused() {
     assert!(import(&end(model(0)).bytes()).is_ok());
     assert!(end(model(1)).refused()[0].refusal.why.contains("training"));
 }
+
+#[test]
+fn celu_and_log_sigmoid() {
+    let celu = |alpha: f32| image(13).node("Celu", &["x"], "y", vec![super::support::float("alpha", alpha)]);
+    assert!(celu(0.5).refused()[0].refusal.why.contains("0.5"));
+    let celu = celu(1.0).check();
+    assert_eq!(activations(&celu), [Activation::Elu { alpha: 1.0 }]);
+    let log = image(13).node("Sigmoid", &["x"], "s", vec![]).node("Log", &["s"], "y", vec![]).check();
+    assert_eq!(activations(&log), [Activation::Softplus]);
+}
+
+#[test]
+fn maxima_become_means_before_layers_only() {
+    let options = ImportOptions { max_pools: crate::onnx::MaxPools::Average, ..ImportOptions::default() };
+    let model = image(13)
+        .weights("w", &[4, 4, 3, 3])
+        .weights("v", &[40, 1, 3, 3])
+        .node("Conv", &["x", "w"], "c", vec![])
+        .node("ReduceMax", &["c"], "m", vec![ints("axes", &[1])])
+        .node("Conv", &["m", "v"], "d", vec![])
+        .node("MaxPool", &["d"], "y", vec![ints("kernel_shape", &[2, 1])]);
+    let imported = import_with(&model.bytes(), &options).unwrap();
+    assert_eq!(imported.averaged, ["m"]);
+    let tail = ModelProto::decode(imported.tail.unwrap().as_slice()).unwrap();
+    assert_eq!(tail.graph.unwrap().node[0].op_type, "MaxPool");
+    let kept = import(&model.bytes()).unwrap_err().to_string();
+    assert!(kept.contains("ReduceMax") && kept.contains("--maxpool avg"), "{kept}");
+}
+
+#[test]
+fn grids_of_coordinates_fold() {
+    let coordinates: Vec<f32> = (0..16).map(|i| i as f32).collect();
+    Model::new(13, &[1, 16, 2, 2])
+        .floats("c", &[16, 1], &coordinates)
+        .ints("s", &[16, 1])
+        .ints("map", &[1, 16, 1, 1])
+        .node("Expand", &["c", "s"], "g", vec![])
+        .node("Reshape", &["g", "map"], "m", vec![])
+        .node("Add", &["x", "m"], "y", vec![])
+        .check();
+    let huge = |op: &str, shape: &[i64]| {
+        let model = Model::new(13, &[1, 16, 2, 2]).floats("c", &[1, 1], &[2.0]).ints("s", shape);
+        let model = model.node(op, &["c", "s"], "g", vec![]).node("Add", &["x", "g"], "y", vec![]);
+        assert!(model.refused()[0].refusal.why.contains("elements"));
+    };
+    huge("Expand", &[1 << 20, 1 << 20]);
+    huge("Tile", &[1 << 20, 1 << 20]);
+    huge("Pad", &[0, 1 << 40, 0, 0]);
+}

@@ -81,6 +81,71 @@ fn unknown_domains() {
     assert_eq!(model.refused()[0].op, "com.example.Relu");
 }
 
+#[test]
+fn normalisations_are_refused_by_name() {
+    let norm = Model::new(13, &[1, 4, 6, 6])
+        .floats("two", &[], &[2.0])
+        .floats("e", &[], &[1e-5])
+        .weights("w", &[4, 4, 1, 1])
+        .node("Conv", &["x", "w"], "c", vec![])
+        .node("ReduceMean", &["c"], "m", vec![ints("axes", &[1])])
+        .node("Sub", &["c", "m"], "d", vec![])
+        .node("Pow", &["d", "two"], "q", vec![])
+        .node("ReduceMean", &["q"], "v", vec![ints("axes", &[1])])
+        .node("Add", &["v", "e"], "a", vec![])
+        .node("Sqrt", &["a"], "s", vec![])
+        .node("Div", &["d", "s"], "n", vec![])
+        .node("Conv", &["n", "w"], "y", vec![]);
+    let nodes = norm.refused();
+    assert_eq!(nodes.len(), 1);
+    assert!(nodes[0].refusal.why.contains("layer normalisation"), "{}", nodes[0]);
+    assert!(nodes[0].refusal.fix.contains("BatchNormalization"), "{}", nodes[0]);
+    let root = Model::new(13, &[1, 4, 6, 6]).node("Sqrt", &["x"], "y", vec![]).refused();
+    assert!(!root[0].refusal.why.contains("layer normalisation"), "{}", root[0]);
+}
+
+#[test]
+fn weights_that_are_no_numbers() {
+    for bad in [f32::NAN, f32::INFINITY] {
+        let conv = Model::new(13, &[1, 2, 4, 4]).floats("w", &[1, 2, 1, 1], &[1.0, bad]);
+        let reason = first_reason(conv.node("Conv", &["x", "w"], "y", vec![]));
+        assert!(reason.contains("weights hold"), "{reason}");
+        let add = Model::new(13, &[1, 2, 4, 4]).floats("c", &[], &[bad]);
+        let reason = first_reason(add.node("Add", &["x", "c"], "y", vec![]));
+        assert!(reason.contains("weights hold"), "{reason}");
+    }
+}
+
+#[test]
+fn inputs_that_nothing_reads_are_forgotten() {
+    let mut model = relu();
+    model.graph.input.insert(0, value_info("unread", DataType::Int64, Some(&[7, 2])));
+    let imported = import(&model.bytes()).unwrap();
+    assert_eq!(imported.input.name, "x");
+}
+
+#[test]
+fn nodes_of_one_name() {
+    let mut model = relu()
+        .node("Relu", &["y"], "z", vec![])
+        .node("BatchNormalization", &["z", "s", "s", "s", "v"], "u", vec![])
+        .weights("s", &[2])
+        .floats("v", &[2], &[1.0; 2])
+        .outputs(&["u"]);
+    model.graph.node[0].name = "same/2".into();
+    model.graph.node[1].name = "same".into();
+    model.graph.node[2].name = "same".into();
+    let imported = model_named(&model);
+    assert_eq!(imported, ["same/2", "same", "same/3"]);
+}
+
+fn model_named(model: &Model) -> Vec<String> {
+    let imported = import(&model.bytes()).unwrap();
+    assert!(crate::oracle::Tract::load(&imported.model).is_ok());
+    let proto: tract_onnx::pb::ModelProto = prost::Message::decode(imported.model.as_slice()).unwrap();
+    proto.graph.unwrap().node.into_iter().map(|n| n.name).collect()
+}
+
 fn first_reason(model: Model) -> String {
     model.refused()[0].refusal.why.clone()
 }
@@ -142,8 +207,8 @@ fn reasons() {
 
 #[test]
 fn inputs() {
-    let mut two = relu();
-    two.graph.input.push(value_info("z", DataType::Float, Some(&[1, 2])));
+    let mut two = relu().node("Add", &["y", "z"], "s", vec![]);
+    two.graph.input.push(value_info("z", DataType::Float, Some(&[1, 2, 3, 3])));
     assert!(matches!(error(&two.bytes()), ImportError::Inputs { names } if names == ["x", "z"]));
     let integer = relu().input(value_info("x", DataType::Int64, Some(&[1, 2, 3, 3])));
     assert!(matches!(error(&integer.bytes()), ImportError::InputType { value, .. } if value == "x"));
