@@ -35,7 +35,7 @@ fn time(net: &mut Net, args: &Args) -> Vec<[f64; 3]> {
     let input = Tensor { shape, data: (0..shape.len()).map(|_| rng.f32() * 4.0 - 2.0).collect() };
     let output = net.outputs[0].1;
     let labels: Vec<usize> = (0..args.batch).map(|i| i % net.nodes[output].shape.c).collect();
-    let sgd = Sgd { momentum: 0.9, decay: 1e-4, clip: 1.0 };
+    let sgd = Sgd { momentum: 0.9, decay: 1e-4, clip: 1.0, layer_clip: 0.1 };
     let mut pool = Pool::default();
     let mut times = Vec::new();
     for _ in 0..args.steps + 2 {
@@ -45,7 +45,7 @@ fn time(net: &mut Net, args: &Args) -> Vec<[f64; 3]> {
         let loss = cross_entropy(tape.value(output), &labels, &mut pool);
         let forward = start.elapsed().as_secs_f64();
         net.clear_grads();
-        net.backward(&tape, vec![(output, loss.grad)], None, &mut pool);
+        net.backward(&tape, vec![(output, loss.grad)], None, None, &mut pool);
         let backward = start.elapsed().as_secs_f64();
         sgd.step(net, 1e-4);
         tape.recycle(&mut pool);

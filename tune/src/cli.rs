@@ -17,13 +17,16 @@ use crate::penalty::RangePenalty;
 use crate::sgd::Sgd;
 use crate::tensor::{Pool, Tensor};
 use crate::train::{
-    Checkpoint, Distillation, Evaluation, Inputs, Objective, Options, Record, Teacher, TrainError, Trainer,
-    Watch, hold_out, page,
+    Blending, Checkpoint, Distillation, Evaluation, Inputs, Objective, Options, Record, Teacher, TrainError,
+    Trainer, Watch, hold_out, page,
 };
 use crate::tuned::{Model, TuneError};
 
-/// Batches on which statistics of batch norms are measured before training.
+/// Batches on which statistics of batch norms are measured, and polynomials fitted.
 const NORM_BATCHES: usize = 20;
+
+/// Networks of at least as many activations are blended, and their layers clipped, unless told otherwise.
+const DEEP: usize = 25;
 
 /// Fine-tunes a trained ONNX model: every activation becomes a low-degree polynomial, in one run.
 #[derive(Parser, Debug)]
@@ -73,6 +76,10 @@ pub struct Args {
     /// Largest norm of the gradient
     #[arg(long, default_value_t = 1.0, value_parser = positive)]
     clip: f64,
+    /// Largest norm of a layer's gradient, as a part of its weights' norm (default: 0.1 for more than 24 activations,
+    /// otherwise none)
+    #[arg(long, value_name = "P", value_parser = positive)]
+    layer_clip: Option<f64>,
     /// Learn from the original model's outputs too (without labels: only from them)
     #[arg(long)]
     distil: bool,
@@ -83,7 +90,7 @@ pub struct Args {
     /// Temperature of distillation
     #[arg(long, default_value_t = 2.0, value_parser = positive)]
     temperature: f64,
-    /// Weight of the features at residual joins in distillation
+    /// Weight of the features at residual joins in distillation, and at activations in blending
     #[arg(long, default_value_t = 1.0)]
     features: f64,
     /// What becomes of the polynomials' coefficients
@@ -105,6 +112,10 @@ pub struct Args {
     /// Part of an epoch's images that are drawn from those whose operands left their ranges most
     #[arg(long, value_name = "P", default_value_t = 0.125, value_parser = share)]
     hard: f64,
+    /// Part of the run in which activations hand on the original's values in part, ever less: for deep networks, whose
+    /// errors build up from layer to layer at first (default: 0.8 for more than 24 activations, otherwise 0)
+    #[arg(long, value_name = "P", value_parser = share)]
+    blend: Option<f64>,
     /// Keep the activations, for comparison with a model fine-tuned alike; written only with --output
     #[arg(long)]
     keep_activations: bool,
@@ -229,15 +240,29 @@ impl Args {
         }
     }
 
-    fn options(&self, width: usize, train: &Dataset) -> Options {
+    /// Part of the run that is blended, for a network of so many polynomials.
+    fn blend(&self, activations: usize) -> f64 {
+        match activations {
+            0 => 0.0,
+            DEEP.. => self.blend.unwrap_or(0.8),
+            _ => self.blend.unwrap_or(0.0),
+        }
+    }
+
+    fn options(&self, width: usize, train: &Dataset, activations: usize) -> Options {
         let has = |change: Change| self.augment.contains(&change);
-        let weight = self.range_penalty;
+        let (weight, blend) = (self.range_penalty, self.blend(activations));
         Options {
             epochs: self.epochs,
             time_budget: self.time_budget,
             batch: usize::from(self.batch),
             rate: self.lr,
-            sgd: Sgd { momentum: 0.9, decay: self.weight_decay, clip: self.clip },
+            sgd: Sgd {
+                momentum: 0.9,
+                decay: self.weight_decay,
+                clip: self.clip,
+                layer_clip: self.layer_clip.unwrap_or(if activations >= DEEP { 0.1 } else { f64::INFINITY }),
+            },
             objective: self.objective(train),
             penalty: (weight > 0.0).then_some(RangePenalty { weight, start: self.range_start as f32 }),
             hard: self.hard,
@@ -245,6 +270,7 @@ impl Args {
                 Form::Fitted => Ranges::Straightened,
                 Form::PolyactRn => Ranges::Batch,
             },
+            blend: (blend > 0.0).then_some(Blending { part: blend, features: self.features }),
             augment: Augment {
                 flip: has(Change::Flip),
                 crop: if has(Change::Crop) { width / 8 } else { 0 },
@@ -310,11 +336,9 @@ pub fn run(args: &Args) -> Result<ExitCode, TuneError> {
     let test_inputs = Inputs { data: &test, preprocessing: &model.preprocessing };
     let mut net = model.net.clone();
     let (mut pool, size) = (Pool::default(), usize::from(args.batch));
-    let batches = train_inputs.batches(size).take(NORM_BATCHES).map(|b| b.map(|(_, batch)| batch));
-    net.calibrate_norms(batches, &mut pool)?;
+    net.calibrate_norms(train_inputs.spread(size, NORM_BATCHES), &mut pool)?;
     if !args.keep_activations {
-        let batches = train_inputs.batches(size).take(NORM_BATCHES).map(|b| b.map(|(_, batch)| batch));
-        let batches: Vec<Tensor> = batches.collect::<Result<_, _>>()?;
+        let batches: Vec<Tensor> = train_inputs.spread(size, NORM_BATCHES).collect::<Result<_, _>>()?;
         let degrees = args.degrees(&model.net, &batches, &mut pool)?;
         let replaced = net.replace_activations(&args.polynomials(degrees)).map_err(TrainError::from)?;
         say(&format!(
@@ -329,7 +353,14 @@ pub fn run(args: &Args) -> Result<ExitCode, TuneError> {
         }
     }
     let width = model.preprocessing.pixels().map_or(0, |p| p.width);
-    let options = args.options(width, &train);
+    let activations = net.poly_acts().count();
+    let options = args.options(width, &train, activations);
+    if let Some(blend) = options.blend {
+        let percent = 100.0 * blend.part;
+        say(&format!(
+            "activations hand on the original's values in part for the first {percent:.0} % of the run"
+        ));
+    }
     // A teacher may have been trained on pictures normalised in another way.
     let teacher = args.teacher.as_ref().map(|path| Model::read(path, args.image(Precedence::Model), None));
     let teacher = teacher.transpose()?;
@@ -405,6 +436,8 @@ fn logs(args: &Args, trainer: &Trainer<'_>, result: Option<&Evaluation>) -> Resu
 /// Progress on standard error.
 struct Bar {
     bar: ProgressBar,
+    /// The original's part of what activations handed on in the last step.
+    blend: f64,
 }
 
 impl Bar {
@@ -412,7 +445,7 @@ impl Bar {
         let bar = ProgressBar::new(0);
         let style = ProgressStyle::with_template("{bar:24} {pos}/{len} {msg} eta {eta}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        Self { bar }
+        Self { bar, blend: 0.0 }
     }
 }
 
@@ -421,11 +454,17 @@ impl Watch for Bar {
         self.bar.set_length(steps as u64);
         self.bar.set_position(record.step as u64);
         let accuracy = record.accuracy.map_or(String::new(), |a| format!(" accuracy {:.1} %", 100.0 * a));
-        self.bar.set_message(format!("loss {:.4}{accuracy}", record.loss));
+        self.blend = record.blend;
+        let blend = if self.blend > 0.0 { format!(" blend {:.2}", self.blend) } else { String::new() };
+        self.bar.set_message(format!("loss {:.4}{accuracy}{blend}", record.loss));
     }
 
     fn epoch(&mut self, epoch: usize, evaluation: &Evaluation) {
-        self.bar.suspend(|| say(&format!("epoch {epoch}: {evaluation}")));
+        let blend = match self.blend > 0.0 {
+            true => format!(" (trained with {:.0} % of the original's values)", 100.0 * self.blend),
+            false => String::new(),
+        };
+        self.bar.suspend(|| say(&format!("epoch {epoch}{blend}: {evaluation}")));
     }
 }
 
@@ -458,6 +497,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn deep_networks_are_blended_unless_told_otherwise() {
+        let of = |flags: &[&str], activations| {
+            let line = ["peregrine-tune", "m.onnx", "--data", "d"].iter().chain(flags);
+            Args::try_parse_from(line.copied()).unwrap().blend(activations)
+        };
+        assert_eq!((of(&[], 24), of(&[], 25)), (0.0, 0.8));
+        assert_eq!((of(&["--blend=0.3"], 7), of(&["--blend=0"], 35)), (0.3, 0.0));
+        assert_eq!(of(&["--blend=0.3"], 0), 0.0, "kept activations");
+    }
+
+    #[test]
     fn numbers_out_of_range_are_refused() {
         let parse = |flag: &str, value: &str| {
             Args::try_parse_from(["peregrine-tune", "m.onnx", "--data", "d", &format!("{flag}={value}")])
@@ -465,6 +515,8 @@ mod tests {
         for (flag, good, bad) in [
             ("--lr", "0.1", ["0", "nan"]),
             ("--clip", "2", ["-1", "inf"]),
+            ("--layer-clip", "0.1", ["0", "nan"]),
+            ("--blend", "0.5", ["1.1", "-1"]),
             ("--temperature", "1", ["0", "x"]),
             ("--range-penalty", "0", ["-0.1", "nan"]),
             ("--range-start", "0.5", ["0", "nan"]),

@@ -15,8 +15,8 @@ use peregrine_tune::penalty::RangePenalty;
 use peregrine_tune::sgd::Sgd;
 use peregrine_tune::tensor::{Pool, Tensor};
 use peregrine_tune::train::{
-    Checkpoint, Distillation, Evaluation, Inputs, Objective, Options, Preprocessing, Record, Teacher,
-    TrainError, Trainer, Watch,
+    Blending, Checkpoint, Distillation, Evaluation, Inputs, Log, Objective, Options, Preprocessing, Record,
+    Teacher, TrainError, Trainer, Watch,
 };
 use peregrine_tune::tuned::Model;
 
@@ -70,12 +70,13 @@ fn options(seed: u64) -> Options {
         time_budget: None,
         batch: 32,
         rate: 0.005,
-        sgd: Sgd { momentum: 0.9, decay: 1e-4, clip: 1.0 },
+        sgd: Sgd { momentum: 0.9, decay: 1e-4, clip: 1.0, layer_clip: 0.1 },
         objective: Objective::Distil(Distillation { temperature: 2.0, features: 1.0 }),
         penalty: Some(RangePenalty { weight: 0.1, start: 0.8 }),
         hard: 0.2,
         ranges: Ranges::Straightened,
         norms: Statistics::Batch,
+        blend: None,
         augment: Augment { flip: true, crop: 4, zoom: 0.8, tone: 0.2 },
         seed,
         log_every: 1,
@@ -182,7 +183,9 @@ fn a_resumed_run_is_the_whole_run() {
     data.limit(96);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run.safetensors");
-    let with = |epochs| Options { epochs, checkpoint: Some(path.clone()), ..options(1) };
+    // The second epoch still blends.
+    let blend = Some(Blending { part: 0.8, features: 1.0 });
+    let with = |epochs| Options { epochs, blend, checkpoint: Some(path.clone()), ..options(1) };
     let mut whole = trainer(&model, &data, Options { checkpoint: None, ..with(2) });
     whole.run(&mut Quiet).unwrap();
     // Ends as the first half of the longer run would: the same options, stopped by a copy after one epoch.
@@ -203,6 +206,12 @@ fn a_resumed_run_is_the_whole_run() {
     resumed.resume(checkpoint).unwrap();
     resumed.run(&mut Quiet).unwrap();
     assert_eq!(resumed.net.params, whole.net.params);
+    let shares = |log: &Log| log.records.iter().map(|r| r.blend).collect::<Vec<_>>();
+    assert_eq!(shares(&resumed.log), shares(&whole.log));
+    assert!(shares(&whole.log)[..5].windows(2).all(|w| w[0] > w[1]), "{:?}", shares(&whole.log));
+    let mut plain = trainer(&model, &data, Options { blend: None, ..with(2) });
+    plain.run(&mut Quiet).unwrap();
+    assert_ne!(plain.net.params, whole.net.params);
 }
 
 #[test]
@@ -225,7 +234,7 @@ fn a_run_that_diverges_names_the_layer() {
     let model = model("cifar10_resnet8.onnx");
     let mut data = pictures(&model);
     data.limit(64);
-    let sgd = Sgd { momentum: 0.9, decay: 1e-4, clip: f64::INFINITY };
+    let sgd = Sgd { momentum: 0.9, decay: 1e-4, clip: f64::INFINITY, layer_clip: f64::INFINITY };
     let wild = Options { rate: 1e4, epochs: 20, sgd, ..options(1) };
     let error = trainer(&model, &data, wild).run(&mut Quiet).unwrap_err();
     let TrainError::Diverged { layer, .. } = &error else { panic!("{error}") };

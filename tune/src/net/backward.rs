@@ -1,6 +1,6 @@
 //! Gradients of a run.
 
-use super::{Net, NodeId, Op, Role, Saved, Tape};
+use super::{Blend, Net, NodeId, Op, Role, Saved, Tape};
 use crate::ops::{activation, batch_norm, conv, elementwise, poly_act, shape};
 use crate::penalty::RangePenalty;
 use crate::tensor::{Pool, Tensor};
@@ -22,12 +22,13 @@ impl Slots {
 
 impl Net {
     /// Adds the parameters' gradients, given those of some values (results, or values whose features are compared).
-    /// Returns each image's part of the range penalty.
+    /// The run's `blend`, if it had one, adds its own losses. Returns each image's part of the range penalty.
     pub fn backward(
         &mut self,
         tape: &Tape,
         seeds: Vec<(NodeId, Tensor)>,
         penalty: Option<&RangePenalty>,
+        blend: Option<&Blend>,
         pool: &mut Pool,
     ) -> Vec<f64> {
         let wanted = self.wanted();
@@ -38,7 +39,11 @@ impl Net {
         let mut costs = vec![0.0; tape.value(0).shape.n];
         let mut penalty = penalty.map(|p| (p, costs.as_mut_slice()));
         for id in (1..self.nodes.len()).rev() {
-            let Some(grad) = slots.0[id].take() else { continue };
+            let mut grad = slots.0[id].take();
+            if let Some(blend) = blend {
+                grad = blend.gradient(id, grad, pool);
+            }
+            let Some(grad) = grad else { continue };
             if !wanted[id] {
                 pool.give(grad);
                 continue;

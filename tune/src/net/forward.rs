@@ -1,6 +1,6 @@
 //! Running a network.
 
-use super::{Mode, Net, NodeId, Op, PolyAct, Ranges, Saved, Statistics, Tape};
+use super::{Blend, Mode, Net, NodeId, Op, PolyAct, Ranges, Saved, Statistics, Tape};
 use crate::ops::{activation, batch_norm, elementwise, poly_act, shape, straight};
 use crate::tensor::{Pool, Shape, Tensor};
 
@@ -19,6 +19,18 @@ pub enum Keep<'a> {
 impl Net {
     /// Runs the network on a batch. Running statistics move as `mode` says.
     pub fn forward(&mut self, input: Tensor, mode: Mode, keep: Keep<'_>, pool: &mut Pool) -> Tape {
+        self.forward_blended(input, mode, keep, None, pool)
+    }
+
+    /// Runs the network on a batch, handing on blended values; the tape has these.
+    pub fn forward_blended(
+        &mut self,
+        input: Tensor,
+        mode: Mode,
+        keep: Keep<'_>,
+        mut blend: Option<&mut Blend>,
+        pool: &mut Pool,
+    ) -> Tape {
         let count = self.nodes.len();
         let mut tape = Tape { values: vec![None; count], saved: vec![Saved::None; count] };
         let last_use = self.last_uses();
@@ -27,6 +39,9 @@ impl Net {
         for id in 1..count {
             let mut y = pool.take(Shape { n: batch, ..self.nodes[id].shape });
             tape.saved[id] = self.node(id, &tape, mode, &mut y);
+            if let Some(blend) = blend.as_deref_mut() {
+                blend.mix(id, &mut y);
+            }
             tape.values[id] = Some(y);
             let Keep::Only(kept) = keep else { continue };
             for &arg in &self.nodes[id].args {

@@ -22,7 +22,7 @@ use crate::ops::separable::Placement;
 use crate::tensor::Shape;
 
 /// Momentum of batch norms.
-const MOMENTUM: f32 = 0.1;
+pub(super) const MOMENTUM: f32 = 0.1;
 /// What is added to variances.
 const EPSILON: f32 = 1e-5;
 

@@ -1,6 +1,7 @@
 //! A network to be trained: nodes in topological order, parameters, and what running them keeps.
 
 mod backward;
+mod blend;
 mod degrees;
 mod export;
 mod fitted;
@@ -9,7 +10,7 @@ mod import;
 mod norms;
 mod replace;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use peregrine_ir::tensor::Activation;
 
@@ -20,6 +21,7 @@ use crate::ops::separable::Placement;
 use crate::ops::{batch_norm, poly_act};
 use crate::tensor::{Shape, Tensor};
 
+pub use blend::Blend;
 pub use degrees::LevelBudget;
 pub use export::ExportError;
 pub use forward::Keep;
@@ -228,6 +230,11 @@ impl Tape {
     /// Value of a node that was kept.
     pub fn value(&self, id: NodeId) -> &Tensor {
         self.values[id].as_ref().expect("the run kept this value")
+    }
+
+    /// Value of a node that was kept, which the tape loses.
+    pub(crate) fn take(&mut self, id: NodeId) -> Option<Tensor> {
+        self.values[id].take()
     }
 }
 

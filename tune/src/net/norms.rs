@@ -1,5 +1,6 @@
 //! Statistics of batch norms, measured on data.
 
+use super::import::MOMENTUM;
 use super::{Keep, Mode, Net, Op};
 use crate::ops::batch_norm;
 use crate::tensor::{Pool, Tensor};
@@ -42,6 +43,16 @@ impl Net {
             }
         }
         Ok(())
+    }
+
+    /// Sets how fast running statistics follow when the last `seen` batches count, but none before them: they are the mean of
+    /// these and the next, until there are enough for a running average.
+    pub fn follow_statistics(&mut self, seen: usize) {
+        for node in &mut self.nodes {
+            if let Op::BatchNorm { running, .. } = &mut node.op {
+                running.momentum = MOMENTUM.max(1.0 / (seen + 1) as f32);
+            }
+        }
     }
 
     fn set_statistics(&mut self, id: usize, first: &[f64], second: &[f64], count: f64) {

@@ -11,13 +11,13 @@ use crate::penalty::RangePenalty;
 use crate::tensor::Pool;
 
 /// A tensor graph under construction, with random weights.
-struct Model {
+pub(crate) struct Model {
     graph: TensorGraph,
     rng: fastrand::Rng,
 }
 
 impl Model {
-    fn new(shape: &[usize]) -> (Self, ValueId) {
+    pub(crate) fn new(shape: &[usize]) -> (Self, ValueId) {
         let tables = TensorTables { consts: ConstPool::new(), stage: Stage::Imported };
         let mut graph = TensorGraph::new("model", tables);
         let ty = TensorTy { shape: [&[1], shape].concat() };
@@ -37,7 +37,14 @@ impl Model {
         self.graph.add(op, args.iter().copied(), ty, Origin::new(name))
     }
 
-    fn conv(&mut self, name: &str, x: ValueId, c_out: usize, kernel: usize, groups: usize) -> ValueId {
+    pub(crate) fn conv(
+        &mut self,
+        name: &str,
+        x: ValueId,
+        c_out: usize,
+        kernel: usize,
+        groups: usize,
+    ) -> ValueId {
         let c_in = self.graph.nodes[x].ty.shape[1];
         let weights = self.constant(&[c_out, c_in / groups, kernel, kernel], 0.4, 0.0);
         let bias = Some(self.constant(&[c_out], 0.2, 0.0));
@@ -53,17 +60,22 @@ impl Model {
         self.add(name, TensorOp::ChannelAffine { mul, add }, &[x])
     }
 
-    fn activation(&mut self, name: &str, f: Activation, x: ValueId) -> ValueId {
+    pub(crate) fn activation(&mut self, name: &str, f: Activation, x: ValueId) -> ValueId {
         self.add(name, TensorOp::Activation(f), &[x])
     }
 
-    fn dense(&mut self, x: ValueId, out: usize) -> ValueId {
+    pub(crate) fn flatten(&mut self, x: ValueId) -> ValueId {
+        let len = self.graph.nodes[x].ty.shape.iter().product();
+        self.add("flatten", TensorOp::Reshape { shape: vec![1, len] }, &[x])
+    }
+
+    pub(crate) fn dense(&mut self, x: ValueId, out: usize) -> ValueId {
         let c = self.graph.nodes[x].ty.shape[1];
         let (weights, bias) = (self.constant(&[out, c], 0.4, 0.0), Some(self.constant(&[out], 0.2, 0.0)));
         self.add("dense", TensorOp::FullyConnected { weights, bias }, &[x])
     }
 
-    fn finish(mut self, value: ValueId) -> TensorGraph {
+    pub(crate) fn finish(mut self, value: ValueId) -> TensorGraph {
         self.graph.outputs.push(OutputPort { name: "y".into(), value });
         self.graph
     }
@@ -85,7 +97,7 @@ fn zoo() -> TensorGraph {
     let x = m.add("pool", TensorOp::Pool(pool), &[x]);
     let gate = m.activation("gate", Activation::Sigmoid, x);
     let x = m.add("gated", TensorOp::Mul, &[x, gate]);
-    let x = m.add("flatten", TensorOp::Reshape { shape: vec![1, 96] }, &[x]);
+    let x = m.flatten(x);
     let y = m.dense(x, 5);
     m.finish(y)
 }
@@ -181,6 +193,15 @@ fn replacing_reports_what_it_cannot_do() {
 
 /// The gradient of all parameters along a random direction against the difference of the loss.
 fn check_gradients(net: &Net, mode: Mode, penalty: Option<RangePenalty>) {
+    check_blended_gradients(net, mode, penalty, &|| None);
+}
+
+fn check_blended_gradients(
+    net: &Net,
+    mode: Mode,
+    penalty: Option<RangePenalty>,
+    blend: &dyn Fn() -> Option<Blend>,
+) {
     let (_, input) = images(net, 4);
     let output = net.outputs[0].1;
     let mut rng = fastrand::Rng::with_seed(4);
@@ -188,12 +209,15 @@ fn check_gradients(net: &Net, mode: Mode, penalty: Option<RangePenalty>) {
     let dy = Tensor { shape, data: (0..shape.len()).map(|_| rng.f32() - 0.5).collect() };
     let loss = |net: &Net| {
         let mut net = net.clone();
-        let tape = net.forward(input.clone(), mode, Keep::All, &mut Pool::default());
+        let (mut blend, pool) = (blend(), &mut Pool::default());
+        let tape = net.forward_blended(input.clone(), mode, Keep::All, blend.as_mut(), pool);
         net.clear_grads();
-        let costs = net.backward(&tape, vec![(output, dy.clone())], penalty.as_ref(), &mut Pool::default());
+        let seeds = vec![(output, dy.clone())];
+        let costs = net.backward(&tape, seeds, penalty.as_ref(), blend.as_ref(), pool);
         let y = tape.value(output);
         let value: f64 = y.data.iter().zip(&dy.data).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
-        (value + costs.iter().sum::<f64>(), net)
+        let local = blend.as_ref().map_or(0.0, Blend::loss);
+        (value + local + costs.iter().sum::<f64>(), net)
     };
     let grads = loss(net).1;
     for (i, param) in net.params.iter().enumerate().filter(|(_, p)| p.role != Role::Frozen) {
@@ -234,6 +258,91 @@ fn gradients_of_a_network_of_polynomials() {
     net.forward(input, Mode::TRAIN, Keep::All, &mut Pool::default());
     // Fixed ranges: the penalty's threshold does not move with the parameters.
     check_gradients(&net, Mode::EVALUATE, Some(RangePenalty { weight: 0.3, start: 0.5 }));
+}
+
+/// The original, a network of polynomials made of it, and the original's values for some images to blend with.
+fn blending() -> (Net, Net, Vec<(NodeId, Tensor)>) {
+    let mut original = Net::from_graph(&zoo()).unwrap();
+    let batches = std::iter::once(Ok::<_, ()>(images(&original, 5).1));
+    original.calibrate_norms(batches, &mut Pool::default()).unwrap();
+    let mut net = original.clone();
+    net.replace_activations(&Polynomials::fixed(4)).unwrap();
+    let (_, input) = images(&original, 4);
+    net.forward(input.clone(), Mode::TRAIN, Keep::All, &mut Pool::default());
+    let tape = original.forward(input, Mode::EVALUATE, Keep::All, &mut Pool::default());
+    let values: Vec<_> = original.replaceable().into_iter().map(|id| (id, tape.value(id).clone())).collect();
+    assert_eq!(values.len(), 5, "four activations and a max pool");
+    (original, net, values)
+}
+
+#[test]
+fn gradients_of_a_blended_network() {
+    let (_, net, values) = blending();
+    for share in [0.0, 0.4, 1.0] {
+        let blend = || {
+            let weighted = values.iter().map(|(id, t)| (*id, 0.2 + 0.1 * *id as f64, t.clone()));
+            Some(Blend::new(share, weighted.collect()))
+        };
+        check_blended_gradients(&net, Mode::TRAIN, None, &blend);
+        let penalty = RangePenalty { weight: 0.3, start: 0.5 };
+        check_blended_gradients(&net, Mode::EVALUATE, Some(penalty), &blend);
+    }
+}
+
+#[test]
+fn a_blended_network_is_the_original_at_one_end_and_itself_at_the_other() {
+    let (original, net, values) = blending();
+    let run = |share: f32| {
+        let weighted = values.iter().map(|(id, t)| (*id, 1.0, t.clone())).collect();
+        let (mut blend, mut net) = (Blend::new(share, weighted), net.clone());
+        // The statistics moved with the polynomials' batch.
+        for (own, theirs) in net.nodes.iter_mut().zip(&original.nodes) {
+            if let (Op::BatchNorm { running, .. }, Op::BatchNorm { running: theirs, .. }) =
+                (&mut own.op, &theirs.op)
+            {
+                *running = theirs.clone();
+            }
+        }
+        let (_, input) = images(&net, 4);
+        let alone = evaluate(&mut net.clone(), 4);
+        let pool = &mut Pool::default();
+        let tape = net.forward_blended(input, Mode::EVALUATE, Keep::Only(&[]), Some(&mut blend), pool);
+        (tape.value(net.outputs[0].1).data.clone(), alone, blend.loss())
+    };
+    let (all, alone, local) = run(1.0);
+    close(&all, &evaluate(&mut original.clone(), 4), 1e-5);
+    assert!(local > 1e-3, "own values still differ: {local}");
+    let (none, _, _) = run(0.0);
+    assert_eq!(none, alone);
+}
+
+/// What running statistics were does not matter any more.
+#[test]
+fn running_statistics_can_start_again() {
+    let (_, net, _) = blending();
+    let batches: Vec<Tensor> = (3..6).map(|count| images(&net, count).1).collect();
+    let after = |moved: f32| {
+        let mut net = net.clone();
+        for node in &mut net.nodes {
+            if let Op::BatchNorm { running, .. } = &mut node.op {
+                running.mean.iter_mut().for_each(|m| *m += moved);
+            }
+        }
+        for (seen, batch) in batches.iter().enumerate() {
+            net.follow_statistics(seen);
+            net.forward(batch.clone(), Mode::TRAIN, Keep::Only(&[]), &mut Pool::default());
+        }
+        let means = net.nodes.iter().filter_map(|n| match &n.op {
+            Op::BatchNorm { running, .. } => Some(running.mean.clone()),
+            _ => None,
+        });
+        (means.collect::<Vec<_>>(), net)
+    };
+    let ((means, mut net), (others, _)) = (after(0.0), after(9.0));
+    means.iter().zip(&others).for_each(|(a, b)| close(a, b, 1e-5));
+    net.follow_statistics(1000);
+    let slow = |n: &Node| !matches!(&n.op, Op::BatchNorm { running, .. } if running.momentum != 0.1);
+    assert!(net.nodes.iter().all(slow));
 }
 
 /// Least squares on what activations meet come closer to them than expansions for the whole range do, and know the ranges.

@@ -58,6 +58,18 @@ impl Inputs<'_> {
         Ok(batch)
     }
 
+    /// At most `most` batches of up to `size` samples, each spread over all data, without augmentation: data are often sorted
+    /// by class, and a part of them would stand for some classes only.
+    pub fn spread(&self, size: usize, most: usize) -> impl Iterator<Item = Result<Tensor, TrainError>> + '_ {
+        let count = self.data.len();
+        let taken = count.min(size * most);
+        let batches = taken.div_ceil(size.max(1));
+        (0..batches).map(move |first| {
+            let indices: Vec<usize> = (first..taken).step_by(batches).map(|i| i * count / taken).collect();
+            self.batch(&indices, None, &mut Pool::default())
+        })
+    }
+
     /// Batches of up to `size` samples, in order, without augmentation.
     pub fn batches(
         &self,

@@ -25,6 +25,9 @@ pub struct Record {
     pub gradient: f64,
     /// Range penalty.
     pub penalty: f64,
+    /// The original's part of what activations handed on.
+    #[serde(default)]
+    pub blend: f64,
     /// Largest |x| of each polynomial activation's operand relative to its running maximum.
     pub ranges: Vec<f64>,
 }
@@ -42,7 +45,7 @@ impl Log {
     /// As CSV: one line a record, one a finished epoch.
     pub fn csv(&self) -> String {
         let mut text = String::from(
-            "kind,step,epoch,seconds,rate,loss,accuracy,gradient,penalty,worst_range,test_accuracy,original_accuracy,agreement,broken,overshoot_99,overshoot_worst\n",
+            "kind,step,epoch,seconds,rate,loss,accuracy,gradient,penalty,worst_range,test_accuracy,original_accuracy,agreement,broken,overshoot_99,overshoot_worst,blend\n",
         );
         let share = |x: Option<f64>| x.map_or(String::new(), |x| format!("{x:.4}"));
         for r in &self.records {
@@ -51,13 +54,17 @@ impl Log {
             let accuracy = share(r.accuracy);
             let head = format!("step,{},{},{:.1},{:.6}", r.step, r.epoch, r.seconds, r.rate);
             // Writing to a text cannot fail.
-            let _ = writeln!(text, "{head},{loss:.5},{accuracy},{gradient:.4},{penalty:.6},{worst:.3},,,,,,");
+            let _ = writeln!(
+                text,
+                "{head},{loss:.5},{accuracy},{gradient:.4},{penalty:.6},{worst:.3},,,,,,,{:.4}",
+                r.blend
+            );
         }
         for (i, (step, seconds, e)) in self.epochs.iter().enumerate() {
             let shares = [e.accuracy, e.original, e.agreement].map(share).join(",");
             let (q99, worst) = (e.overshoot.quantile(0.99), e.overshoot.worst());
             let head = format!("epoch,{step},{i},{seconds:.1},,,,,,");
-            let _ = writeln!(text, "{head},{shares},{},{q99:.3},{worst:.3}", e.broken);
+            let _ = writeln!(text, "{head},{shares},{},{q99:.3},{worst:.3},", e.broken);
         }
         text
     }

@@ -1,12 +1,15 @@
 //! A training run: batches, losses, steps, evaluation, checkpoints, logs.
 
 mod batch;
+mod blending;
 mod checkpoint;
 mod error;
 mod evaluate;
 mod log;
 mod page;
 mod step;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -14,12 +17,13 @@ use std::time::{Duration, Instant};
 use crate::data::Dataset;
 use crate::data::augment::Augment;
 use crate::loss;
-use crate::net::{Mode, Net, NodeId, Ranges, Statistics};
+use crate::net::{Net, NodeId, Ranges, Statistics};
 use crate::penalty::RangePenalty;
 use crate::sgd::{Schedule, Sgd};
 use crate::tensor::Pool;
 
 pub use batch::{Inputs, Preprocessing};
+pub use blending::Blending;
 pub use checkpoint::Checkpoint;
 pub use error::TrainError;
 pub use evaluate::{Evaluation, Overshoot};
@@ -72,6 +76,8 @@ pub struct Options {
     pub ranges: Ranges,
     /// What batch norms normalise by.
     pub norms: Statistics,
+    /// How the network is handed over from the original.
+    pub blend: Option<Blending>,
     /// Augmentation.
     pub augment: Augment,
     /// Seed of order and augmentation.
@@ -117,6 +123,8 @@ pub struct Trainer<'a> {
     /// What happens to the teacher's samples, if something else than to the network's.
     lessons: Option<&'a Preprocessing>,
     joins: Joins,
+    /// Where values are blended.
+    places: Joins,
     train: Inputs<'a>,
     test: Inputs<'a>,
     options: Options,
@@ -164,9 +172,14 @@ impl<'a> Trainer<'a> {
         }
         let teacher = teacher.map_or_else(|| original.clone(), |t| t.net);
         let joins = Joins::new(&net, &teacher, options.objective)?;
+        let places = match options.blend {
+            Some(_) => Joins::of_blending(&net, &original, &teacher)?,
+            None => Joins::default(),
+        };
         Ok(Self {
             joins,
             lessons,
+            places,
             net,
             original,
             teacher,
@@ -211,8 +224,8 @@ impl<'a> Trainer<'a> {
     pub fn run(&mut self, watch: &mut dyn Watch) -> Result<Evaluation, TrainError> {
         let per_epoch = self.steps_per_epoch();
         let steps = per_epoch * self.options.epochs;
-        let schedule =
-            Schedule { rate: self.options.rate, warmup: (per_epoch / 4).clamp(1, 100).min(steps / 4), steps };
+        let warmup = (per_epoch / 4).clamp(1, 100).min(steps / 4);
+        let schedule = Schedule { rate: self.options.rate, warmup, steps };
         let mut last = None;
         while self.progress.epoch < self.options.epochs && !self.out_of_time() {
             let order = self.order(self.progress.epoch);
@@ -221,9 +234,10 @@ impl<'a> Trainer<'a> {
                 let size = self.options.batch.min(order.len());
                 let indices = &order[within * size..][..size];
                 // The end of the time budget counts as the end of the steps.
-                let position = ((self.part_done(steps) * steps as f64) as usize).min(steps.saturating_sub(1));
-                let mode = Mode { norms: self.options.norms, ranges: self.options.ranges };
-                let record = self.step(indices, schedule.at(position), mode)?;
+                let done = self.part_done(steps);
+                let position = ((done * steps as f64) as usize).min(steps.saturating_sub(1));
+                let share = self.hand_over(done, steps);
+                let record = self.step(indices, schedule.at(position), share)?;
                 self.progress.step += 1;
                 watch.step(&record, steps);
                 if self.is_logged(self.progress.step) {
@@ -293,7 +307,7 @@ impl<'a> Trainer<'a> {
 }
 
 /// Where features are compared: values of the network, and of its teacher.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Joins {
     own: Vec<NodeId>,
     taught: Vec<NodeId>,

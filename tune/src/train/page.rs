@@ -32,6 +32,13 @@ pub fn page(name: &str, log: &Log, result: &Evaluation) -> String {
     };
     let loss = [of_records("loss", &|r| Some(r.loss)), of_records("range penalty", &|r| Some(r.penalty))];
     plot(&mut html, "Loss", &loss);
+    if log.records.iter().any(|r| r.blend > 0.0) {
+        plot(
+            &mut html,
+            "Original's part of what activations hand on",
+            &[of_records("blend", &|r| Some(r.blend))],
+        );
+    }
     let accuracy = [
         of_records("batch", &|r| r.accuracy),
         of_epochs("test", &|e| e.accuracy),

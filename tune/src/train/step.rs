@@ -2,14 +2,14 @@
 
 use super::{Distillation, Inputs, Objective, Record, TrainError, Trainer, mix};
 use crate::loss::{self, Loss};
-use crate::net::{Keep, Mode, Net, NodeId, Op, Tape};
+use crate::net::{Blend, Keep, Mode, Net, NodeId, Op, Tape};
 use crate::ops::poly_act;
 use crate::tensor::Tensor;
 
 /// A loss this many times that of the first steps ends the run.
 const RUNAWAY: f64 = 20.0;
 /// Losses below this never count as running away.
-const HARMLESS: f64 = 10.0;
+const HARMLESS: f64 = 100.0;
 
 /// A loss, its gradients, and how many classes were right (or agreed).
 struct Objectives {
@@ -20,29 +20,16 @@ struct Objectives {
 
 impl Trainer<'_> {
     /// Trains on these samples.
-    pub(super) fn step(&mut self, indices: &[usize], rate: f64, mode: Mode) -> Result<Record, TrainError> {
-        let seed = mix(self.options.seed, u64::MAX - self.progress.step as u64);
-        let batch = self.train.batch(indices, Some((self.options.augment, seed)), &mut self.pool)?;
-        let taught = match self.options.objective {
-            Objective::Labels => None,
-            Objective::Distil(_) | Objective::Both(_) => {
-                let copy = match self.lessons {
-                    None => self.pool.copy(&batch),
-                    Some(preprocessing) => {
-                        let inputs = Inputs { data: self.train.data, preprocessing };
-                        inputs.batch(indices, Some((self.options.augment, seed)), &mut self.pool)?
-                    }
-                };
-                Some(self.teacher.forward(
-                    copy,
-                    Mode::EVALUATE,
-                    Keep::Only(&self.joins.taught),
-                    &mut self.pool,
-                ))
-            }
-        };
-        let tape = self.net.forward(batch, mode, Keep::All, &mut self.pool);
-        let objectives = self.objectives(&tape, taught.as_ref(), indices);
+    pub(super) fn step(&mut self, indices: &[usize], rate: f64, share: f64) -> Result<Record, TrainError> {
+        let augment = Some((self.options.augment, self.seed()));
+        let batch = self.train.batch(indices, augment, &mut self.pool)?;
+        let mut taught = self.taught(&batch, indices, share)?;
+        let mut blend = taught.as_mut().and_then(|taught| self.blend(taught, share));
+        let mode = Mode { norms: self.options.norms, ranges: self.options.ranges };
+        let pool = &mut self.pool;
+        let tape = self.net.forward_blended(batch, mode, Keep::All, blend.as_mut(), pool);
+        let mut objectives = self.objectives(&tape, taught.as_ref(), indices);
+        objectives.value += blend.as_ref().map_or(0.0, Blend::loss);
         if let Some(taught) = taught {
             taught.recycle(&mut self.pool);
         }
@@ -52,7 +39,11 @@ impl Trainer<'_> {
         }
         self.net.clear_grads();
         let penalty = self.options.penalty;
-        let penalties = self.net.backward(&tape, objectives.seeds, penalty.as_ref(), &mut self.pool);
+        let penalties =
+            self.net.backward(&tape, objectives.seeds, penalty.as_ref(), blend.as_ref(), &mut self.pool);
+        if let Some(blend) = blend {
+            blend.recycle(&mut self.pool);
+        }
         indices.iter().zip(&penalties).for_each(|(&image, p)| self.hardness[image] = *p as f32);
         let norm = self.options.sgd.step(&mut self.net, rate as f32);
         if !norm.is_finite() {
@@ -70,8 +61,31 @@ impl Trainer<'_> {
             accuracy: objectives.hits.map(|h| h as f64 / indices.len() as f64),
             gradient: norm,
             penalty: penalties.iter().sum(),
+            blend: share,
             ranges,
         })
+    }
+
+    /// Seed of the augmentation in this step.
+    fn seed(&self) -> u64 {
+        mix(self.options.seed, u64::MAX - self.progress.step as u64)
+    }
+
+    /// What the teacher makes of the batch, when it is needed.
+    fn taught(&mut self, batch: &Tensor, indices: &[usize], share: f64) -> Result<Option<Tape>, TrainError> {
+        let places = self.blended(share).map_or(&[][..], |places| places.taught.as_slice());
+        let kept = [self.joins.taught.as_slice(), places].concat();
+        if self.options.objective == Objective::Labels && kept.is_empty() {
+            return Ok(None);
+        }
+        let batch = match self.lessons {
+            None => self.pool.copy(batch),
+            Some(preprocessing) => {
+                let inputs = Inputs { data: self.train.data, preprocessing };
+                inputs.batch(indices, Some((self.options.augment, self.seed())), &mut self.pool)?
+            }
+        };
+        Ok(Some(self.teacher.forward(batch, Mode::EVALUATE, Keep::Only(&kept), &mut self.pool)))
     }
 
     fn objectives(&mut self, tape: &Tape, taught: Option<&Tape>, indices: &[usize]) -> Objectives {
