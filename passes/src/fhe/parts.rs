@@ -24,7 +24,7 @@ pub(super) fn halves(shape: Chw, slots: u32) -> Option<[Range<u32>; 2]> {
     let first = places / 2;
     let rest = shape.c.checked_sub(first).filter(|&rest| rest > 0)?.next_power_of_two();
     let fewer = 8 * (first + rest) < 7 * places;
-    (fits && fewer && shape.c >= FEWEST_CHANNELS).then(|| [0..first, first..shape.c])
+    (fits && fewer && shape.c >= FEWEST_CHANNELS).then_some([0..first, first..shape.c])
 }
 
 /// Whether a term gives something to every channel, so that no part of its sum is empty.
