@@ -66,7 +66,7 @@ pub enum ProductsFlag {
     /// Shared where faster; each diagonal on its own if the check finds that too rough.
     #[default]
     Auto,
-    /// Imaginary parts and up to eight copies of slots share products: fewest rotations and keys, up to four bits of precision less.
+    /// Imaginary parts and up to eight copies of slots share products, and narrow values are made in two parts: fewest products and rotations, up to four bits of precision less, sometimes more bootstraps.
     Deep,
     /// Imaginary parts and two copies share them: one or two bits of precision less.
     Shared,

@@ -25,9 +25,6 @@ use crate::tuned::{Model, TuneError};
 /// Batches on which statistics of batch norms are measured, and polynomials fitted.
 const NORM_BATCHES: usize = 20;
 
-/// Networks of at least as many activations are blended, and their layers clipped, unless told otherwise.
-const DEEP: usize = 25;
-
 /// Fine-tunes a trained ONNX model: every activation becomes a low-degree polynomial, in one run.
 #[derive(Parser, Debug)]
 #[command(
@@ -76,8 +73,7 @@ pub struct Args {
     /// Largest norm of the gradient
     #[arg(long, default_value_t = 1.0, value_parser = positive)]
     clip: f64,
-    /// Largest norm of a layer's gradient, as a part of its weights' norm (default: 0.1 for more than 24 activations,
-    /// otherwise none)
+    /// Largest norm of a layer's gradient, as a part of its weights' norm (default: none)
     #[arg(long, value_name = "P", value_parser = positive)]
     layer_clip: Option<f64>,
     /// Learn from the original model's outputs too (without labels: only from them)
@@ -113,9 +109,9 @@ pub struct Args {
     #[arg(long, value_name = "P", default_value_t = 0.125, value_parser = share)]
     hard: f64,
     /// Part of the run in which activations hand on the original's values in part, ever less: for deep networks, whose
-    /// errors build up from layer to layer at first (default: 0.8 for more than 24 activations, otherwise 0)
-    #[arg(long, value_name = "P", value_parser = share)]
-    blend: Option<f64>,
+    /// errors build up from layer to layer at first (experimental)
+    #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = share)]
+    blend: f64,
     /// Keep the activations, for comparison with a model fine-tuned alike; written only with --output
     #[arg(long)]
     keep_activations: bool,
@@ -240,18 +236,9 @@ impl Args {
         }
     }
 
-    /// Part of the run that is blended, for a network of so many polynomials.
-    fn blend(&self, activations: usize) -> f64 {
-        match activations {
-            0 => 0.0,
-            DEEP.. => self.blend.unwrap_or(0.8),
-            _ => self.blend.unwrap_or(0.0),
-        }
-    }
-
-    fn options(&self, width: usize, train: &Dataset, activations: usize) -> Options {
+    fn options(&self, width: usize, train: &Dataset) -> Options {
         let has = |change: Change| self.augment.contains(&change);
-        let (weight, blend) = (self.range_penalty, self.blend(activations));
+        let (weight, blend) = (self.range_penalty, self.blend);
         Options {
             epochs: self.epochs,
             time_budget: self.time_budget,
@@ -261,7 +248,7 @@ impl Args {
                 momentum: 0.9,
                 decay: self.weight_decay,
                 clip: self.clip,
-                layer_clip: self.layer_clip.unwrap_or(if activations >= DEEP { 0.1 } else { f64::INFINITY }),
+                layer_clip: self.layer_clip.unwrap_or(f64::INFINITY),
             },
             objective: self.objective(train),
             penalty: (weight > 0.0).then_some(RangePenalty { weight, start: self.range_start as f32 }),
@@ -353,8 +340,7 @@ pub fn run(args: &Args) -> Result<ExitCode, TuneError> {
         }
     }
     let width = model.preprocessing.pixels().map_or(0, |p| p.width);
-    let activations = net.poly_acts().count();
-    let options = args.options(width, &train, activations);
+    let options = args.options(width, &train);
     if let Some(blend) = options.blend {
         let percent = 100.0 * blend.part;
         say(&format!(
@@ -495,17 +481,6 @@ impl std::fmt::Display for Evaluation {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn deep_networks_are_blended_unless_told_otherwise() {
-        let of = |flags: &[&str], activations| {
-            let line = ["peregrine-tune", "m.onnx", "--data", "d"].iter().chain(flags);
-            Args::try_parse_from(line.copied()).unwrap().blend(activations)
-        };
-        assert_eq!((of(&[], 24), of(&[], 25)), (0.0, 0.8));
-        assert_eq!((of(&["--blend=0.3"], 7), of(&["--blend=0"], 35)), (0.3, 0.0));
-        assert_eq!(of(&["--blend=0.3"], 0), 0.0, "kept activations");
-    }
 
     #[test]
     fn numbers_out_of_range_are_refused() {
