@@ -31,7 +31,7 @@ use crate::watch::Watch;
     after_help = "Exit codes: 0 done, 1 wrong input or flags, 2 a limit of depth or precision, 101 a compiler bug."
 )]
 struct Args {
-    /// ONNX model, opset 9 to 21
+    /// ONNX model, opset 7 to 21
     model: PathBuf,
     /// File to write: the .fhe artefact, or what --emit asks for (default: MODEL.fhe; --emit prints without -o)
     #[arg(short, long, value_name = "FILE")]
