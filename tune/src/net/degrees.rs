@@ -41,7 +41,7 @@ impl Net {
     /// The degree of each activation, in the order of the network, that brings the sum of relative errors down within `budget`.
     ///
     /// # Errors
-    /// When degree 2 everywhere takes more levels than the budget, or the largest degree is not one of [`DEGREES`].
+    /// When degree 2 everywhere takes more levels than the budget, or the largest degree is not 2, 4 or 8.
     pub fn degrees_within(
         &mut self,
         budget: LevelBudget,
