@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
+use peregrine_compiler::driver::writable;
 use peregrine_compiler::onnx::{ImageOverrides, Precedence};
 
 use crate::data::augment::Augment;
@@ -274,6 +275,18 @@ impl Args {
         }
     }
 
+    /// Where the model goes; one that keeps its activations is written only when asked for.
+    fn tuned(&self) -> Option<PathBuf> {
+        let default = (!self.keep_activations).then(|| self.model.with_extension("poly.onnx"));
+        self.output.clone().or(default)
+    }
+
+    /// Files that will be written: asked for before a long run that is for them.
+    fn written(&self) -> Vec<PathBuf> {
+        let others = [&self.log, &self.html, &self.checkpoint].into_iter().flatten().cloned();
+        self.tuned().into_iter().chain(others).collect()
+    }
+
     /// Degrees as asked for, those within a budget of levels by what activations of `original` meet on `batches`.
     fn degrees(&self, original: &Net, batches: &[Tensor], pool: &mut Pool) -> Result<DegreePlan, TuneError> {
         match (self.degree.as_slice(), self.levels) {
@@ -317,6 +330,7 @@ pub fn run(args: &Args) -> Result<ExitCode, TuneError> {
     if args.bound.is_some() && args.polynomials == Form::Fitted {
         say("warning: --bound changes nothing without --polynomials polyact-rn");
     }
+    args.written().iter().try_for_each(|path| writable(path))?;
     let model = Model::read(&args.model, args.image(Precedence::User), None)?;
     let (train, test) = data(args, &model)?;
     let train_inputs = Inputs { data: &train, preprocessing: &model.preprocessing };
@@ -390,10 +404,7 @@ fn finish(
     result: &Evaluation,
 ) -> Result<ExitCode, TuneError> {
     say(&format!("after {:.0} s: {result}", trainer.seconds()));
-    if args.keep_activations && args.output.is_none() {
-        return Ok(ExitCode::SUCCESS);
-    }
-    let path = args.output.clone().unwrap_or_else(|| args.model.with_extension("poly.onnx"));
+    let Some(path) = args.tuned() else { return Ok(ExitCode::SUCCESS) };
     let outputs = trainer.output_ranges()?;
     model.write(&trainer.net, &outputs, &path)?;
     say(&format!("wrote {}", path.display()));
@@ -481,6 +492,16 @@ impl std::fmt::Display for Evaluation {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn places_that_cannot_be_written_are_refused_before_anything_is_read() {
+        for flag in ["--output", "--log", "--html", "--checkpoint"] {
+            let place = "no such folder/x.csv";
+            let line = ["peregrine-tune", "no-model.onnx", "--data", "d", "--keep-activations", flag, place];
+            let error = run(&Args::try_parse_from(line).unwrap()).unwrap_err();
+            assert!(error.to_string().contains(place), "{flag}: {error}");
+        }
+    }
 
     #[test]
     fn numbers_out_of_range_are_refused() {

@@ -51,7 +51,7 @@ pub enum TrainError {
     },
     /// The loss ran away.
     #[error(
-        "training diverged at step {step}: layer {layer:?} {what}; use a larger --blend, a smaller --lr, a higher --degree, or --range-penalty"
+        "training diverged at step {step}: layer {layer:?} {what}; use a smaller --lr, a higher --degree, --range-penalty, or try --blend"
     )]
     Diverged {
         /// Step.

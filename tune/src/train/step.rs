@@ -9,7 +9,9 @@ use crate::tensor::Tensor;
 /// A loss this many times that of the first steps ends the run.
 const RUNAWAY: f64 = 20.0;
 /// Losses below this never count as running away.
-const HARMLESS: f64 = 100.0;
+const HARMLESS: f64 = 10.0;
+/// The same where values are blended: such losses start near zero, and are those of all activations together.
+const HARMLESS_BLENDED: f64 = 100.0;
 
 /// A loss, its gradients, and how many classes were right (or agreed).
 struct Objectives {
@@ -34,7 +36,8 @@ impl Trainer<'_> {
             taught.recycle(&mut self.pool);
         }
         let first = self.log.records.first().map_or(objectives.value, |r| r.loss);
-        if !objectives.value.is_finite() || objectives.value > HARMLESS.max(RUNAWAY * first) {
+        let harmless = if self.options.blend.is_some() { HARMLESS_BLENDED } else { HARMLESS };
+        if !objectives.value.is_finite() || objectives.value > harmless.max(RUNAWAY * first) {
             return Err(self.diverged(&tape));
         }
         self.net.clear_grads();
