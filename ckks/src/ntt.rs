@@ -5,7 +5,7 @@
 //! for positions `a*g .. (a+1)*g` of the transform of size `n`.
 
 use crate::arith::{Modulus, ShoupFactor};
-use crate::kernels::{Kernels, VectorNtt};
+use crate::kernels::{Kernels, Values, VectorNtt};
 use crate::ring::automorphism::Automorphism;
 use std::sync::OnceLock;
 use tfhe_ntt::prime64::Plan;
@@ -173,11 +173,11 @@ impl NttTable {
         }
     }
 
-    /// The transform that multiplies with real plaintexts of `m` coefficients from half their values, where there is one.
-    pub fn real(&self, m: usize) -> Option<&VectorNtt> {
+    /// The transform that multiplies with plaintexts of `m` coefficients from those, where there is one.
+    pub fn multiplier(&self, values: Values, m: usize) -> Option<&VectorNtt> {
         let engine = (m >= MIN_SIZE && m <= self.n()).then(|| self.subring(m))?;
         match engine {
-            Engine::Vector(vector) => vector.takes_real().then_some(vector),
+            Engine::Vector(vector) => vector.takes(values).then_some(vector),
             Engine::Library(_) => None,
         }
     }
@@ -214,7 +214,7 @@ fn library_root(plan: &Plan) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::{PlainTerm, RealTerm};
+    use crate::kernels::{PlainTerm, WeightedTerm};
 
     const N: usize = 256;
     const PRIMES: [u64; 3] = [1_125_899_902_124_033, 562_949_950_537_729, 1_073_479_681];
@@ -283,47 +283,64 @@ mod tests {
         half.iter().copied().chain([0]).chain(mirrored).collect()
     }
 
+    /// Each plaintext is multiplied with two operands, for two targets.
     #[test]
-    fn products_from_half_the_values_are_those_of_the_full_transform() {
-        for (n, m, count) in
-            [(1 << 10, 1 << 10, 17), (1 << 12, 1 << 10, 3), (1 << 13, 1 << 12, 1), (1 << 16, 1 << 16, 2)]
+    fn products_from_coefficients_are_those_of_the_full_transform() {
+        let sizes =
+            [(1 << 10, 1 << 10, 17), (1 << 12, 1 << 10, 3), (1 << 13, 1 << 12, 1), (1 << 16, 1 << 16, 2)];
+        for ((n, m, count), of_values) in
+            sizes.into_iter().flat_map(|size| [(size, Values::All), (size, Values::Pairs)])
         {
             let library = table_of(n, LARGE, Kernels::scalar());
             let q = *library.modulus();
-            let polys: Vec<Vec<u64>> = (0..count).map(|seed| palindromic(m, &q, seed)).collect();
+            let poly = |seed| match of_values {
+                Values::All => residues(m, &q, seed),
+                Values::Pairs => palindromic(m, &q, seed),
+            };
+            let polys: Vec<Vec<u64>> = (0..count).map(poly).collect();
             let operands: Vec<[Vec<u64>; 2]> =
-                (0..count).map(|seed| [1, 2].map(|part| residues(n, &q, 10 * seed + part))).collect();
+                (0..2 * count).map(|seed| [1, 2].map(|part| residues(n, &q, 10 * seed + part))).collect();
             let start = [residues(n, &q, 91), residues(n, &q, 92)];
 
             let mut values = polys.clone();
             values.iter_mut().for_each(|values| library.forward_subring(values));
-            assert!(values.iter().all(|v| v.iter().eq(v.iter().rev())), "values come in pairs");
-            let mut expected = start.clone();
-            let [c0, c1] = &mut expected;
-            let pairs = values.iter().zip(&operands);
-            let terms: Vec<PlainTerm<'_>> =
-                pairs.map(|(weights, [x0, x1])| PlainTerm { x0, x1, weights }).collect();
-            Kernels::scalar().plain_dot_add(&q, [c0, c1], &terms);
+            if of_values == Values::Pairs {
+                assert!(values.iter().all(|v| v.iter().eq(v.iter().rev())), "values come in pairs");
+            }
+            let expected = [0, 1].map(|target| {
+                let mut sums = start.clone();
+                let [c0, c1] = &mut sums;
+                let pairs = values.iter().zip(&operands[target * count as usize..]);
+                let terms: Vec<PlainTerm<'_>> =
+                    pairs.map(|(weights, [x0, x1])| PlainTerm { x0, x1, weights }).collect();
+                Kernels::scalar().plain_dot_add(&q, [c0, c1], &terms);
+                sums
+            });
 
             for kernels in Kernels::available() {
                 let table = table_of(n, LARGE, kernels);
-                let Some(transform) = table.real(m) else { continue };
-                let mut folded: Vec<Vec<u64>> = polys.iter().map(|poly| poly[..m / 2].to_vec()).collect();
-                let i = table.imaginary_unit();
-                folded.iter_mut().for_each(|half| kernels.sub_mirrored_times(&q, half, i));
-                let pairs = folded.iter_mut().zip(&operands);
-                let mut terms: Vec<RealTerm<'_>> =
-                    pairs.map(|(weights, [x0, x1])| RealTerm { target: 1, x0, x1, weights }).collect();
-                terms[0].target = 0;
-                let (mut other, mut found) = (start.clone(), start.clone());
-                let ([a0, a1], [b0, b1]) = (&mut other, &mut found);
-                transform.real_dot_add(&mut [[a0, a1], [b0, b1]], &mut terms);
-                // The sum of both targets, less what they started from.
-                for ((x, y), start) in found.iter_mut().zip(&other).zip(&start) {
-                    kernels.add_assign(&q, x, y);
-                    kernels.sub_assign(&q, x, start);
+                let Some(transform) = table.multiplier(of_values, m) else { continue };
+                let mut weights = polys.clone();
+                if of_values == Values::Pairs {
+                    weights.iter_mut().for_each(|poly| poly.truncate(m / 2));
+                    let i = table.imaginary_unit();
+                    weights.iter_mut().for_each(|half| kernels.sub_mirrored_times(&q, half, i));
                 }
-                assert!(found == expected, "{kernels:?}, size {m} of {n}");
+                let mut weights: Vec<&mut [u64]> = weights.iter_mut().map(Vec::as_mut_slice).collect();
+                let terms: Vec<WeightedTerm<'_>> = operands
+                    .iter()
+                    .enumerate()
+                    .map(|(i, [x0, x1])| WeightedTerm {
+                        target: i / count as usize,
+                        weights: i % count as usize,
+                        x0,
+                        x1,
+                    })
+                    .collect();
+                let mut found = [start.clone(), start.clone()];
+                let [[a0, a1], [b0, b1]] = &mut found;
+                transform.dot_add(of_values, &mut [[a0, a1], [b0, b1]], &mut weights, &terms);
+                assert!(found == expected, "{kernels:?}, {of_values:?}, size {m} of {n}");
             }
         }
     }

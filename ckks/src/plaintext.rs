@@ -72,7 +72,7 @@ fn spread<T>(out: &mut [T], pairs: &[Complex], round: impl Fn(f64) -> T) {
 }
 
 /// Which integers of a polynomial are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Form {
     /// All `2 * period`.
     Complex,

@@ -13,7 +13,7 @@ use crate::ring::automorphism::{Automorphism, LINE};
 use smallvec::SmallVec;
 use std::arch::x86_64::*;
 
-pub(super) use super::ifma_real::sub_mirrored_times;
+pub(super) use super::ifma_products::sub_mirrored_times;
 
 /// Products per lazy sum: 15 high halves below 2^48 and the carries of 16 low halves stay below 2^52.
 pub(super) const BATCH: usize = 15;

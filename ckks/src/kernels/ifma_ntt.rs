@@ -71,7 +71,7 @@ pub(super) struct Root(usize);
 
 impl Root {
     /// All values.
-    const WHOLE: Root = Root(1);
+    pub(super) const WHOLE: Root = Root(1);
     /// The first half of the values: those of a polynomial modulo `X^(n/2) - psi^(n/2)`.
     pub(super) const FIRST_HALF: Root = Root(2);
 }

@@ -11,7 +11,7 @@ mod ifma;
 #[cfg(target_arch = "x86_64")]
 mod ifma_ntt;
 #[cfg(target_arch = "x86_64")]
-mod ifma_real;
+mod ifma_products;
 mod scalar;
 #[cfg(test)]
 mod tests;
@@ -42,17 +42,33 @@ pub struct PlainTerm<'a> {
     pub weights: &'a [u64],
 }
 
-/// One product with a plaintext of real slots, from its coefficients.
-#[derive(Debug)]
-pub struct RealTerm<'a> {
+/// Which values of a plaintext differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Values {
+    /// All.
+    All,
+    /// Value `size-1-i` equals value `i`: those of real slots.
+    Pairs,
+}
+
+/// One product with a plaintext that may have more of them.
+#[derive(Debug, Clone, Copy)]
+pub struct WeightedTerm<'a> {
     /// Which pair of limbs it adds to.
     pub target: usize,
+    /// Which plaintext.
+    pub weights: usize,
     /// Limb of the first ciphertext part, NTT domain.
     pub x0: &'a [u64],
     /// Limb of the second ciphertext part, NTT domain.
     pub x1: &'a [u64],
-    /// Coefficients of the polynomial modulo `X^(size/2) - psi^(size/2)`; afterwards the first half of its values.
-    pub weights: &'a mut [u64],
+}
+
+impl<'a> WeightedTerm<'a> {
+    /// With the values of its plaintext.
+    pub fn plain(&self, weights: &'a [u64]) -> PlainTerm<'a> {
+        PlainTerm { x0: self.x0, x1: self.x1, weights }
+    }
 }
 
 /// One target of a base conversion: `out = sum inputs[i] * constants[i] mod q`.
@@ -86,30 +102,41 @@ impl VectorNtt {
         }
     }
 
-    /// Whether [`real_dot_add`](Self::real_dot_add) takes plaintexts of this size.
+    /// Whether [`dot_add`](Self::dot_add) takes plaintexts of this size.
     #[cfg(target_arch = "x86_64")]
-    pub fn takes_real(&self) -> bool {
-        self.size() >= ifma_real::SMALLEST
+    pub fn takes(&self, values: Values) -> bool {
+        self.size() >= values.smallest()
     }
 
     /// Never on this architecture.
     #[cfg(not(target_arch = "x86_64"))]
-    pub fn takes_real(&self) -> bool {
+    pub fn takes(&self, _: Values) -> bool {
         false
     }
 
-    /// `out[target] += (x0, x1) * values` for each term, with plaintexts of the ring or subring of this transform, whose value
-    /// `size-1-i` equals value `i` and stands for a run of neighbouring positions. Terms of one target are neighbours.
-    pub fn real_dot_add(&self, out: &mut [[&mut [u64]; 2]], terms: &mut [RealTerm<'_>]) {
+    /// `out[target] += (x0, x1) * values` for each term, with plaintexts of the ring or subring of this transform, each value of
+    /// which stands for a run of neighbouring positions. Terms of one target are neighbours. `weights` are the coefficients; where
+    /// values come in pairs, those of the polynomial modulo `X^(size/2) - psi^(size/2)`. Afterwards they are the values.
+    pub fn dot_add(
+        &self,
+        values: Values,
+        out: &mut [[&mut [u64]; 2]],
+        weights: &mut [&mut [u64]],
+        terms: &[WeightedTerm<'_>],
+    ) {
         let Some(n) = terms.first().map(|term| term.x0.len()) else { return };
-        let size = self.size();
-        assert!(self.takes_real() && n.is_power_of_two() && n >= size);
+        let words = match values {
+            Values::All => self.size(),
+            Values::Pairs => self.size() / 2,
+        };
+        assert!(self.takes(values) && n.is_power_of_two() && n >= self.size());
+        assert!(weights.iter().all(|weights| weights.len() == words));
         assert!(terms.iter().all(|t| out[t.target].iter().all(|limb| limb.len() == n)));
-        assert!(terms.iter().all(|t| t.x0.len() == n && t.x1.len() == n && 2 * t.weights.len() == size));
+        assert!(terms.iter().all(|t| t.x0.len() == n && t.x1.len() == n && t.weights < weights.len()));
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as in `forward`.
         unsafe {
-            self.ifma.real_dot_add(out, terms);
+            self.ifma.dot_add(values, out, weights, terms);
         }
     }
 

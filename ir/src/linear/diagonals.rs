@@ -19,26 +19,26 @@ use crate::layout::{Axis, Contribution, Layout};
 
 /// Pairs of one axis that share an offset and what they add to ciphertext and block indices.
 #[derive(Clone, Debug)]
-struct Group {
+pub(super) struct Group {
     offset: i64,
     output: Contribution,
     input: Contribution,
-    entries: Vec<Entry>,
+    pub(super) entries: Vec<Entry>,
 }
 
 /// A pair as expansion needs it: where it writes in the diagonal, what it reads of the weights.
 #[derive(Clone, Copy, Debug)]
-struct Entry {
-    slot: u32,
-    tap: u32,
-    factor: f32,
+pub(super) struct Entry {
+    pub(super) slot: u32,
+    pub(super) tap: u32,
+    pub(super) factor: f32,
 }
 
 /// A combination of groups on one diagonal: start of blocks, groups of channel, row, column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Member {
-    start: u32,
-    groups: [u32; 3],
+pub(super) struct Member {
+    pub(super) start: u32,
+    pub(super) groups: [u32; 3],
 }
 
 /// Names one generalized diagonal of a map.
@@ -56,9 +56,9 @@ pub struct DiagonalKey {
 #[derive(Clone, Debug)]
 pub struct Diagonals {
     /// Channel groups for each start of blocks.
-    channels: Vec<Vec<Group>>,
+    pub(super) channels: Vec<Vec<Group>>,
     /// Row and column groups.
-    maps: [Vec<Group>; 2],
+    pub(super) maps: [Vec<Group>; 2],
     keys: Vec<DiagonalKey>,
     /// Members of diagonal i are those from `first[i]` to `first[i + 1]`.
     first: Vec<u32>,
@@ -191,10 +191,9 @@ impl Diagonals {
         shift: u32,
         slots: &mut [f64],
     ) -> bool {
-        let Ok(index) = self.keys.binary_search(&key) else { return false };
         let mask = slots.len() - 1;
         let [kh, kw] = self.kernel;
-        let members = &self.members[self.first[index] as usize..self.first[index + 1] as usize];
+        let members = self.members_of(key);
         for Member { start, groups: [c, y, x] } in members {
             let (ys, xs) = (&self.maps[0][*y as usize].entries, &self.maps[1][*x as usize].entries);
             for c in &self.channels[*start as usize][*c as usize].entries {
@@ -211,7 +210,15 @@ impl Diagonals {
                 }
             }
         }
-        true
+        !members.is_empty()
+    }
+
+    /// The combinations of groups on a diagonal; none if the map has no such diagonal.
+    pub(super) fn members_of(&self, key: DiagonalKey) -> &[Member] {
+        match self.keys.binary_search(&key) {
+            Ok(index) => &self.members[self.first[index] as usize..self.first[index + 1] as usize],
+            Err(_) => &[],
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 //! channel-digit offset, [`Diagonals`]), never by scanning a dense matrix, and expanded one by one on demand.
 
 mod apply;
+mod contents;
 mod diagonals;
 mod keys;
 mod pairs;
@@ -17,6 +18,7 @@ mod split;
 mod tests;
 
 pub use apply::{AddErrors, CallNoise, apply_clear};
+pub use contents::distinct_share;
 pub use diagonals::{DiagonalKey, Diagonals};
 pub use keys::diagonal_keys;
 pub use pairs::{Pair, axis_pairs};

@@ -2,7 +2,7 @@
 //!
 //! Compiler and runtime both derive the plan from the same recipe, so an artefact holds the split and no term lists.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use peregrine_ckks::encoder::Complex;
 use peregrine_ckks::evaluator::linear::{
@@ -10,8 +10,9 @@ use peregrine_ckks::evaluator::linear::{
 };
 use peregrine_ckks::units::{Rotation, Slots};
 
+use super::contents::{Content, Contents};
 use super::diagonals::fold_rotations;
-use super::share::{Imaginary, Sharing, Spreading, shared};
+use super::share::{Imaginary, Part, Sharing, Spreading, shared};
 use super::{BsgsSplit, DiagonalKey, Diagonals, ResolvedMap, SplitTable};
 
 /// What a call is planned by, besides its maps.
@@ -47,6 +48,32 @@ pub struct PlannedDiagonal {
     reads: i64,
     /// Its members: from here, so many; none where the diagonal is zero.
     pub(super) members: (u32, u32),
+}
+
+impl PlannedDiagonal {
+    /// How far the weights of a part are shifted within the period of their map.
+    fn shift(&self, map: &Diagonals, part: &Part) -> u32 {
+        match map.places_by_output() {
+            true => self.giant,
+            false => (-(part.shift + self.reads)).rem_euclid(1 << 32) as u32,
+        }
+    }
+
+    fn holds(
+        &self,
+        members: &[(u32, DiagonalKey)],
+        (map, contents): (&Diagonals, &Contents),
+        spreading: &Spreading,
+    ) -> Holds {
+        let part = |&(part, key): &(u32, DiagonalKey)| {
+            let shift = self.shift(map, &spreading.parts[part as usize]) % map.period();
+            (part, shift, contents.content(map, key))
+        };
+        let mut parts: Vec<_> = members.iter().map(part).collect();
+        parts.sort_unstable();
+        let reads = if spreading.is_real() { 0 } else { self.reads.rem_euclid(spreading.work.into()) as u32 };
+        Holds { term: self.term, reads, parts }
+    }
 }
 
 /// The slots of a diagonal.
@@ -122,14 +149,12 @@ impl CallPlan {
 
     /// The slots of a diagonal, for the weights of each term.
     pub fn expand(&self, index: usize, weights: &[impl AsRef<[f32]>]) -> DiagonalSlots {
-        let PlannedDiagonal { term, giant, reads, members: (first, count) } = self.diagonals[index];
+        let planned = &self.diagonals[index];
+        let &PlannedDiagonal { term, reads, members: (first, count), .. } = planned;
         let (map, spreading) = (&self.maps[term as usize], &self.spreadings[term as usize]);
         let weights = weights[term as usize].as_ref();
         let mut own = vec![0.0; map.period() as usize];
-        let shift = |part: u32| match map.places_by_output() {
-            true => giant,
-            false => (-(spreading.parts[part as usize].shift + reads)).rem_euclid(1 << 32) as u32,
-        };
+        let shift = |part: u32| planned.shift(map, &spreading.parts[part as usize]);
         let members = &self.members[first as usize..(first + count) as usize];
         if spreading.is_real() {
             for &(part, key) in members {
@@ -175,7 +200,7 @@ pub fn plan_call<'a>(
         let next = descending.get(i + 1).copied().unwrap_or(period);
         let fold = fold_rotations(period, next).into_iter().map(|r| builder.rotation(i64::from(r))).collect();
         let members = (0..terms.len()).filter(|&t| spreadings[t].work == period);
-        let giants = builder.giants(&maps, members);
+        let giants = builder.giants((&maps, &spreadings), members);
         stages.push(Stage { giants, order: GiantOrder::Chained, fold });
     }
     let outputs = terms.first().map_or(0, |(map, _)| map.output.ciphertexts);
@@ -187,6 +212,16 @@ pub fn plan_call<'a>(
     let close = if complex { Close::AddConjugate } else { Close::Sum };
     let (diagonals, members) = (std::mem::take(&mut builder.diagonals), std::mem::take(&mut builder.members));
     CallPlan { plan: builder.finish(outputs, stages, close), diagonals, maps, members, spreadings, max_slots }
+}
+
+/// What a diagonal holds, without the weights: diagonals of which this is equal are one.
+#[derive(PartialEq, Eq, Hash)]
+struct Holds {
+    term: u32,
+    /// Of the joined operand, modulo the period that is worked at; real diagonals hold the same wherever they are read from.
+    reads: u32,
+    /// Part, how far its weights are shifted within their period, and what they are.
+    parts: Vec<(u32, u32, Content)>,
 }
 
 struct Builder<'a> {
@@ -203,6 +238,8 @@ struct Builder<'a> {
     babies: Vec<Vec<Rotation>>,
     baby_index: Vec<BTreeMap<Rotation, u32>>,
     diagonals: Vec<PlannedDiagonal>,
+    /// Diagonals by what they hold.
+    known: HashMap<Holds, DiagonalId>,
     members: Vec<(u32, DiagonalKey)>,
     /// Ciphertexts of the result that diagonals lead to.
     reached: BTreeSet<u32>,
@@ -232,6 +269,7 @@ impl<'a> Builder<'a> {
             babies: vec![Vec::new(); total as usize],
             baby_index: vec![BTreeMap::new(); total as usize],
             diagonals: Vec::new(),
+            known: HashMap::new(),
             members: Vec::new(),
             reached: BTreeSet::new(),
         }
@@ -281,23 +319,33 @@ impl<'a> Builder<'a> {
         self.inputs + self.joined.len() as u32 - 1
     }
 
-    fn giants(&mut self, maps: &[Diagonals], members: impl Iterator<Item = usize>) -> Vec<GiantStep> {
+    fn giants(
+        &mut self,
+        (maps, spreadings): (&[Diagonals], &[Spreading]),
+        members: impl Iterator<Item = usize>,
+    ) -> Vec<GiantStep> {
         let mut steps: BTreeMap<u32, BTreeMap<usize, Vec<Term>>> = BTreeMap::new();
         for t in members {
             let operand = self.terms[t].1;
             let first = self.first_input[operand as usize];
             let table: SplitTable = self.recipe.split.table(maps[t].modulus());
+            let contents = Contents::of(&maps[t]);
             for product in shared(&maps[t], &self.recipe.sharing(operand)) {
                 let parts = table.parts(product.rotation);
                 let giant = i64::from(self.recipe.split.path()[parts.giant]);
-                let diagonal = DiagonalId(self.diagonals.len() as u32);
-                self.diagonals.push(PlannedDiagonal {
+                let planned = PlannedDiagonal {
                     term: t as u32,
                     giant: giant.rem_euclid(i64::from(maps[t].period())) as u32,
                     reads: i64::from(parts.turn) + i64::from(parts.baby),
                     members: (self.members.len() as u32, product.members.len() as u32),
-                });
-                self.members.extend(product.members);
+                };
+                let holds = planned.holds(&product.members, (&maps[t], &contents), &spreadings[t]);
+                let next = DiagonalId(self.diagonals.len() as u32);
+                let diagonal = *self.known.entry(holds).or_insert(next);
+                if diagonal == next {
+                    self.diagonals.push(planned);
+                    self.members.extend(product.members);
+                }
                 self.reached.insert(product.cipher_out);
                 let own = first + product.cipher_in;
                 let input = self.input(self.joins.get(&own).copied().unwrap_or(own), parts.turn);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use peregrine_ckks::cost::{Ending, LinearWork, Shape as Operands, Work};
-use peregrine_ckks::evaluator::linear::Outline;
+use peregrine_ckks::evaluator::linear::{ALIKE, Outline};
 use peregrine_ckks::params::Params;
 use peregrine_ckks::plaintext::Form;
 use peregrine_ir::program::{Inst, Program, Reg, rescaled_at_once};
@@ -45,6 +45,8 @@ pub struct LinearCounts {
     pub folds: u64,
     /// Plaintext products.
     pub products: u64,
+    /// Plaintexts that differ.
+    pub diagonals: u64,
     /// Coefficients of the plaintexts: as many as slots of the period for a real one, twice as many for a complex one.
     pub product_words: u64,
     /// Slots of the vectors that the plaintexts encode.
@@ -61,7 +63,7 @@ impl LinearCounts {
             decomposed: self.inputs as f64,
             babies: self.babies as f64,
             giants: self.sums as f64,
-            products: self.products as f64,
+            diagonals: self.diagonals as f64,
             outputs: self.outputs as f64,
             pairs: self.pairs as f64,
             threads: threads as f64,
@@ -70,8 +72,13 @@ impl LinearCounts {
 
     /// Encoding its plaintexts.
     fn encoding(&self) -> Work {
-        let mean = self.encoded_slots.checked_div(self.products).unwrap_or(1).max(1);
-        Work::encoding(mean as u32) * self.products as f64
+        let mean = self.encoded_slots.checked_div(self.diagonals).unwrap_or(1).max(1);
+        Work::encoding(mean as u32) * self.diagonals as f64
+    }
+
+    /// Plaintexts that are transformed: once for a few products.
+    fn transformed(&self) -> f64 {
+        (self.diagonals as f64).max(self.products as f64 / ALIKE as f64)
     }
 }
 
@@ -101,8 +108,8 @@ impl Machine {
             products: counts.products as f64,
             ..LinearWork::default()
         };
-        let mean = counts.product_words.checked_div(counts.products).unwrap_or(1).max(1);
-        work.add_diagonals((mean as u32, Form::Real), counts.products as f64);
+        let mean = counts.product_words.checked_div(counts.diagonals).unwrap_or(1).max(1);
+        work.add_diagonals((mean as u32, Form::Real), counts.transformed());
         self.seconds(&operands.linear(&work, Ending::ModDown))
     }
 }

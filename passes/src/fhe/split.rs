@@ -8,7 +8,7 @@ use peregrine_ir::fhe::{Fhe, FheGraph};
 use peregrine_ir::layout::{self, Layout};
 use peregrine_ir::linear::{
     BsgsSplit, DiagonalKey, Imaginary, LayoutId, LinearMap, LinearMapId, Parts, ResolvedMap, Sharing,
-    SplitTable, diagonal_keys, shared_keys,
+    SplitTable, diagonal_keys, distinct_share, shared_keys,
 };
 use peregrine_ir::program::CallTerm;
 use peregrine_ir::{GaloisElement, Node, PrimaryMap, Slots};
@@ -41,6 +41,8 @@ pub struct TermShape {
     /// The distinct rotations, ascending.
     pub rotations: Vec<u32>,
     products: u64,
+    /// Those with plaintexts that differ.
+    diagonals: u64,
     period: u32,
 }
 
@@ -194,7 +196,8 @@ impl CallShape {
             let pair = |product: &Product| (first + product.cipher_in) * outputs + product.cipher_out;
             products.iter().for_each(|product| pairs.insert(pair(product) as usize));
             let products = products.len() as u64;
-            shapes.push(TermShape { stage, modulus, rotations, products, period: stage });
+            let diagonals = (products as f64 * distinct_share(*map)).ceil() as u64;
+            shapes.push(TermShape { stage, modulus, rotations, products, diagonals, period: stage });
         }
         let period = terms.first().map_or(1, |(map, _)| map.output.period.get());
         let folds = std::iter::successors(Some(period), |r| r.checked_mul(2)).take_while(|&r| r < widest);
@@ -240,8 +243,9 @@ impl CallShape {
         };
         for term in &self.terms {
             counts.products += term.products;
-            counts.encoded_slots += term.products * u64::from(term.period);
-            counts.product_words += stored * term.products * u64::from(term.period);
+            counts.diagonals += term.diagonals;
+            counts.encoded_slots += term.diagonals * u64::from(term.period);
+            counts.product_words += stored * term.diagonals * u64::from(term.period);
         }
         counts
     }

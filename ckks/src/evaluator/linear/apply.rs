@@ -8,7 +8,8 @@ use rayon::prelude::*;
 
 use super::batching::{Batching, is_rotated};
 use super::plan::{Close, GiantOrder, GiantStep, LinearPlan, PlanError, Stage};
-use super::{DiagonalSource, Term};
+use super::sums::together;
+use super::{DiagonalId, DiagonalSource, Term};
 use crate::ciphertext::Ciphertext;
 use crate::context::Context;
 use crate::cost::{Ending, LinearWork, Work};
@@ -171,6 +172,8 @@ struct Giants<'a> {
 pub(super) struct Pass<'a> {
     /// For each giant that has any: the pair it adds to, and its products.
     pub(super) sums: Vec<(usize, Vec<Product<'a>>)>,
+    /// Which of them are made together.
+    pub(super) together: Vec<Vec<usize>>,
     /// `(input, baby)` of every rotated input in use, and its place among the buffers.
     pub(super) babies: BTreeMap<(u32, u32), usize>,
     operands: BTreeSet<u32>,
@@ -294,12 +297,16 @@ impl<'a> Transform<'a> {
         source: &dyn DiagonalSource,
         scale: &mut Option<Scale>,
     ) -> Result<Pass<'a>, Error> {
-        let fetch = |(giant, &slot): (&'a GiantStep, &usize)| -> Result<(usize, Vec<Product<'a>>), Error> {
-            let terms: Vec<&Term> = giant.terms.iter().filter(|term| batch.contains(&term.input)).collect();
-            let product = |term: &'a Term| Ok((term, source.diagonal(term.diagonal)?));
-            Ok((slot, terms.into_par_iter().map(product).collect::<Result<_, Error>>()?))
+        let terms = |giant: &'a GiantStep| giant.terms.iter().filter(|term| batch.contains(&term.input));
+        let used: BTreeSet<DiagonalId> =
+            giants.steps.iter().flat_map(terms).map(|term| term.diagonal).collect();
+        let fetch = |id: DiagonalId| Ok((id, source.diagonal(id)?));
+        let diagonals: BTreeMap<DiagonalId, Arc<IntPlaintext>> =
+            used.into_par_iter().map(fetch).collect::<Result<_, Error>>()?;
+        let products = |(giant, &slot): (&'a GiantStep, &usize)| -> (usize, Vec<Product<'a>>) {
+            (slot, terms(giant).map(|term| (term, diagonals[&term.diagonal].clone())).collect())
         };
-        let sums: Vec<_> = giants.steps.iter().zip(&giants.slots).map(fetch).collect::<Result<_, _>>()?;
+        let sums: Vec<_> = giants.steps.iter().zip(&giants.slots).map(products).collect();
         let mut babies = BTreeMap::new();
         let mut operands = BTreeSet::new();
         for (term, diagonal) in sums.iter().flat_map(|(_, products)| products) {
@@ -310,11 +317,10 @@ impl<'a> Transform<'a> {
                 babies.entry((term.input, term.baby)).or_insert(next);
             }
         }
-        Ok(Pass {
-            sums: sums.into_iter().filter(|(_, products)| !products.is_empty()).collect(),
-            babies,
-            operands,
-        })
+        let sums: Vec<_> = sums.into_iter().filter(|(_, products)| !products.is_empty()).collect();
+        let together =
+            together(sums.iter().map(|(_, products)| products.iter().map(|(term, _)| term.diagonal)));
+        Ok(Pass { sums, together, babies, operands })
     }
 
     fn check_diagonal(
@@ -340,12 +346,18 @@ impl<'a> Transform<'a> {
     fn count(&self, pass: &Pass<'_>) {
         let shape = self.ctx.shape(self.q_limbs);
         let mut work = LinearWork { babies: pass.babies.len() as f64, ..LinearWork::default() };
-        for (term, diagonal) in pass.sums.iter().flat_map(|(_, products)| products) {
+        for (term, _) in pass.sums.iter().flat_map(|(_, products)| products) {
             match pass.babies.contains_key(&(term.input, term.baby)) {
                 true => work.products += 1.0,
                 false => work.plain_products += 1.0,
             }
-            work.add_diagonals((diagonal.period().get(), diagonal.form()), 1.0);
+        }
+        for sums in &pass.together {
+            let products = sums.iter().flat_map(|&sum| &pass.sums[sum].1);
+            let kind = |diagonal: &IntPlaintext| (diagonal.period().get(), diagonal.form());
+            let distinct: BTreeMap<DiagonalId, _> =
+                products.map(|(term, diagonal)| (term.diagonal, kind(diagonal))).collect();
+            distinct.into_values().for_each(|kind| work.add_diagonals(kind, 1.0));
         }
         self.ctx.count(shape.linear(&work, Ending::ModDown));
     }

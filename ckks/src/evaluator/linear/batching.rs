@@ -4,9 +4,10 @@
 //! and multiplied by its diagonals. One batch is decomposed once for the whole transform; several are decomposed again for
 //! every portion of giant steps.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
-use super::plan::LinearPlan;
+use super::plan::{DiagonalId, LinearPlan};
 use super::products::EXPANDED_LIMBS;
 use crate::params::Params;
 use crate::units::Level;
@@ -87,8 +88,8 @@ impl Batching {
         let giant_bytes = (2 * inputs * extended).clamp(portions.giants, portions.most_giants);
         let most = plan.stages.iter().map(|stage| stage.giants.len()).max().unwrap_or(0);
         let giants = ((giant_bytes / (2 * extended)) as usize).clamp(1, most.max(1));
-        let mut terms = vec![0u64; plan.babies.len()];
-        plan.terms().for_each(|term| terms[term.input as usize] += 1);
+        let mut used: Vec<BTreeSet<DiagonalId>> = vec![BTreeSet::new(); plan.babies.len()];
+        plan.terms().for_each(|term| _ = used[term.input as usize].insert(term.diagonal));
         let rounds = most.div_ceil(giants).max(1) as u64;
         let raised = params.digits_at(level) as u64 * extended;
         let size = |input: usize| {
@@ -98,16 +99,20 @@ impl Batching {
             2 * limb * level.limbs() as u64 + rotated + buffers
         };
         // A diagonal of real slots has half as many coefficients as a limb has words, of four bytes or of eight.
-        let diagonals = |input: usize| terms[input].div_ceil(rounds) * limb / 2;
+        let bytes_of = |diagonals: usize| (diagonals as u64).div_ceil(rounds) * limb / 2;
         let (mut batches, mut largest, mut diagonal_bytes) = (Vec::new(), 0, 0);
-        let (mut first, mut sum, mut weights) = (0u32, 0u64, 0u64);
-        for input in 0..plan.babies.len() {
-            let (next, diagonals) = (size(input), diagonals(input));
-            if sum > 0 && sum + weights + next + diagonals > portions.batch {
+        let (mut first, mut sum, mut held) = (0u32, 0u64, BTreeSet::new());
+        for (input, used) in used.iter().enumerate() {
+            let next = size(input);
+            let with_own = bytes_of(held.union(used).count());
+            if sum > 0 && sum + next + with_own > portions.batch {
                 batches.push(first..input as u32);
-                (first, sum, weights) = (input as u32, 0, 0);
+                (first, sum) = (input as u32, 0);
+                held.clear();
             }
-            (sum, weights) = (sum + next, weights + diagonals);
+            held.extend(used);
+            let weights = bytes_of(held.len());
+            sum += next;
             (largest, diagonal_bytes) = (largest.max(sum), diagonal_bytes.max(weights));
         }
         batches.push(first..plan.babies.len() as u32);
@@ -140,8 +145,8 @@ pub struct Outline {
     pub babies: f64,
     /// Giant steps.
     pub giants: f64,
-    /// Products with diagonals.
-    pub products: f64,
+    /// Diagonals that differ.
+    pub diagonals: f64,
     /// Results.
     pub outputs: f64,
     /// Pairs of an operand and a result that have a product.
@@ -176,7 +181,7 @@ impl Outline {
         let raised = self.decomposed * params.digits_at(level) as f64 * extended;
         let buffers = self.threads * 2.0 * self.babies * limb;
         let held = 2.0 * limb * level.limbs() as f64 * operands + raised + buffers;
-        let diagonals = (self.products / rounds).ceil() * limb / 2.0;
+        let diagonals = (self.diagonals / rounds).ceil() * limb / 2.0;
         let batches = ((held + diagonals) / PORTIONS.batch as f64).ceil().max(1.0);
         let rotated = self.rounds_of_an_operand(rounds);
         let decomposed = if batches > 1.0 { rotated } else { 1.0 };
@@ -196,7 +201,7 @@ impl Outline {
 
 #[cfg(test)]
 mod tests {
-    use super::super::plan::{DiagonalId, GiantStep, Stage, Term};
+    use super::super::plan::{GiantStep, Stage, Term};
     use super::*;
     use crate::params::{ParamsLiteral, PrimeSpec};
     use crate::units::{Rotation, Slots};
@@ -208,14 +213,19 @@ mod tests {
     fn plan(inputs: u32, outputs: u32, reads: impl Fn(u32, u32) -> bool) -> LinearPlan {
         let slots = Slots::new(1 << 14).expect("a power of two");
         let turn = |by: u32| Rotation::new(i64::from(by), slots);
-        let terms = |output: u32| -> Vec<Term> {
+        let mut next = 0..;
+        let mut terms = |output: u32| -> Vec<Term> {
             let read = (0..inputs).filter(|&input| reads(input, output));
-            let term = |input| (0..BABIES).map(move |baby| Term { input, baby, diagonal: DiagonalId(0) });
-            read.flat_map(term).collect()
+            let operands = read.flat_map(|input| (0..BABIES).map(move |baby| (input, baby)));
+            let term = |((input, baby), id)| Term { input, baby, diagonal: DiagonalId(id) };
+            operands.zip(&mut next).map(term).collect()
         };
         let steps = |output| (0..GIANTS).map(move |g| (output, g));
-        let giant =
-            |(output, g): (u32, u32)| GiantStep { output, rotation: turn(g * BABIES), terms: terms(output) };
+        let giant = &mut |(output, g): (u32, u32)| GiantStep {
+            output,
+            rotation: turn(g * BABIES),
+            terms: terms(output),
+        };
         LinearPlan {
             inputs,
             outputs,
@@ -240,7 +250,7 @@ mod tests {
             decomposed: counts.decompositions as f64,
             babies: counts.baby_rotations as f64,
             giants: plan.stages[0].giants.len() as f64,
-            products: counts.products as f64,
+            diagonals: plan.terms().map(|term| term.diagonal).collect::<BTreeSet<_>>().len() as f64,
             outputs: f64::from(plan.outputs),
             pairs: pairs.len() as f64,
             threads: rayon::current_num_threads() as f64,

@@ -8,6 +8,7 @@ mod apply;
 mod batching;
 mod plan;
 mod products;
+mod sums;
 #[cfg(test)]
 mod tests;
 
@@ -18,11 +19,12 @@ pub use batching::{Batching, Foreseen, Outline};
 pub use plan::{
     Close, DiagonalId, GiantOrder, GiantStep, Join, LinearCounts, LinearPlan, PlanError, Stage, Term, Turn,
 };
+pub use sums::ALIKE;
 
 use crate::error::Error;
 use crate::plaintext::IntPlaintext;
 
-/// Supplies the encoded diagonals of a plan, each asked for once per transform.
+/// Supplies the encoded diagonals of a plan, each asked for once per portion of a transform.
 pub trait DiagonalSource: Sync {
     /// The diagonal `id`, already rotated by minus the giant step it is used in.
     ///

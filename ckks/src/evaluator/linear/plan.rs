@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use thiserror::Error;
 
+use super::sums::together;
 use crate::cost::LinearWork;
 use crate::plaintext::Form;
 use crate::units::{GaloisElement, Level, Rotation, Slots};
@@ -375,10 +376,26 @@ impl LinearPlan {
                 true => work.products += 1.0,
                 false => work.plain_products += 1.0,
             }
-            let (period, form) = diagonal(term.diagonal);
+        }
+        for id in self.transformed() {
+            let (period, form) = diagonal(id);
             work.add_diagonals((period.get(), form), 1.0);
         }
         work
+    }
+
+    /// The diagonals that are transformed, once for all sums that are made together, where a stage is done in one portion.
+    fn transformed(&self) -> Vec<DiagonalId> {
+        let of_giant = |giant: &GiantStep| giant.terms.iter().map(|term| term.diagonal).collect::<Vec<_>>();
+        let of_stage = |stage: &Stage| -> Vec<DiagonalId> {
+            let sums: Vec<Vec<DiagonalId>> =
+                stage.giants.iter().map(of_giant).filter(|diagonals| !diagonals.is_empty()).collect();
+            let distinct = |group: Vec<usize>| -> BTreeSet<DiagonalId> {
+                group.into_iter().flat_map(|sum| sums[sum].iter().copied()).collect()
+            };
+            together(sums.iter().map(|sum| sum.iter().copied())).into_iter().flat_map(distinct).collect()
+        };
+        self.stages.iter().flat_map(of_stage).collect()
     }
 
     /// All products in order.

@@ -1,41 +1,55 @@
 //! Products with diagonals, on one limb at a time.
 //!
 //! Rotated inputs of a limb are larger than the second-level cache, and those of two threads larger than the third. So a few
-//! sums are made together, and the products of a few rotated inputs with all their diagonals for these sums are done row by
-//! row: each row of an input is read from memory once.
+//! sums are made together ([`sums`](super::sums)), and the products of a few diagonals with all their inputs for these sums are
+//! done row by row: each row of an input is read from memory once, and each diagonal is transformed once.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use smallvec::SmallVec;
 
-use super::Term;
 use super::apply::{Operand, Operands, Pass, Transform};
+use super::{DiagonalId, Term};
 use crate::evaluator::keyswitch::modulus;
-use crate::evaluator::scratch::{Buffers, with_scratch};
-use crate::kernels::{PlainTerm, RealTerm, VectorNtt};
-use crate::ntt::NttTable;
+use crate::evaluator::scratch::with_scratch;
+use crate::kernels::{PlainTerm, Values, WeightedTerm};
 use crate::plaintext::{Form, IntPlaintext};
 
-/// Giant steps whose sums are made together.
-const SUMS: usize = 4;
-
-/// Diagonals of real slots that are expanded at a time, to half their values.
-const HALVES: usize = 32;
-
-/// Other diagonals that are expanded at a time.
-const WHOLE: usize = 8;
-
 /// Limbs that expanded diagonals take on each thread.
-pub(super) const EXPANDED_LIMBS: u64 = (HALVES / 2) as u64;
+pub(super) const EXPANDED_LIMBS: u64 = 16;
+
+/// Diagonals that are expanded at a time.
+fn at_once(form: Form) -> usize {
+    match form {
+        Form::Complex => EXPANDED_LIMBS as usize,
+        // Half their values are enough.
+        Form::Real => 2 * EXPANDED_LIMBS as usize,
+    }
+}
 
 /// A rotated input and the diagonal that it is multiplied with.
+#[derive(Clone, Copy)]
 struct Weighted<'a> {
     /// Which pair of limbs it adds to.
     slot: usize,
     /// The rotated input.
     source: (u32, u32),
     operand: [&'a [u64]; 2],
+    id: DiagonalId,
     diagonal: &'a IntPlaintext,
+}
+
+impl<'a> Weighted<'a> {
+    /// Diagonals of one kind are transformed together: slots of the period, and what they hold.
+    fn kind(&self) -> (u32, Form) {
+        (self.diagonal.period().get(), self.diagonal.form())
+    }
+
+    /// As a term with the weights at a place.
+    fn term(&self, weights: usize) -> WeightedTerm<'a> {
+        let [x0, x1] = self.operand;
+        WeightedTerm { target: self.slot, weights, x0, x1 }
+    }
 }
 
 impl Transform<'_> {
@@ -58,7 +72,9 @@ impl Transform<'_> {
                 self.baby(&operands[&input], self.plan.babies[input as usize][baby as usize], m, [b, a]);
             }
             let rotated: Vec<[&[u64]; 2]> = pairs.iter().map(|[b, a]| [&**b, &**a]).collect();
-            self.sums((pass, operands), m, &rotated, slots);
+            for sums in &pass.together {
+                self.multiply(m, self.weighted((pass, operands), sums, (m, &rotated)), slots);
+            }
         });
     }
 
@@ -69,40 +85,23 @@ impl Transform<'_> {
         babies
     }
 
-    fn sums(
+    /// The products of some sums of a pass.
+    fn weighted<'b>(
         &self,
-        (pass, operands): (&Pass<'_>, &Operands<'_>),
-        m: usize,
-        rotated: &[[&[u64]; 2]],
-        slots: &mut [[&mut [u64]; 2]],
-    ) {
-        let table = self.ctx.table(self.q_limbs, m);
-        with_scratch(self.ctx.n() / 2, HALVES, |halves| {
-            for sums in pass.sums.chunks(SUMS) {
-                let mut products: Vec<Weighted<'_>> = Vec::new();
-                for &(slot, ref terms) in sums {
-                    for (term, diagonal) in terms {
-                        let operand = self.operand(pass, &operands[&term.input], term, (m, rotated));
-                        let (Some(operand), source) = (operand, (term.input, term.baby)) else { continue };
-                        products.push(Weighted { slot, source, operand, diagonal });
-                    }
-                }
-                products.sort_by_key(|product| product.source);
-                for products in products.chunks_mut(HALVES) {
-                    products.sort_by_key(|product| product.slot);
-                    match real_transform(table, products) {
-                        Some(transform) => self.multiply_real((table, transform), products, halves, slots),
-                        None => {
-                            for products in products.chunk_by(|x, y| x.slot == y.slot) {
-                                let [c0, c1] = &mut slots[products[0].slot];
-                                let few = products.chunks(WHOLE);
-                                few.for_each(|products| self.multiply_whole(m, products, [c0, c1]));
-                            }
-                        }
-                    }
-                }
+        (pass, operands): (&'b Pass<'_>, &'b Operands<'_>),
+        sums: &[usize],
+        (m, rotated): (usize, &[[&'b [u64]; 2]]),
+    ) -> Vec<Weighted<'b>> {
+        let mut products: Vec<Weighted<'b>> = Vec::new();
+        for &sum in sums {
+            let (slot, terms) = &pass.sums[sum];
+            for (term, diagonal) in terms {
+                let operand = self.operand(pass, &operands[&term.input], term, (m, rotated));
+                let (Some(operand), source) = (operand, (term.input, term.baby)) else { continue };
+                products.push(Weighted { slot: *slot, source, operand, id: term.diagonal, diagonal });
             }
-        });
+        }
+        products
     }
 
     /// Limb `m` of the rotated input of a term, modulo `QP`; none for special primes, modulo which an input that is
@@ -121,64 +120,59 @@ impl Transform<'_> {
         (m < self.q_limbs).then(|| [c0.limb(m), c1.limb(m)])
     }
 
-    /// `slots[product.slot] += operand * diagonal` for each product, sorted by slot.
-    fn multiply_real(
-        &self,
-        (table, transform): (&NttTable, &VectorNtt),
-        products: &[Weighted<'_>],
-        halves: &mut Buffers<'_>,
-        slots: &mut [[&mut [u64]; 2]],
-    ) {
-        let (kernels, unit) = (self.ctx.kernels(), table.imaginary_unit());
-        let mut terms: SmallVec<[RealTerm<'_>; HALVES]> = SmallVec::new();
-        for (&Weighted { slot, operand: [x0, x1], diagonal, .. }, half) in
-            products.iter().zip(halves.iter_mut())
-        {
-            let weights = &mut half[..values_of(diagonal) / 2];
-            diagonal.folded_residues(kernels, table.modulus(), unit, weights);
-            terms.push(RealTerm { target: slot, x0, x1, weights });
+    /// `slots[product.slot] += operand * diagonal` on limb `m` for each product, a few diagonals at a time, those of one input
+    /// next to each other.
+    fn multiply(&self, m: usize, mut products: Vec<Weighted<'_>>, slots: &mut [[&mut [u64]; 2]]) {
+        let mut first: BTreeMap<DiagonalId, (u32, u32)> = BTreeMap::new();
+        for product in &products {
+            let source = first.entry(product.id).or_insert(product.source);
+            *source = product.source.min(*source);
         }
-        transform.real_dot_add(slots, &mut terms);
+        products.sort_by_key(|product| (product.kind(), first[&product.id], product.id));
+        let of_diagonal: Vec<&[Weighted<'_>]> = products.chunk_by(|x, y| x.id == y.id).collect();
+        for of_kind in of_diagonal.chunk_by(|x, y| x[0].kind() == y[0].kind()) {
+            let (_, form) = of_kind[0][0].kind();
+            for few in of_kind.chunks(at_once(form)) {
+                self.multiply_few(m, few, slots);
+            }
+        }
     }
 
-    /// `out += sum operand * diagonal` on limb `m`.
-    fn multiply_whole(&self, m: usize, products: &[Weighted<'_>], out: [&mut [u64]; 2]) {
-        with_scratch(self.ctx.n(), products.len(), |buffers| {
-            self.expand(m, products, buffers);
-            let mut terms: SmallVec<[PlainTerm<'_>; WHOLE]> = SmallVec::new();
-            for (&Weighted { operand: [x0, x1], diagonal, .. }, buffer) in products.iter().zip(&*buffers) {
-                terms.push(PlainTerm { x0, x1, weights: &buffer[..values_of(diagonal)] });
+    /// The products of a few diagonals of one kind.
+    fn multiply_few(&self, m: usize, of_diagonal: &[&[Weighted<'_>]], slots: &mut [[&mut [u64]; 2]]) {
+        let (table, kernels) = (self.ctx.table(self.q_limbs, m), self.ctx.kernels());
+        let mut terms: Vec<WeightedTerm<'_>> = Vec::new();
+        for (weights, products) in of_diagonal.iter().enumerate() {
+            terms.extend(products.iter().map(|product| product.term(weights)));
+        }
+        terms.sort_by_key(|term| term.target);
+        let (period, form) = of_diagonal[0][0].kind();
+        let size = 2 * period as usize;
+        let pairs = table.multiplier(Values::Pairs, size).filter(|_| form == Form::Real);
+        let words = if pairs.is_some() { size / 2 } else { size };
+        with_scratch(words, of_diagonal.len(), |weights| {
+            for (weights, products) in weights.iter_mut().zip(of_diagonal) {
+                let diagonal = products[0].diagonal;
+                match pairs {
+                    Some(_) => {
+                        diagonal.folded_residues(kernels, table.modulus(), table.imaginary_unit(), weights);
+                    }
+                    None => diagonal.residues(kernels, table.modulus(), weights),
+                }
             }
-            self.ctx.kernels().plain_dot_add(modulus(self.ctx, self.q_limbs, m), out, &terms);
+            match (pairs, table.multiplier(Values::All, size)) {
+                (Some(transform), _) => transform.dot_add(Values::Pairs, slots, weights, &terms),
+                (None, Some(transform)) => transform.dot_add(Values::All, slots, weights, &terms),
+                (None, None) => {
+                    table.forward_subrings(weights);
+                    for terms in terms.chunk_by(|x, y| x.target == y.target) {
+                        let [c0, c1] = &mut slots[terms[0].target];
+                        let terms: SmallVec<[PlainTerm<'_>; 32]> =
+                            terms.iter().map(|term| term.plain(weights[term.weights])).collect();
+                        kernels.plain_dot_add(modulus(self.ctx, self.q_limbs, m), [c0, c1], &terms);
+                    }
+                }
+            }
         });
     }
-
-    /// NTT values of some diagonals modulo the prime of limb `m`, one per run of equal ones, in the first words of a buffer
-    /// each. Those of one size are transformed together.
-    fn expand(&self, m: usize, products: &[Weighted<'_>], buffers: &mut [&mut [u64]]) {
-        let table = self.ctx.table(self.q_limbs, m);
-        let size = |product: &Weighted<'_>| values_of(product.diagonal);
-        for (product, buffer) in products.iter().zip(buffers.iter_mut()) {
-            let values = &mut buffer[..size(product)];
-            product.diagonal.residues(self.ctx.kernels(), table.modulus(), values);
-        }
-        for values in products.iter().map(size).collect::<BTreeSet<usize>>() {
-            let equal = products.iter().zip(buffers.iter_mut()).filter(|(p, _)| size(p) == values);
-            let mut equal: SmallVec<[&mut [u64]; WHOLE]> =
-                equal.map(|(_, buffer)| &mut buffer[..values]).collect();
-            table.forward_subrings(&mut equal);
-        }
-    }
-}
-
-/// The transform that multiplies with all these diagonals from half their values, where there is one.
-fn real_transform<'t>(table: &'t NttTable, products: &[Weighted<'_>]) -> Option<&'t VectorNtt> {
-    let first = products.first()?.diagonal;
-    let alike = |p: &Weighted<'_>| p.diagonal.period() == first.period() && p.diagonal.form() == Form::Real;
-    if products.iter().all(alike) { table.real(values_of(first)) } else { None }
-}
-
-/// How many values of a diagonal differ: two for each slot of its period.
-fn values_of(diagonal: &IntPlaintext) -> usize {
-    2 * diagonal.period().get() as usize
 }
