@@ -176,3 +176,106 @@ impl Transform<'_> {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::{DiagonalSource, GiantStep, LinearPlan, Stage, apply};
+    use super::*;
+    use crate::ciphertext::Ciphertext;
+    use crate::context::Context;
+    use crate::encoder::{Complex, Encoder};
+    use crate::encrypt::encrypt_secret;
+    use crate::error::Error;
+    use crate::evaluator::Evaluator;
+    use crate::kernels::Kernels;
+    use crate::keys::{EvalKeys, KeyGenerator};
+    use crate::params::{ParamsLiteral, PrimeSpec};
+    use crate::units::{Level, Rotation, Scale, Slots};
+
+    const SLOTS: u32 = 1 << 11;
+    /// Results, each of an input of its own that the same is done to.
+    const ALIKE: u32 = 10;
+    const BABIES: u32 = 3;
+    const GIANTS: u32 = 5;
+
+    /// Real and complex diagonals of two periods.
+    struct Mixed(Encoder);
+
+    impl DiagonalSource for Mixed {
+        fn diagonal(&self, DiagonalId(id): DiagonalId) -> Result<Arc<IntPlaintext>, Error> {
+            let period = if id % 3 == 0 { SLOTS / 2 } else { SLOTS };
+            let value = |slot: u32, part: u32| f64::from((slot * (id + 3) + 7 * part) % 19) / 19.0;
+            let (slots, scale) = (Slots::new(period).expect("a power of two"), Scale::pow2(30));
+            let plaintext = if id % 2 == 0 {
+                let values: Vec<f64> = (0..period).map(|slot| value(slot, 0)).collect();
+                self.0.encode(&values, slots, &scale)
+            } else {
+                let complex = |slot| Complex { re: value(slot, 0), im: value(slot, 1) };
+                self.0.encode_complex(&(0..period).map(complex).collect::<Vec<_>>(), slots, &scale)
+            };
+            Ok(Arc::new(plaintext.expect("small values")))
+        }
+    }
+
+    /// The last result has one diagonal that no other has.
+    fn plan() -> LinearPlan {
+        let turn = |by: u32| Rotation::new(by.into(), Slots::new(SLOTS).expect("a power of two"));
+        let giant = |output: u32, g: u32| {
+            let id = |baby| if (output, g, baby) == (ALIKE - 1, 0, 1) { 99 } else { g * BABIES + baby };
+            let term = |baby| Term { input: output, baby, diagonal: DiagonalId(id(baby)) };
+            GiantStep { output, rotation: turn(g * BABIES), terms: (0..BABIES).map(term).collect() }
+        };
+        let giants = (0..ALIKE).flat_map(|output| (0..GIANTS).map(move |g| giant(output, g))).collect();
+        LinearPlan {
+            inputs: ALIKE,
+            outputs: ALIKE,
+            babies: (0..ALIKE).map(|_| (0..BABIES).map(turn).collect()).collect(),
+            stages: vec![Stage { giants, ..Stage::default() }],
+            ..LinearPlan::default()
+        }
+    }
+
+    #[test]
+    fn diagonals_of_many_sums_give_the_same_bits_on_every_path() {
+        let literal = ParamsLiteral {
+            log_n: SLOTS.ilog2() + 1,
+            q: [50, 40, 40].map(PrimeSpec::Bits).to_vec(),
+            p: vec![PrimeSpec::Bits(50); 2],
+        };
+        let params = literal.check_insecure_for_tests().expect("valid");
+        let context = |kernels| Context::with_kernels(&params, kernels).expect("valid");
+        let (plan, reference) = (plan(), context(Kernels::scalar()));
+        let generator = KeyGenerator::insecure_deterministic_for_tests(&reference, [5; 32]);
+        let secret = generator.secret();
+        let wanted: Vec<_> = plan.galois_elements(reference.n()).into_iter().map(|g| (g, Level(2))).collect();
+        let keys: EvalKeys = generator.galois_set(&secret, &wanted).expect("valid").into_iter().collect();
+        let encrypted = |input: u32| -> Ciphertext {
+            let values: Vec<f64> =
+                (0..SLOTS).map(|slot| f64::from((slot * (input + 2)) % 23) / 23.0).collect();
+            let slots = Slots::new(SLOTS).expect("a power of two");
+            let plaintext =
+                Encoder::new(&reference).encode(&values, slots, &Scale::pow2(40)).expect("small values");
+            let seeded = encrypt_secret(&reference, &secret, &plaintext, Level(2)).expect("valid level");
+            seeded.expand(&reference).expect("own ciphertext")
+        };
+        let inputs: Vec<Ciphertext> = (0..ALIKE).map(encrypted).collect();
+        let run = |ctx: &Context| {
+            let source = Mixed(Encoder::new(ctx));
+            let inputs: Vec<&Ciphertext> = inputs.iter().collect();
+            apply(&Evaluator::new(ctx), &inputs, &plan, &source, &keys).expect("valid")
+        };
+        let expected = run(&reference);
+        for kernels in Kernels::available() {
+            assert!(run(&context(kernels)) == expected, "{kernels:?}");
+        }
+        let work = plan.work(|DiagonalId(id)| {
+            let diagonal = Mixed(Encoder::new(&reference)).diagonal(DiagonalId(id)).expect("small values");
+            (diagonal.period(), diagonal.form())
+        });
+        // Two portions of the results for each group of giant steps, and the one that only the last result has.
+        let once = f64::from(GIANTS * BABIES * SLOTS);
+        assert!(work.diagonal_words < 2.5 * 2.0 * once && work.diagonal_words > once, "{work:?}");
+    }
+}
