@@ -14,8 +14,7 @@ use peregrine_compiler::gate::GateReport;
 use peregrine_compiler::gate::{self, Tolerance};
 use peregrine_compiler::onnx::{ClientSplit, ImageOverrides, ImportOptions, MaxPools, Precedence};
 use peregrine_compiler::options::{
-    Activations, CompileOptions, DumpPoint, Emit, LayoutFlag, PlanFlag, Products, ProductsFlag, ReportTo,
-    Verify,
+    Activations, CompileOptions, DumpPoint, Emit, LayoutFlag, PlanFlag, ProductsFlag, ReportTo, Verify,
 };
 use peregrine_compiler::report::{self, Report};
 use peregrine_ir::bytes::ByteSize;

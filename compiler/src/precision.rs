@@ -5,9 +5,8 @@
 //! exactly, until one keeps its promise on the check input.
 
 use peregrine_ir::program::{ClearError, ClearMachine, Noise, Program, pack_input};
-use peregrine_passes::fhe::budget::ErrorBudget;
 use peregrine_passes::fhe::level::Precision;
-use peregrine_passes::pipeline::{Compiled, Options, PipelineError};
+use peregrine_passes::pipeline::{Compiled, Options};
 use peregrine_passes::plan::{Lowered, Planner};
 
 use crate::driver::Prepared;
@@ -33,10 +32,9 @@ const SEEDS: [u64; 2] = [0x5eed, 0x5eed + 1];
 /// Bits that the closed form may be below what the noisy backend finds.
 const SLACK: f64 = 0.5;
 
-/// A plan with its scales' cost and the precision that its error budget foresees.
+/// A plan with what it costs.
 struct Candidate {
     cost: f64,
-    budget: ErrorBudget,
     lowered: Lowered,
 }
 
@@ -53,8 +51,8 @@ pub fn choose(
     let mut candidates = candidates(compiled, settings)?;
     candidates.sort_by(|a, b| a.cost.total_cmp(&b.cost));
     let mut most = f64::NEG_INFINITY;
-    for Candidate { budget, lowered, .. } in candidates {
-        let foreseen = budget.bits();
+    for Candidate { lowered, .. } in candidates {
+        let foreseen = lowered.budget.bits();
         let bits = match foreseen + SLACK < wanted {
             true => foreseen,
             false => predicted_bits(&lowered.program, prepared)?,
@@ -68,7 +66,7 @@ pub fn choose(
             compiled.program = lowered.program;
             compiled.prediction = lowered.prediction;
             compiled.outcomes = lowered.outcomes;
-            compiled.budget = budget;
+            compiled.budget = lowered.budget;
             return Ok(());
         }
         most = most.max(bits);
@@ -79,14 +77,13 @@ pub fn choose(
 /// Every pair of scales that has a plan.
 fn candidates(compiled: &Compiled, settings: &Options) -> Result<Vec<Candidate>, CompileError> {
     let mut found = Vec::new();
-    let planner = Planner::new(&compiled.polynomial, &compiled.ranges, settings);
+    let planner = Planner::new(&compiled.polynomial, (&compiled.ranges, &compiled.moments), settings);
     for precision in LADDER {
         let Precision { data_bits, weight_bits } = precision;
         settings.progress.step(&format!("trying scales of {data_bits} and {weight_bits} bits"));
         let Ok(lowered) = planner.lower(settings.plan, precision) else { continue };
-        let budget = lowered.budget(&compiled.moments).map_err(PipelineError::Lower)?;
         let cost = lowered.prediction.seconds + SECONDS_PER_KEY_BYTE * lowered.prediction.key_bytes as f64;
-        found.push(Candidate { cost, budget, lowered });
+        found.push(Candidate { cost, lowered });
     }
     Ok(found)
 }

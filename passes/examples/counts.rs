@@ -1,12 +1,12 @@
 //! Rotations and plaintext products of whole networks with random weights, beside those that the formulas of
 //! generalized interleaved packing's reference implementation give (one network per argument, such as `mobilenetv2:256`).
 //!
-//! `cargo run --release -p peregrine-passes --example counts -- resnet20 mobilenetv2:256 yolov5n:512 [--greedy] [--shared] [--fewest] [--layers] [--run]`
+//! `cargo run --release -p peregrine-passes --example counts -- resnet20 mobilenetv2:256 yolov5n:512 [--greedy] [--shared] [--fastest] [--layers] [--run]`
 //!
 //! Layouts and products are those that `peregrinec` takes in this ring where nothing is too rough: up to eight copies share products,
 //! and narrow values that a placement of bootstraps does not refresh are made in two parts. With `--shared` two copies share, and all
-//! values are whole. Counted are the fastest splits; with `--fewest`, of those that take at most 5 % longer, the ones of fewest
-//! rotations. `--layers` shows each layer beside the products that would be left if all of them used every slot and its imaginary part.
+//! values are whole. Counted are, of splits at most 4 % slower than the fastest, those of
+//! fewest rotations. `--layers` shows each layer beside the products that would be left if all of them used every slot and its imaginary part.
 //!
 //! `--run` also computes every layer in the clear, rotation by rotation, and compares with the tensor interpreter.
 #![allow(clippy::print_stdout)]
@@ -37,8 +37,9 @@ use peregrine_passes::tensor::interp::{self, Batch};
 use peregrine_passes::tensor::ranges;
 
 const SLOTS: u32 = 1 << 15;
-/// What splits of fewer rotations may cost, relative to the fastest.
-const FEWEST_SLACK: f64 = 1.05;
+/// What splits of fewer rotations may cost, relative to the fastest. Rotations need keys, for which compiled programs give as much time:
+/// the tuned ResNet-20, leveled, 3.7 %.
+const SLACK: f64 = 1.04;
 
 /// What is counted, and how.
 struct Way {
@@ -65,7 +66,7 @@ fn main() {
         true => LayoutSearch::Greedy,
         false => LayoutSearch::Search(machine.clone(), products),
     };
-    let slack = if flag("--fewest") { FEWEST_SLACK } else { 1.0 };
+    let slack = if flag("--fastest") { 1.0 } else { SLACK };
     let detail = if flag("--layers") { Detail::Layers } else { Detail::Totals };
     let way = Way { machine, search, products, slack, detail };
     for name in arguments.iter().filter(|a| !a.starts_with("--")) {

@@ -255,8 +255,8 @@ pub fn compile(
     if let Calibration::Recorded { ranges: records, .. } = calibration {
         ranges::apply_records(&polynomial, records, &mut ranges)?;
     }
-    let planner = Planner::new(&polynomial, &ranges, options);
-    let (lowered, budget) = scales::lower(&planner, largest_degree(&polynomial), options, &moments)?;
+    let planner = Planner::new(&polynomial, (&ranges, &moments), options);
+    let lowered = scales::lower(&planner, largest_degree(&polynomial), options)?;
     lowered.show(observe)?;
     Ok(Compiled {
         canonical,
@@ -264,7 +264,7 @@ pub fn compile(
         fit,
         ranges,
         moments,
-        budget,
+        budget: lowered.budget,
         fhe: lowered.fhe,
         params: lowered.params,
         program: lowered.program,

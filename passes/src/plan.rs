@@ -75,6 +75,8 @@ pub struct Lowered {
     pub packed: Arc<Packed>,
     /// Predicted time and memory.
     pub prediction: Prediction,
+    /// Predicted errors.
+    pub budget: ErrorBudget,
     /// What the keys could have cost: ascending bytes, descending time.
     pub key_front: Vec<FrontPoint>,
     /// Every way that was planned, the chosen one among them.
@@ -95,6 +97,9 @@ const HOPELESS: f64 = 2.0;
 /// A placement that takes this many times as long as a finished program, keys weighed in, is not emitted: it is as fast as placed
 /// within a few percent.
 const BEATEN: f64 = 1.1;
+/// Bits of the outputs' range that the error of a fine program is foreseen to leave on typical inputs: on a few of a hundred it leaves
+/// up to four and a half fewer, and the check allows an error of 2^-7.
+const FINE_BITS: f64 = 11.5;
 /// A leveled program in a ring smaller than this is taken without planning a bootstrapped one.
 const SMALL_LOG_N: u32 = 15;
 
@@ -159,15 +164,6 @@ impl Lowered {
         Ok(())
     }
 
-    /// Its predicted errors, from the moments of the tensor values.
-    ///
-    /// # Errors
-    /// Only bugs.
-    pub fn budget(&self, moments: &[Moments]) -> Result<ErrorBudget, LowerError> {
-        let Self { fhe, program, params, packed, .. } = self;
-        budget::budget(&budget::Subject { graph: fhe, program, params, sources: &packed.sources, moments })
-    }
-
     /// The way its depth is paid for.
     pub fn plan(&self) -> Plan {
         if self.program.bootstrap.is_some() { Plan::Bootstrapped } else { Plan::Leveled }
@@ -178,6 +174,7 @@ impl Lowered {
 pub struct Planner<'a> {
     graph: &'a TensorGraph,
     ranges: &'a [Vec<f64>],
+    moments: &'a [Moments],
     options: &'a Options,
     /// By log2 of the ring's degree.
     packed: RefCell<BTreeMap<u32, Arc<Packed>>>,
@@ -188,13 +185,17 @@ pub struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    /// For a polynomial graph with ranges of all its values.
-    pub fn new(graph: &'a TensorGraph, ranges: &'a [Vec<f64>], options: &'a Options) -> Self {
+    /// For a polynomial graph with ranges and moments of all its values.
+    pub fn new(
+        graph: &'a TensorGraph,
+        (ranges, moments): (&'a [Vec<f64>], &'a [Moments]),
+        options: &'a Options,
+    ) -> Self {
         let (packed, prepared, parted) = Default::default();
-        Self { graph, ranges, options, packed, prepared, parted }
+        Self { graph, ranges, moments, options, packed, prepared, parted }
     }
 
-    /// The program of least predicted cost at these scales, of the ways of `plan`.
+    /// The program of least predicted cost at these scales, of the ways of `plan`; one that is foreseen to be rough only if none is fine.
     ///
     /// # Errors
     /// [`LowerError::TooDeep`] if no plan of those asked for fits a ring, and what packing refuses.
@@ -206,22 +207,33 @@ impl<'a> Planner<'a> {
         });
         let outcomes: Vec<Outcome> = outcomes.collect();
         let mut refusal = LowerError::bug("no plan was asked for");
-        let mut best: Option<Finished> = None;
+        let mut finished: Vec<(Finished, ErrorBudget)> = Vec::new();
         for (_, result) in plans {
             match result {
-                Ok(finished) if best.as_ref().is_none_or(|b| finished.score() < b.score()) => {
-                    best = Some(finished)
+                Ok(program) => {
+                    let budget = self.budget(&program)?;
+                    finished.push((program, budget));
                 }
-                Ok(_) => {}
                 // Too many keys is what the user can mend.
                 Err(_) if matches!(refusal, LowerError::KeysMemory { .. }) => {}
                 Err(LowerError::Slower { .. }) => {}
                 Err(error) => refusal = error,
             }
         }
-        let Finished { prepared, fhe, params, program, prediction, key_front, .. } = best.ok_or(refusal)?;
+        let rough = |budget: &ErrorBudget| budget.bits() < FINE_BITS;
+        let best = finished.into_iter().min_by(|(a, of_a), (b, of_b)| {
+            rough(of_a).cmp(&rough(of_b)).then(a.score().total_cmp(&b.score()))
+        });
+        let (best, budget) = best.ok_or(refusal)?;
+        let Finished { prepared, fhe, params, program, prediction, key_front, .. } = best;
         let packed = prepared.packed.clone();
-        Ok(Lowered { fhe, params, program, packed, prediction, key_front, outcomes })
+        Ok(Lowered { fhe, params, program, packed, prediction, budget, key_front, outcomes })
+    }
+
+    fn budget(&self, finished: &Finished) -> Result<ErrorBudget, LowerError> {
+        let Finished { prepared, fhe, params, program, .. } = finished;
+        let sources = &prepared.packed.sources;
+        budget::budget(&budget::Subject { graph: fhe, program, params, sources, moments: self.moments })
     }
 
     fn shapes(&self) -> Vec<Vec<usize>> {

@@ -8,7 +8,6 @@ use crate::fhe::budget::{ErrorBudget, Source};
 use crate::fhe::level::{MIN_PRIME_BITS, Precision};
 use crate::pipeline::{Options, PipelineError};
 use crate::plan::{Lowered, Plan, Planner};
-use crate::tensor::moments::Moments;
 
 /// Most bits that are moved.
 const MOST_MOVED: u32 = 2;
@@ -17,29 +16,27 @@ const LEFT: f64 = 0.7;
 /// Most that they may cost in seconds.
 const SLOWER: f64 = 1.01;
 
-/// The program of least predicted cost, with its predicted errors.
+/// The program of least predicted cost.
 ///
 /// # Errors
 /// Those of [`Planner::lower`].
-pub fn lower(
-    planner: &Planner<'_>,
-    degree: u32,
-    options: &Options,
-    moments: &[Moments],
-) -> Result<(Lowered, ErrorBudget), PipelineError> {
+pub fn lower(planner: &Planner<'_>, degree: u32, options: &Options) -> Result<Lowered, PipelineError> {
     let precision = options.scales(degree);
     let first = planner.lower(options.plan, precision)?;
-    let budget = first.budget(moments)?;
     // Chains that bootstrap are cut for scales that suit the degree: others take longer.
     let free = options.precision.is_none() && first.plan() == Plan::Leveled;
-    let Some(moved) = free.then(|| moved(precision, &budget)).flatten() else { return Ok((first, budget)) };
+    let Some(moved) = free.then(|| moved(precision, &first.budget)).flatten() else { return Ok(first) };
     options.progress.step(&format!("trying scales of {} and {} bits", moved.data_bits, moved.weight_bits));
     // The first program stands where the other scales have none that is as good.
-    let Ok(other) = planner.lower(Plan::Leveled, moved) else { return Ok((first, budget)) };
-    let finer = other.budget(moments)?;
-    let gain = 2.0 * (finer.bits() - budget.bits());
+    let Ok(other) = planner.lower(Plan::Leveled, moved) else { return Ok(first) };
+    let gain = 2.0 * (other.budget.bits() - first.budget.bits());
     let better = gain >= -LEFT.log2() && other.prediction.seconds <= SLOWER * first.prediction.seconds;
-    Ok(if better { (Lowered { outcomes: first.outcomes, ..other }, finer) } else { (first, budget) })
+    if !better {
+        return Ok(first);
+    }
+    let bootstrapped = first.outcomes.into_iter().filter(|outcome| outcome.plan == Plan::Bootstrapped);
+    let outcomes = other.outcomes.iter().cloned().chain(bootstrapped).collect();
+    Ok(Lowered { outcomes, ..other })
 }
 
 /// Scales with bits moved to weights, if that leaves much less of the error.
