@@ -170,6 +170,9 @@ impl Lowered {
     }
 }
 
+/// log2 of a ring's degree, and the values that are kept whole.
+type PartedKey = (u32, BTreeSet<ValueId>);
+
 /// Packs, places and emits a polynomial graph, at any scales: what does not depend on these is made once.
 pub struct Planner<'a> {
     graph: &'a TensorGraph,
@@ -180,8 +183,8 @@ pub struct Planner<'a> {
     packed: RefCell<BTreeMap<u32, Arc<Packed>>>,
     /// The same.
     prepared: RefCell<BTreeMap<u32, Arc<Prepared>>>,
-    /// By log2 of the ring's degree and what is kept whole.
-    parted: RefCell<BTreeMap<(u32, BTreeSet<ValueId>), Option<Arc<Prepared>>>>,
+    /// Values in parts where that is faster.
+    parted: RefCell<BTreeMap<PartedKey, Option<Arc<Prepared>>>>,
 }
 
 impl<'a> Planner<'a> {
