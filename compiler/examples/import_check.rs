@@ -153,7 +153,7 @@ fn packed(
     let ranges = ranges::measure(&graph, batch)?;
     let search = match args.greedy {
         true => LayoutSearch::Greedy,
-        false => LayoutSearch::Search(Machine::default(), Products::Shared),
+        false => LayoutSearch::Search(Machine::default(), Products::Deep),
     };
     let packed = pack::pack(&graph, &ranges, SLOTS, &search)?.graph;
     let compile = start.elapsed().as_secs_f64();

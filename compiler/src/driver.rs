@@ -8,6 +8,7 @@ use peregrine_ir::container;
 use peregrine_ir::tensor::{Stage, TensorGraph, TensorOp};
 use peregrine_ir::text::{print_fhe, print_program, print_tensor};
 use peregrine_passes::fhe::LowerError;
+use peregrine_passes::fhe::budget::Source;
 use peregrine_passes::fhe::cost::Machine;
 use peregrine_passes::pipeline::{self, Calibration, Compiled, Fit, PipelineError, Snapshot};
 use peregrine_passes::tensor::fit::{FitOptions, LayerFit};
@@ -16,7 +17,7 @@ use peregrine_passes::tensor::ranges::record_of;
 
 use crate::error::CompileError;
 use crate::fidelity;
-use crate::gate::{self, GateReport, Subject, Tolerance};
+use crate::gate::{self, GateError, GateReport, Subject, Tolerance};
 use crate::inputs::{self, read_calibration, read_sample, synthetic};
 use crate::onnx::{Imported, export, import_with, parse_labels};
 use crate::options::CompileOptions;
@@ -253,6 +254,16 @@ pub fn check(
     let subject =
         Subject { model: &compiled.polynomial, program: &compiled.program, ranges, budget: &compiled.budget };
     Ok(gate::check(subject, &prepared.check_input, tolerance)?)
+}
+
+/// Whether a program that the gate refuses for its error might pass if its weights were rounded less.
+pub fn rounding_decides(lowered: &Lowered, check: &GateReport) -> bool {
+    let budget = &lowered.compiled.budget;
+    let all: f64 = budget.sources.iter().sum();
+    let others = (1.0 - budget.sources[Source::Rounding as usize] / all.max(f64::MIN_POSITIVE)).max(0.0);
+    let too_rough = matches!(gate::verdict(check), Err(GateError::Tolerance { .. }));
+    // An error that is no number is none of rounded weights.
+    too_rough && check.worst() * others.sqrt() <= check.tolerance.get()
 }
 
 /// Ranges that the model carries for what enters its polynomials.

@@ -11,11 +11,10 @@ use clap::Parser;
 use peregrine_compiler::driver::{self, Lowered, Prepared};
 use peregrine_compiler::error::CompileError;
 use peregrine_compiler::gate::GateReport;
-use peregrine_compiler::gate::{self, GateError, Tolerance};
+use peregrine_compiler::gate::{self, Tolerance};
 use peregrine_compiler::onnx::{ClientSplit, ImageOverrides, ImportOptions, MaxPools, Precedence};
 use peregrine_compiler::options::{
-    Activations, CompileOptions, DumpPoint, Emit, LayoutFlag, PlanFlag, Products, ProductsFlag, ReportTo,
-    Verify,
+    Activations, CompileOptions, DumpPoint, Emit, LayoutFlag, PlanFlag, ProductsFlag, ReportTo, Verify,
 };
 use peregrine_compiler::report::{self, Report};
 use peregrine_ir::bytes::ByteSize;
@@ -156,11 +155,7 @@ impl Args {
             degree: self.degree,
             plan: self.plan.into(),
             layout: self.layout.into(),
-            products: match self.products {
-                ProductsFlag::Auto | ProductsFlag::Shared => Products::Shared,
-                ProductsFlag::Deep => Products::Deep,
-                ProductsFlag::Plain => Products::Plain,
-            },
+            products: self.products.ways().1,
             precision: self.precision,
             sample: self.sample.clone(),
             labels: self.labels.clone(),
@@ -250,30 +245,11 @@ fn run(args: &Args) -> Result<(), CompileError> {
             }
         }
         emit => {
-            let lowered = driver::lower(&prepared, &options, &mut dump)?;
-            match args.report {
-                Some(ReportTo::Text) => {
-                    say(report::text::text(&Report::of(&prepared, &lowered, None)?).trim_end());
-                }
-                Some(ReportTo::Json | ReportTo::HtmlFile(_) | ReportTo::JsonFile(_)) | None => {
-                    say(&report::summary(&lowered.compiled));
-                }
-            }
+            let Attempt { lowered, check } = fine_enough(args, &mut options, &prepared, &mut dump)?;
             let text = match emit {
                 Some(Emit::Fhe) => print_fhe(&lowered.compiled.fhe),
                 Some(Emit::Tensor | Emit::Onnx | Emit::Program) => print_program(&lowered.compiled.program),
-                None => {
-                    let written = artefact(args, &options, &prepared, lowered);
-                    let too_rough = matches!(written, Err(CompileError::Gate(GateError::Tolerance { .. })));
-                    if args.products != ProductsFlag::Auto || !too_rough {
-                        return written;
-                    }
-                    say("too rough with shared products: compiling again with a product for each diagonal");
-                    options.products = Products::Plain;
-                    let lowered = driver::lower(&prepared, &options, &mut dump)?;
-                    say(&report::summary(&lowered.compiled));
-                    return artefact(args, &options, &prepared, lowered);
-                }
+                None => return artefact(args, &options, &prepared, Attempt { lowered, check }),
             };
             write_report(args, &prepared, &lowered, None)?;
             put(args.output.as_deref(), text.as_bytes())
@@ -281,19 +257,62 @@ fn run(args: &Args) -> Result<(), CompileError> {
     }
 }
 
+/// A program, and the check of it if there is one to be.
+struct Attempt {
+    lowered: Lowered,
+    check: Option<GateReport>,
+}
+
+/// Lowers and checks; where the error is too large, again with less sharing of products.
+fn fine_enough(
+    args: &Args,
+    options: &mut CompileOptions,
+    prepared: &Prepared,
+    dump: driver::DumpSink<'_>,
+) -> Result<Attempt, CompileError> {
+    let (first, last) = args.products.ways();
+    for &products in first {
+        options.products = products;
+        match attempt(args, options, prepared, dump) {
+            Ok(Attempt { lowered, check: Some(check) }) if driver::rounding_decides(&lowered, &check) => {}
+            Err(CompileError::Precision { .. }) => {}
+            done => return done,
+        }
+        say("too rough with products shared like that: compiling again with less sharing");
+    }
+    options.products = last;
+    attempt(args, options, prepared, dump)
+}
+
+fn attempt(
+    args: &Args,
+    options: &CompileOptions,
+    prepared: &Prepared,
+    dump: driver::DumpSink<'_>,
+) -> Result<Attempt, CompileError> {
+    let lowered = driver::lower(prepared, options, dump)?;
+    match args.report {
+        Some(ReportTo::Text) => say(report::text::text(&Report::of(prepared, &lowered, None)?).trim_end()),
+        Some(ReportTo::Json | ReportTo::HtmlFile(_) | ReportTo::JsonFile(_)) | None => {
+            say(&report::summary(&lowered.compiled));
+        }
+    }
+    let check = match options.verify {
+        Verify::Gate(tolerance) if args.emit.is_none() => {
+            options.progress.step("running the program in the clear, with noise, against tract");
+            Some(driver::check(prepared, &lowered, tolerance)?)
+        }
+        Verify::Gate(_) | Verify::Skip => None,
+    };
+    Ok(Attempt { lowered, check })
+}
+
 fn artefact(
     args: &Args,
     options: &CompileOptions,
     prepared: &Prepared,
-    mut lowered: Lowered,
+    Attempt { mut lowered, check }: Attempt,
 ) -> Result<(), CompileError> {
-    let check = match options.verify {
-        Verify::Gate(tolerance) => {
-            options.progress.step("running the program in the clear, with noise, against tract");
-            Some(driver::check(prepared, &lowered, tolerance)?)
-        }
-        Verify::Skip => None,
-    };
     if let Some(check) = &check {
         say(&check.to_string());
     }

@@ -51,6 +51,18 @@ pub enum LayoutFlag {
     Search,
 }
 
+impl ProductsFlag {
+    /// What is tried one after the other until the check accepts it, and what stands if it accepts none of these.
+    pub fn ways(self) -> (&'static [Products], Products) {
+        match self {
+            Self::Auto => (&[Products::Deep, Products::Shared], Products::Plain),
+            Self::Deep => (&[], Products::Deep),
+            Self::Shared => (&[], Products::Shared),
+            Self::Plain => (&[], Products::Plain),
+        }
+    }
+}
+
 impl From<LayoutFlag> for Layouts {
     fn from(flag: LayoutFlag) -> Self {
         match flag {
@@ -63,10 +75,10 @@ impl From<LayoutFlag> for Layouts {
 /// How linear maps are computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum ProductsFlag {
-    /// Shared where faster; each diagonal on its own if the check finds that too rough.
+    /// As deep; with less sharing, or none, where the check finds that too rough.
     #[default]
     Auto,
-    /// Imaginary parts and up to eight copies of slots share products, and narrow values are made in two parts: fewest products and rotations, up to four bits of precision less, sometimes more bootstraps.
+    /// Imaginary parts and up to eight copies of slots share products, and narrow values are made in two parts, each where that is predicted to be faster: up to four bits of precision less than plain, of which scales win some back.
     Deep,
     /// Imaginary parts and two copies share them: one or two bits of precision less.
     Shared,

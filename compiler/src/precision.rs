@@ -5,10 +5,9 @@
 //! exactly, until one keeps its promise on the check input.
 
 use peregrine_ir::program::{ClearError, ClearMachine, Noise, Program, pack_input};
-use peregrine_passes::fhe::budget::{ErrorBudget, Subject, budget};
 use peregrine_passes::fhe::level::Precision;
-use peregrine_passes::pipeline::{Compiled, Options, PipelineError};
-use peregrine_passes::plan;
+use peregrine_passes::pipeline::{Compiled, Options};
+use peregrine_passes::plan::{Lowered, Planner};
 
 use crate::driver::Prepared;
 use crate::error::CompileError;
@@ -25,7 +24,7 @@ const LADDER: [Precision; 8] = [
     Precision { data_bits: 32, weight_bits: 18 },
 ];
 
-/// Seconds that a byte of keys is worth, as in [`plan`].
+/// Seconds that a byte of keys is worth, as between plans.
 const SECONDS_PER_KEY_BYTE: f64 = 0.5e-9;
 /// Seeds that the prediction is the worst of.
 const SEEDS: [u64; 2] = [0x5eed, 0x5eed + 1];
@@ -33,11 +32,10 @@ const SEEDS: [u64; 2] = [0x5eed, 0x5eed + 1];
 /// Bits that the closed form may be below what the noisy backend finds.
 const SLACK: f64 = 0.5;
 
-/// A plan with its scales' cost and the precision that its error budget foresees.
+/// A plan with what it costs.
 struct Candidate {
     cost: f64,
-    budget: ErrorBudget,
-    lowered: plan::Lowered,
+    lowered: Lowered,
 }
 
 /// Replans `compiled` with the cheapest scales that keep `wanted` bits on the check input.
@@ -53,19 +51,22 @@ pub fn choose(
     let mut candidates = candidates(compiled, settings)?;
     candidates.sort_by(|a, b| a.cost.total_cmp(&b.cost));
     let mut most = f64::NEG_INFINITY;
-    for Candidate { budget, lowered, .. } in candidates {
-        let foreseen = budget.bits();
+    for Candidate { lowered, .. } in candidates {
+        let foreseen = lowered.budget.bits();
         let bits = match foreseen + SLACK < wanted {
             true => foreseen,
             false => predicted_bits(&lowered.program, prepared)?,
         };
         if bits >= wanted {
+            lowered.show(&mut |_, _| {})?;
+            compiled.layouts = lowered.packed.layouts.clone();
+            compiled.key_front = lowered.key_front;
             compiled.fhe = lowered.fhe;
             compiled.params = lowered.params;
             compiled.program = lowered.program;
             compiled.prediction = lowered.prediction;
             compiled.outcomes = lowered.outcomes;
-            compiled.budget = budget;
+            compiled.budget = lowered.budget;
             return Ok(());
         }
         most = most.max(bits);
@@ -76,21 +77,13 @@ pub fn choose(
 /// Every pair of scales that has a plan.
 fn candidates(compiled: &Compiled, settings: &Options) -> Result<Vec<Candidate>, CompileError> {
     let mut found = Vec::new();
+    let planner = Planner::new(&compiled.polynomial, (&compiled.ranges, &compiled.moments), settings);
     for precision in LADDER {
         let Precision { data_bits, weight_bits } = precision;
         settings.progress.step(&format!("trying scales of {data_bits} and {weight_bits} bits"));
-        let (graph, ranges) = (&compiled.polynomial, &compiled.ranges);
-        let Ok(lowered) = plan::lower(graph, ranges, precision, settings, &mut |_, _| {}) else { continue };
-        let subject = Subject {
-            graph: &lowered.fhe,
-            program: &lowered.program,
-            params: &lowered.params,
-            sources: &lowered.sources,
-            moments: &compiled.moments,
-        };
-        let budget = budget(&subject).map_err(PipelineError::Lower)?;
+        let Ok(lowered) = planner.lower(settings.plan, precision) else { continue };
         let cost = lowered.prediction.seconds + SECONDS_PER_KEY_BYTE * lowered.prediction.key_bytes as f64;
-        found.push(Candidate { cost, budget, lowered });
+        found.push(Candidate { cost, lowered });
     }
     Ok(found)
 }

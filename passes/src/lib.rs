@@ -11,6 +11,7 @@ pub mod pass;
 pub mod pipeline;
 pub mod plan;
 pub mod progress;
+pub mod scales;
 pub mod tensor;
 
 pub use error::{PassError, Unsupported};

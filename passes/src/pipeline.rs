@@ -9,14 +9,15 @@ use peregrine_ir::tensor::{Tensor, TensorGraph, TensorOp};
 use thiserror::Error;
 
 use crate::fhe::assign::{LayoutReport, LayoutSearch};
-use crate::fhe::budget::{self, ErrorBudget};
+use crate::fhe::budget::ErrorBudget;
 use crate::fhe::cost::{Machine, Prediction};
 use crate::fhe::key_front::FrontPoint;
 use crate::fhe::level::Precision;
 use crate::fhe::{LowerError, level, pack, params};
 use crate::pass::{Pass, PassRecord, Verification};
-use crate::plan::{self, Outcome, Plan};
+use crate::plan::{Outcome, Plan, Planner};
 use crate::progress::Progress;
+use crate::scales;
 use crate::tensor::fit::{FitOptions, FitReport};
 use crate::tensor::interp::{self, Batch};
 use crate::tensor::moments::{self, Moments};
@@ -66,9 +67,10 @@ pub enum Layouts {
 /// Whether copies and imaginary parts of slots share the products of linear maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Products {
-    /// By as many copies as are predicted to be fastest, eight at most; rounded weights then cost up to four bits of precision.
+    /// By as many copies as are predicted to be fastest, eight at most, whose rounded weights have up to 16 times the error; and narrow
+    /// values are made in two parts where that is predicted to be faster, refreshes weighed in.
     Deep,
-    /// By two copies at most, where that is predicted to be faster: one or two bits of precision.
+    /// By two copies at most, where that is predicted to be faster: up to four times the error of rounded weights.
     Shared,
     /// One product for each diagonal.
     Plain,
@@ -196,7 +198,7 @@ impl Default for Options {
             plan: Plan::Auto,
             machine: Machine::default(),
             layout: Layouts::Search,
-            products: Products::Shared,
+            products: Products::Deep,
             keys_memory: None,
             verification: Verification::EachPass,
             progress: Progress::default(),
@@ -205,7 +207,8 @@ impl Default for Options {
 }
 
 impl Options {
-    fn scales(&self, degree: u32) -> Precision {
+    /// The scales asked for, else those that suit the degree.
+    pub(crate) fn scales(&self, degree: u32) -> Precision {
         self.precision.unwrap_or_else(|| Precision::of_degree(degree))
     }
 }
@@ -252,27 +255,21 @@ pub fn compile(
     if let Calibration::Recorded { ranges: records, .. } = calibration {
         ranges::apply_records(&polynomial, records, &mut ranges)?;
     }
-    let precision = options.scales(largest_degree(&polynomial));
-    let lowered = plan::lower(&polynomial, &ranges, precision, options, observe)?;
-    let budget = budget::budget(&budget::Subject {
-        graph: &lowered.fhe,
-        program: &lowered.program,
-        params: &lowered.params,
-        sources: &lowered.sources,
-        moments: &moments,
-    })?;
+    let planner = Planner::new(&polynomial, (&ranges, &moments), options);
+    let lowered = scales::lower(&planner, largest_degree(&polynomial), options)?;
+    lowered.show(observe)?;
     Ok(Compiled {
         canonical,
         polynomial,
         fit,
         ranges,
         moments,
-        budget,
+        budget: lowered.budget,
         fhe: lowered.fhe,
         params: lowered.params,
         program: lowered.program,
         prediction: lowered.prediction,
-        layouts: lowered.layouts,
+        layouts: lowered.packed.layouts.clone(),
         key_front: lowered.key_front,
         outcomes: lowered.outcomes,
         records,

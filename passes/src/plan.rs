@@ -4,27 +4,29 @@
 //! on chains whose ends bootstrapping fixes ([`place`]). Where both are possible, predicted seconds and key bytes decide.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use peregrine_ckks::bootstrap::BootstrapParams;
 use peregrine_ckks::params::{Params, ParamsLiteral};
-use peregrine_ir::Slots;
 use peregrine_ir::fhe::{self, FheGraph};
 use peregrine_ir::program::{self, Program};
 use peregrine_ir::tensor::TensorGraph;
+use peregrine_ir::{Slots, ValueId};
 
-use crate::fhe::assign::{LayoutReport, LayoutSearch};
+use crate::fhe::assign::LayoutSearch;
+use crate::fhe::budget::{self, ErrorBudget};
 use crate::fhe::cost::Prediction;
 use crate::fhe::key_front::{self, FrontPoint, KeyBudget, Keyed};
 use crate::fhe::level::{self, Precision};
-use crate::fhe::pack::{self, Held, Packed};
+use crate::fhe::pack::{self, Packed};
 use crate::fhe::place::chains::Candidate;
 use crate::fhe::place::search::Placement;
 use crate::fhe::place::{self, Workload};
 use crate::fhe::plan_keys::KeySearch;
 use crate::fhe::{LowerError, emit, params};
-use crate::pipeline::{Layouts, Observer, Options, PipelineError, Snapshot, invalid};
+use crate::pipeline::{Layouts, Observer, Options, PipelineError, Products, Snapshot, invalid};
+use crate::tensor::moments::Moments;
 
 /// How the depth of a model is paid for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,12 +71,12 @@ pub struct Lowered {
     pub params: Params,
     /// The program.
     pub program: Program,
-    /// What each operation of the packed graph holds.
-    pub sources: Vec<Held>,
+    /// The packed graph that it was made from.
+    pub packed: Arc<Packed>,
     /// Predicted time and memory.
     pub prediction: Prediction,
-    /// How layouts were chosen.
-    pub layouts: LayoutReport,
+    /// Predicted errors.
+    pub budget: ErrorBudget,
     /// What the keys could have cost: ascending bytes, descending time.
     pub key_front: Vec<FrontPoint>,
     /// Every way that was planned, the chosen one among them.
@@ -95,6 +97,9 @@ const HOPELESS: f64 = 2.0;
 /// A placement that takes this many times as long as a finished program, keys weighed in, is not emitted: it is as fast as placed
 /// within a few percent.
 const BEATEN: f64 = 1.1;
+/// Bits of the outputs' range that the error of a fine program is foreseen to leave on typical inputs: on a few of a hundred it leaves
+/// up to four and a half fewer, and the check allows an error of 2^-7.
+const FINE_BITS: f64 = 11.5;
 /// A leveled program in a ring smaller than this is taken without planning a bootstrapped one.
 const SMALL_LOG_N: u32 = 15;
 
@@ -109,6 +114,13 @@ struct Ring {
 struct Prepared {
     packed: Arc<Packed>,
     search: KeySearch,
+}
+
+/// Where a packed graph refreshes, on which chain.
+struct Placed {
+    prepared: Arc<Prepared>,
+    params: BootstrapParams,
+    placement: Placement,
 }
 
 /// One finished plan.
@@ -137,84 +149,170 @@ impl Finished {
     }
 }
 
-/// Packs, places and emits a polynomial graph as `options.plan` says.
-///
-/// # Errors
-/// [`LowerError::TooDeep`] if no plan of those asked for fits a ring, and what packing refuses.
-pub fn lower(
-    graph: &TensorGraph,
-    ranges: &[Vec<f64>],
-    precision: Precision,
-    options: &Options,
-    observe: Observer<'_>,
-) -> Result<Lowered, PipelineError> {
-    let subject = Subject {
-        graph,
-        ranges,
-        precision,
-        options,
-        packed: RefCell::default(),
-        prepared: RefCell::default(),
-    };
-    let plans = subject.plans()?;
-    let outcomes = plans.iter().map(|(plan, result)| {
-        let result = result.as_ref().map(Finished::predicted).map_err(Clone::clone);
-        Outcome { plan: *plan, result }
-    });
-    let outcomes: Vec<Outcome> = outcomes.collect();
-    let mut refusal = LowerError::bug("no plan was asked for");
-    let mut best: Option<Finished> = None;
-    for (_, result) in plans {
-        match result {
-            Ok(finished) if best.as_ref().is_none_or(|b| finished.score() < b.score()) => {
-                best = Some(finished)
-            }
-            Ok(_) => {}
-            // Too many keys is what the user can mend.
-            Err(_) if matches!(refusal, LowerError::KeysMemory { .. }) => {}
-            Err(LowerError::Slower { .. }) => {}
-            Err(error) => refusal = error,
-        }
+impl Lowered {
+    /// Verifies every stage and shows it.
+    ///
+    /// # Errors
+    /// [`PipelineError::Invalid`], a bug.
+    pub fn show(&self, observe: Observer<'_>) -> Result<(), PipelineError> {
+        invalid("fhe graph", "pack", fhe::verify(&self.packed.graph))?;
+        observe("pack", Snapshot::Fhe(&self.packed.graph));
+        invalid("fhe graph", "assign-levels", fhe::verify(&self.fhe))?;
+        observe("assign-levels", Snapshot::Fhe(&self.fhe));
+        invalid("program", "emit", program::verify(&self.program))?;
+        observe("emit", Snapshot::Program(&self.program));
+        Ok(())
     }
-    let best = best.ok_or(refusal)?;
-    invalid("fhe graph", "pack", fhe::verify(&best.prepared.packed.graph))?;
-    observe("pack", Snapshot::Fhe(&best.prepared.packed.graph));
-    invalid("fhe graph", "assign-levels", fhe::verify(&best.fhe))?;
-    observe("assign-levels", Snapshot::Fhe(&best.fhe));
-    invalid("program", "emit", program::verify(&best.program))?;
-    observe("emit", Snapshot::Program(&best.program));
-    let Finished { prepared, fhe, params, program, prediction, key_front, .. } = best;
-    let (layouts, sources) = (prepared.packed.layouts.clone(), prepared.packed.sources.clone());
-    Ok(Lowered { fhe, params, program, sources, prediction, layouts, key_front, outcomes })
+
+    /// The way its depth is paid for.
+    pub fn plan(&self) -> Plan {
+        if self.program.bootstrap.is_some() { Plan::Bootstrapped } else { Plan::Leveled }
+    }
 }
 
-/// What is lowered.
-struct Subject<'a> {
+/// log2 of a ring's degree, and the values that are kept whole.
+type PartedKey = (u32, BTreeSet<ValueId>);
+
+/// Packs, places and emits a polynomial graph, at any scales: what does not depend on these is made once.
+pub struct Planner<'a> {
     graph: &'a TensorGraph,
     ranges: &'a [Vec<f64>],
-    precision: Precision,
+    moments: &'a [Moments],
     options: &'a Options,
     /// By log2 of the ring's degree.
     packed: RefCell<BTreeMap<u32, Arc<Packed>>>,
     /// The same.
     prepared: RefCell<BTreeMap<u32, Arc<Prepared>>>,
+    /// Values in parts where that is faster.
+    parted: RefCell<BTreeMap<PartedKey, Option<Arc<Prepared>>>>,
+}
+
+impl<'a> Planner<'a> {
+    /// For a polynomial graph with ranges and moments of all its values.
+    pub fn new(
+        graph: &'a TensorGraph,
+        (ranges, moments): (&'a [Vec<f64>], &'a [Moments]),
+        options: &'a Options,
+    ) -> Self {
+        let (packed, prepared, parted) = Default::default();
+        Self { graph, ranges, moments, options, packed, prepared, parted }
+    }
+
+    /// The program of least predicted cost at these scales, of the ways of `plan`; one that is foreseen to be rough only if none is fine.
+    ///
+    /// # Errors
+    /// [`LowerError::TooDeep`] if no plan of those asked for fits a ring, and what packing refuses.
+    pub fn lower(&self, plan: Plan, precision: Precision) -> Result<Lowered, PipelineError> {
+        let plans = Subject { planner: self, precision }.plans(plan)?;
+        let outcomes = plans.iter().map(|(plan, result)| {
+            let result = result.as_ref().map(Finished::predicted).map_err(Clone::clone);
+            Outcome { plan: *plan, result }
+        });
+        let outcomes: Vec<Outcome> = outcomes.collect();
+        let mut refusal = LowerError::bug("no plan was asked for");
+        let mut finished: Vec<(Finished, ErrorBudget)> = Vec::new();
+        for (_, result) in plans {
+            match result {
+                Ok(program) => {
+                    let budget = self.budget(&program)?;
+                    finished.push((program, budget));
+                }
+                // Too many keys is what the user can mend.
+                Err(_) if matches!(refusal, LowerError::KeysMemory { .. }) => {}
+                Err(LowerError::Slower { .. }) => {}
+                Err(error) => refusal = error,
+            }
+        }
+        let rough = |budget: &ErrorBudget| budget.bits() < FINE_BITS;
+        let best = finished.into_iter().min_by(|(a, of_a), (b, of_b)| {
+            rough(of_a).cmp(&rough(of_b)).then(a.score().total_cmp(&b.score()))
+        });
+        let (best, budget) = best.ok_or(refusal)?;
+        let Finished { prepared, fhe, params, program, prediction, key_front, .. } = best;
+        let packed = prepared.packed.clone();
+        Ok(Lowered { fhe, params, program, packed, prediction, budget, key_front, outcomes })
+    }
+
+    fn budget(&self, finished: &Finished) -> Result<ErrorBudget, LowerError> {
+        let Finished { prepared, fhe, params, program, .. } = finished;
+        let sources = &prepared.packed.sources;
+        budget::budget(&budget::Subject { graph: fhe, program, params, sources, moments: self.moments })
+    }
+
+    fn shapes(&self) -> Vec<Vec<usize>> {
+        self.graph.outputs.iter().map(|o| self.graph.nodes[o.value].ty.shape.clone()).collect()
+    }
+
+    fn search(&self) -> LayoutSearch {
+        match self.options.layout {
+            Layouts::Greedy => LayoutSearch::Greedy,
+            Layouts::Search => LayoutSearch::Search(self.options.machine.clone(), self.options.products),
+        }
+    }
+
+    /// Packed as the options say, every value whole, once for each ring.
+    fn packed(&self, log_n: u32) -> Result<Arc<Packed>, LowerError> {
+        if let Some(known) = self.packed.borrow().get(&log_n) {
+            return Ok(known.clone());
+        }
+        self.options.progress.step(&format!("searching layouts for N = 2^{log_n}"));
+        let packed = Arc::new(pack::pack(self.graph, self.ranges, 1 << (log_n - 1), &self.search())?);
+        self.packed.borrow_mut().insert(log_n, packed.clone());
+        Ok(packed)
+    }
+
+    /// The same with the splits of all linear operations.
+    fn prepared(&self, log_n: u32) -> Result<Arc<Prepared>, LowerError> {
+        if let Some(known) = self.prepared.borrow().get(&log_n) {
+            return Ok(known.clone());
+        }
+        let prepared = Arc::new(self.counted(log_n, self.packed(log_n)?)?);
+        self.prepared.borrow_mut().insert(log_n, prepared.clone());
+        Ok(prepared)
+    }
+
+    fn counted(&self, log_n: u32, packed: Arc<Packed>) -> Result<Prepared, LowerError> {
+        self.options.progress.step(&format!("counting the splits of linear maps for N = 2^{log_n}"));
+        let search = KeySearch::of(&packed.graph, slots_of(log_n)?, self.options.products);
+        Ok(Prepared { packed, search })
+    }
+
+    /// Packed with values in two parts, but for those of `kept`, if that is asked for and predicted to be faster, refreshes apart.
+    fn parted(&self, log_n: u32, kept: BTreeSet<ValueId>) -> Result<Option<Arc<Prepared>>, LowerError> {
+        if (self.options.products, self.options.layout) != (Products::Deep, Layouts::Search) {
+            return Ok(None);
+        }
+        if let Some(known) = self.parted.borrow().get(&(log_n, kept.clone())) {
+            return Ok(known.clone());
+        }
+        let whole = self.packed(log_n)?;
+        self.options.progress.step(&format!("searching layouts of values in parts for N = 2^{log_n}"));
+        let parted = whole.in_parts(self.graph, self.ranges, &self.search(), &kept)?;
+        let faster = parted.filter(|parted| parted.layouts.seconds < whole.layouts.seconds);
+        let prepared =
+            faster.map(|parted| self.counted(log_n, Arc::new(parted)).map(Arc::new)).transpose()?;
+        self.parted.borrow_mut().insert((log_n, kept), prepared.clone());
+        Ok(prepared)
+    }
+}
+
+/// What is lowered, and at which scales.
+struct Subject<'p> {
+    planner: &'p Planner<'p>,
+    precision: Precision,
 }
 
 /// A plan to its end, or why there is none.
 type Attempt = Result<Finished, LowerError>;
 
 impl Subject<'_> {
-    fn shapes(&self) -> Vec<Vec<usize>> {
-        self.graph.outputs.iter().map(|o| self.graph.nodes[o.value].ty.shape.clone()).collect()
-    }
-
     /// The best of each way that is asked for. What surely is slower than a way already planned is not planned to its end.
-    fn plans(&self) -> Result<Vec<(Plan, Attempt)>, PipelineError> {
-        let leveled = match self.options.plan {
+    fn plans(&self, plan: Plan) -> Result<Vec<(Plan, Attempt)>, PipelineError> {
+        let leveled = match plan {
             Plan::Bootstrapped => return Ok(vec![(Plan::Bootstrapped, self.bootstrapped()?)]),
             Plan::Leveled | Plan::Auto => self.ring()?,
         };
-        let auto = self.options.plan == Plan::Auto;
+        let auto = plan == Plan::Auto;
         match leveled {
             Err(error) if auto => {
                 Ok(vec![(Plan::Leveled, Err(error)), (Plan::Bootstrapped, self.bootstrapped()?)])
@@ -232,9 +330,9 @@ impl Subject<'_> {
     /// The smallest secure ring that holds the chain of a leveled program.
     fn ring(&self) -> Result<Result<Ring, LowerError>, PipelineError> {
         // Levels do not depend on layouts, so that these are searched for in the ring that holds the chain only.
-        self.options.progress.step("assigning levels");
+        self.planner.options.progress.step("assigning levels");
         let slots = 1 << (params::LOG_N.end() - 1);
-        let greedy = pack::pack(self.graph, self.ranges, slots, &LayoutSearch::Greedy)?;
+        let greedy = pack::pack(self.planner.graph, self.planner.ranges, slots, &LayoutSearch::Greedy)?;
         let chain = level::assign(&greedy.graph, self.precision)?.tables.chain_bits;
         for log_n in params::LOG_N {
             let candidates = params::candidates(&chain, log_n);
@@ -247,40 +345,16 @@ impl Subject<'_> {
 
     /// The best leveled program in a ring, unless its layouts alone are many times as slow as a plan of this score.
     fn leveled(&self, ring: Ring, score: f64) -> Result<Attempt, PipelineError> {
-        let packed = self.packed(ring.log_n)?;
-        let seconds = packed.layouts.seconds / self.options.machine.parallel;
+        let planner = self.planner;
+        let seconds = planner.packed(ring.log_n)?.layouts.seconds / planner.options.machine.parallel;
         if seconds > HOPELESS * score {
             return Ok(Err(LowerError::Slower { seconds }));
         }
-        refusal_apart(self.best_of(self.prepared(ring.log_n)?, ring.candidates))
-    }
-
-    /// Packed as the options say, once for each ring.
-    fn packed(&self, log_n: u32) -> Result<Arc<Packed>, LowerError> {
-        if let Some(known) = self.packed.borrow().get(&log_n) {
-            return Ok(known.clone());
-        }
-        self.options.progress.step(&format!("searching layouts for N = 2^{log_n}"));
-        let search = match self.options.layout {
-            Layouts::Greedy => LayoutSearch::Greedy,
-            Layouts::Search => LayoutSearch::Search(self.options.machine.clone(), self.options.products),
+        let prepared = match planner.parted(ring.log_n, BTreeSet::new())? {
+            Some(parted) => parted,
+            None => planner.prepared(ring.log_n)?,
         };
-        let packed = Arc::new(pack::pack(self.graph, self.ranges, 1 << (log_n - 1), &search)?);
-        self.packed.borrow_mut().insert(log_n, packed.clone());
-        Ok(packed)
-    }
-
-    /// Packed, with the splits of all linear operations, once for each ring.
-    fn prepared(&self, log_n: u32) -> Result<Arc<Prepared>, LowerError> {
-        if let Some(known) = self.prepared.borrow().get(&log_n) {
-            return Ok(known.clone());
-        }
-        let packed = self.packed(log_n)?;
-        self.options.progress.step(&format!("counting the splits of linear maps for N = 2^{log_n}"));
-        let search = KeySearch::of(&packed.graph, slots_of(log_n)?, self.options.products);
-        let prepared = Arc::new(Prepared { packed, search });
-        self.prepared.borrow_mut().insert(log_n, prepared.clone());
-        Ok(prepared)
+        refusal_apart(self.best_of(prepared, ring.candidates))
     }
 
     /// Emits the program for every number of special primes and keeps the one of least predicted time and key bytes.
@@ -289,11 +363,11 @@ impl Subject<'_> {
         prepared: Arc<Prepared>,
         candidates: Vec<ParamsLiteral>,
     ) -> Result<Finished, LowerError> {
-        self.options.progress.step("emitting leveled programs");
+        self.planner.options.progress.step("emitting leveled programs");
         let leveled = level::assign(&prepared.packed.graph, self.precision)?;
         let emitted = candidates.into_iter().map(|literal| {
             let params = params::check(literal)?;
-            let program = emit::emit(&leveled, &params, &self.shapes())?;
+            let program = emit::emit(&leveled, &params, &self.planner.shapes())?;
             Ok((params, program))
         });
         let emitted: Vec<(Params, Program)> = emitted.collect::<Result<_, LowerError>>()?;
@@ -302,10 +376,10 @@ impl Subject<'_> {
     }
 
     fn keyed(&self, search: &KeySearch, emitted: Vec<(Params, Program)>) -> Result<Keyed, LowerError> {
-        self.options.progress.step("planning keys");
+        self.planner.options.progress.step("planning keys");
         let price = KeyBudget::Price(SECONDS_PER_KEY_BYTE);
-        let budget = self.options.keys_memory.map_or(price, KeyBudget::Bytes);
-        key_front::best(search, emitted, &self.options.machine, budget)
+        let budget = self.planner.options.keys_memory.map_or(price, KeyBudget::Bytes);
+        key_front::best(search, emitted, &self.planner.options.machine, budget)
     }
 
     /// The best program over all rings and chains that bootstrap.
@@ -313,11 +387,7 @@ impl Subject<'_> {
         let mut best: Option<Finished> = None;
         let mut refusal = LowerError::NoPlacement { log_n: *BOOTSTRAPPING_LOG_N.end() };
         for log_n in BOOTSTRAPPING_LOG_N {
-            let prepared = self.prepared(log_n)?;
-            let workload = Workload::of(&prepared.packed.graph, self.precision, &prepared.search)?;
-            self.options.progress.step(&format!("placing bootstraps for N = 2^{log_n}"));
-            let placed = workload.best(log_n, &self.options.machine, EMITTED);
-            for (Candidate { params, .. }, placement) in placed {
+            for Placed { prepared, params, placement } in self.placed(log_n)? {
                 let beaten = |best: &Finished| {
                     best.refreshes() == placement.refreshes() && placement.seconds > BEATEN * best.score()
                 };
@@ -339,6 +409,30 @@ impl Subject<'_> {
         Ok(best.ok_or(refusal))
     }
 
+    /// The fastest placements in a ring. Values in two parts are more ciphertexts to refresh: first all are placed whole, then those
+    /// that this refreshes stay whole.
+    fn placed(&self, log_n: u32) -> Result<Vec<Placed>, LowerError> {
+        let mut placed = self.placed_as(log_n, self.planner.prepared(log_n)?)?;
+        let Some(first) = placed.first() else { return Ok(placed) };
+        let refreshed = first.prepared.packed.refreshed(&first.placement);
+        if let Some(parted) = self.planner.parted(log_n, refreshed)? {
+            placed.extend(self.placed_as(log_n, parted)?);
+            placed.sort_by(|a, b| a.placement.seconds.total_cmp(&b.placement.seconds));
+            placed.truncate(EMITTED);
+        }
+        Ok(placed)
+    }
+
+    fn placed_as(&self, log_n: u32, prepared: Arc<Prepared>) -> Result<Vec<Placed>, LowerError> {
+        let options = self.planner.options;
+        let workload = Workload::of(&prepared.packed.graph, self.precision, &prepared.search)?;
+        options.progress.step(&format!("placing bootstraps for N = 2^{log_n}"));
+        let placed = workload.best(log_n, &options.machine, EMITTED).into_iter();
+        let of =
+            |(Candidate { params, .. }, placement)| Placed { prepared: prepared.clone(), params, placement };
+        Ok(placed.map(of).collect())
+    }
+
     fn finish(
         &self,
         prepared: &Arc<Prepared>,
@@ -346,10 +440,13 @@ impl Subject<'_> {
         placement: &Placement,
     ) -> Result<Finished, LowerError> {
         let seconds = placement.seconds;
-        self.options.progress.step(&format!("emitting a program that bootstraps, placed for {seconds:.1} s"));
+        self.planner
+            .options
+            .progress
+            .step(&format!("emitting a program that bootstraps, placed for {seconds:.1} s"));
         let fhe = place::rebuild::rebuild(&prepared.packed.graph, placement, bootstrap.spec())?;
         let params = bootstrap.main().clone();
-        let program = emit::emit(&fhe, &params, &self.shapes())?;
+        let program = emit::emit(&fhe, &params, &self.planner.shapes())?;
         let emitted = vec![(params, program)];
         let Keyed { params, program, prediction, front } = self.keyed(&prepared.search, emitted)?;
         let (prepared, gap) = (prepared.clone(), placement.gap());

@@ -37,7 +37,7 @@ pub fn compile_options(model: &str) -> CompileOptions {
         degree: None,
         plan: Plan::default(),
         layout: Layouts::Search,
-        products: Products::Shared,
+        products: Products::Deep,
         precision: None,
         sample: None,
         labels: None,

@@ -125,7 +125,7 @@ fn large_maps_can_fill_nine_slots_of_ten_and_are_laid_out_for_speed() {
     for stack in STACKS {
         let graph = build(&stack);
         let ranges: Vec<Vec<f64>> = graph.nodes.values().map(|n| vec![1.0; n.ty.shape[1]]).collect();
-        let search = LayoutSearch::Search(Machine::default(), Products::Shared);
+        let search = LayoutSearch::Search(Machine::default(), Products::Deep);
         let packed = pack(&graph, &ranges, SLOTS, &search).expect("the stack packs");
         let layouts = &packed.graph.tables.layouts;
         let large = |layout: &&Layout| layout.shape.h as usize == stack.maps;

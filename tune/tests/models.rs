@@ -156,7 +156,7 @@ fn compiles_without_calibration(path: &Path, trainer: &Trainer<'_>) {
         degree: None,
         plan: Default::default(),
         layout: Layouts::Search,
-        products: Products::Shared,
+        products: Products::Deep,
         precision: None,
         sample: None,
         labels: None,

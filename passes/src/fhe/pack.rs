@@ -9,6 +9,7 @@
 //! and sums of them (slices, pads, concatenations, shuffles, resizes) stay views: they become part of every convolution that
 //! reads them and cost nothing themselves. What values are made is decided first, their layouts after that.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use peregrine_ir::fhe::{FheGraph, FheOp, FheTables, MonicPoly, PackedTy, Stage};
@@ -25,8 +26,8 @@ use super::assign::{LayoutReport, LayoutSearch, assign_layouts};
 use super::layouts::{Family, Spread, chw, spreads};
 use super::monic::{Monic, monic, positive};
 use super::parts;
+use super::place::search::Placement;
 use super::views::{Bias, Term, View, extents};
-use crate::pipeline::Products;
 
 /// Largest degree of a polynomial that the fhe level evaluates.
 pub const MAX_DEGREE: u32 = 8;
@@ -45,34 +46,16 @@ pub fn pack(
     slots: u32,
     search: &LayoutSearch,
 ) -> Result<Packed, LowerError> {
-    let whole = Packer::of(graph, ranges, Parts::Whole)?.finish(slots, search, &[])?;
-    // Parts are more ciphertexts to refresh, which is not weighed here: only where fewest products are asked for.
-    let LayoutSearch::Search(_, Products::Deep) = search else { return Ok(whole) };
-    let parted = in_parts(graph, ranges, slots, search, &whole.layouts.used)?;
-    Ok(parted.filter(|parted| parted.layouts.seconds < whole.layouts.seconds).unwrap_or(whole))
-}
-
-/// As [`pack`], with values in two parts where that takes fewer places; `None` if there are none of these. Layouts are of families
-/// among `within`, if there are any.
-pub(super) fn in_parts(
-    graph: &TensorGraph,
-    ranges: &[Vec<f64>],
-    slots: u32,
-    search: &LayoutSearch,
-    within: &[Family],
-) -> Result<Option<Packed>, LowerError> {
-    let packer = Packer::of(graph, ranges, Parts::Fitting { slots })?;
-    let any = packer.plan.values().any(|planned| planned.source.first_channel > 0);
-    any.then(|| packer.finish(slots, search, within)).transpose()
+    Packer::of(graph, ranges, Parts::Whole)?.finish(slots, search, &[])
 }
 
 /// Whether values may be made in parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Parts {
+enum Parts<'a> {
     /// None.
     Whole,
-    /// Those that take fewer places so, in ciphertexts of so many slots.
-    Fitting { slots: u32 },
+    /// Those that take fewer places so, in ciphertexts of so many slots, but for some.
+    Fitting { slots: u32, kept: &'a BTreeSet<ValueId> },
 }
 
 /// What a packed value holds: channels of a tensor value, all of them or from one on.
@@ -99,6 +82,33 @@ pub struct Packed {
     pub layouts: LayoutReport,
     /// What each node holds.
     pub sources: Vec<Held>,
+}
+
+impl Packed {
+    /// The same graph packed for the same ring with values in two parts by channels, where that takes fewer places, but for those of
+    /// `kept`; `None` if there are none of these. Layouts are of the families that are in use.
+    ///
+    /// # Errors
+    /// Those of [`pack`].
+    pub fn in_parts(
+        &self,
+        graph: &TensorGraph,
+        ranges: &[Vec<f64>],
+        search: &LayoutSearch,
+        kept: &BTreeSet<ValueId>,
+    ) -> Result<Option<Self>, LowerError> {
+        let slots = self.graph.tables.slots;
+        let packer = Packer::of(graph, ranges, Parts::Fitting { slots, kept })?;
+        let any = packer.plan.values().any(|planned| planned.source.first_channel > 0);
+        any.then(|| packer.finish(slots, search, &self.layouts.used)).transpose()
+    }
+
+    /// The tensor values that a placement refreshes.
+    pub fn refreshed(&self, placement: &Placement) -> BTreeSet<ValueId> {
+        let refreshed =
+            self.sources.iter().zip(&placement.choices).filter(|(_, choice)| choice.refresh.is_some());
+        refreshed.map(|(held, _)| held.tensor).collect()
+    }
 }
 
 /// A pending sum of linear terms.
@@ -164,11 +174,11 @@ struct Packer<'a> {
     monics: Vec<Option<Monic>>,
     reprs: Vec<Option<Repr>>,
     plan: PrimaryMap<ValueId, Planned>,
-    parts: Parts,
+    parts: Parts<'a>,
 }
 
 impl<'a> Packer<'a> {
-    fn of(graph: &'a TensorGraph, ranges: &'a [Vec<f64>], parts: Parts) -> Result<Self, LowerError> {
+    fn of(graph: &'a TensorGraph, ranges: &'a [Vec<f64>], parts: Parts<'a>) -> Result<Self, LowerError> {
         let mut packer = Self::new(graph, ranges, parts)?;
         for (id, node) in graph.nodes.iter() {
             packer.node(id, node)?;
@@ -176,7 +186,7 @@ impl<'a> Packer<'a> {
         Ok(packer)
     }
 
-    fn new(graph: &'a TensorGraph, ranges: &'a [Vec<f64>], parts: Parts) -> Result<Self, LowerError> {
+    fn new(graph: &'a TensorGraph, ranges: &'a [Vec<f64>], parts: Parts<'a>) -> Result<Self, LowerError> {
         let monics = graph
             .nodes
             .iter()
@@ -246,7 +256,10 @@ impl<'a> Packer<'a> {
 
     /// The parts of a pending sum that is better made in parts, each in its place.
     fn made_in_parts(&mut self, value: ValueId) -> Result<Option<Vec<View>>, LowerError> {
-        let Parts::Fitting { slots } = self.parts else { return Ok(None) };
+        let Parts::Fitting { slots, kept } = self.parts else { return Ok(None) };
+        if kept.contains(&value) {
+            return Ok(None);
+        }
         let shape = self.spreads[value.index()].shape;
         let (Some(halves), Repr::Sum(sum)) = (parts::halves(shape, slots), self.repr(value)?) else {
             return Ok(None);
