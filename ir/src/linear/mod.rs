@@ -13,6 +13,7 @@ mod pairs;
 mod plan;
 mod share;
 mod split;
+mod spread;
 #[cfg(test)]
 mod tests;
 
