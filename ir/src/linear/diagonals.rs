@@ -65,9 +65,9 @@ pub struct DiagonalKey {
 pub struct Diagonals {
     /// Channel groups for each start of blocks.
     channels: Vec<Vec<Group>>,
-    /// Row groups.
-    rows: Vec<Group>,
-    /// Column groups.
+    /// Row and column groups.
+    maps: [Vec<Group>; 2],
+    /// Column groups as they are written.
     columns: Vec<Vec<Stretch>>,
     keys: Vec<DiagonalKey>,
     /// Members of diagonal i are those from `first[i]` to `first[i + 1]`.
@@ -116,9 +116,8 @@ impl Diagonals {
         let members = table.into_iter().map(|(_, member)| member).collect();
         let kernel = map.geometry.kernel.map(|k| k as usize);
         let channels = channels.groups;
-        let [rows, columns] = maps;
-        let columns = columns.iter().map(|group| stretches(&group.entries)).collect();
-        Self { channels, rows, columns, keys, first, members, kernel, period_in, period_out }
+        let columns = maps[1].iter().map(|group| stretches(&group.entries)).collect();
+        Self { channels, maps, columns, keys, first, members, kernel, period_in, period_out }
     }
 
     /// Number of groups that the enumeration combines: an upper bound of [`Self::len`], found without combining them.
@@ -207,7 +206,7 @@ impl Diagonals {
         let [kh, kw] = self.kernel;
         let members = &self.members[self.first[index] as usize..self.first[index + 1] as usize];
         for Member { start, groups: [c, y, x] } in members {
-            let (ys, xs) = (&self.rows[*y as usize].entries, &self.columns[*x as usize]);
+            let (ys, xs) = (&self.maps[0][*y as usize].entries, &self.columns[*x as usize]);
             for c in &self.channels[*start as usize][*c as usize].entries {
                 let base = c.slot.wrapping_add(shift);
                 let taps = c.tap as usize * kh * kw;
