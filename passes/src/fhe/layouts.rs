@@ -123,15 +123,15 @@ pub fn spreads(graph: &TensorGraph) -> Result<Vec<Spread>, LowerError> {
         })?;
         let of_arg = node.args.first().map_or([Ratio::ONE; 2], |a| pitches[a.index()]);
         let pitch = match &node.op {
-            TensorOp::Conv(conv) => {
-                let read = node.args.first().map_or(shape, |a| shapes[a.index()]);
-                let windows =
-                    |a: usize| window_step(conv.stride[a], [read.h, read.w][a], [shape.h, shape.w][a]);
-                [0, 1].map(|a| of_arg[a].times(windows(a), 1))
-            }
+            TensorOp::Conv(conv) => [0, 1].map(|a| of_arg[a].times(conv.stride[a], 1)),
             TensorOp::Separable(map) => [0, 1].map(|a| {
-                let (up, down) = step(&map.maps[a + 1]);
-                of_arg[a].times(up, down)
+                let axis = &map.maps[a + 1];
+                // What one pixel is spread over lies where other maps of these extents do: the pool before it may be part of another layer.
+                let lies = |(_, s): &(&[Ratio; 2], &Chw)| [s.h, s.w][a] == axis.output();
+                let known = pitches.iter().zip(&shapes).rev().find(lies).map(|(pitch, _)| pitch[a]);
+                let (up, down) = step(axis);
+                let spread = axis.input() == 1 && axis.output() > 1;
+                known.filter(|_| spread).unwrap_or_else(|| of_arg[a].times(up, down))
             }),
             _ => of_arg,
         };
@@ -184,12 +184,6 @@ fn step(map: &AxisMap) -> (u32, u32) {
         Some(run) => (run.input_step.unsigned_abs(), run.output_step.unsigned_abs()),
         None => (map.input().div_ceil(map.output()), map.output().div_ceil(map.input())),
     }
-}
-
-/// Input pixels per output pixel of a convolution: a single window stands for the whole map, as that of a pool does, so that what
-/// is spread over a map again lies where the map lay.
-fn window_step(stride: u32, input: u32, output: u32) -> u32 {
-    if output == 1 && input > 1 { input } else { stride }
 }
 
 fn gcd(a: u32, b: u32) -> u32 {
