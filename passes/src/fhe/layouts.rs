@@ -444,10 +444,31 @@ pub(super) fn finish(
 
 #[cfg(test)]
 mod tests {
+    use peregrine_ir::Separable;
+
     use super::*;
+    use crate::tensor::testing::Net;
 
     fn spread(c: u32, side: u32, gap: u32) -> Spread {
         Spread { shape: Chw { c, h: side, w: side }, gap: [gap, gap] }
+    }
+
+    /// Twice: a pool that became part of the layer after it, and its result spread over the map again.
+    #[test]
+    fn channel_attention_leaves_the_grid_as_it_is() {
+        let mut net = Net::new(&[4, 8, 8]);
+        let mut x = net.input;
+        for _ in 0..2 {
+            let a = net.conv(x, 4, 8, 1, [0; 4], 1);
+            let rows = || AxisMap::gather(1, &[0; 8]).unwrap();
+            let map = Separable { maps: [AxisMap::identity(4), rows(), rows()] };
+            let up = net.add(TensorOp::Separable(map), &[a]);
+            x = net.add(TensorOp::Add, &[up, x]);
+        }
+        let spreads = spreads(&net.output(x)).unwrap();
+        let gaps: Vec<[u32; 2]> = spreads.iter().map(|s| s.gap).collect();
+        assert_eq!(gaps, [[1, 1]; 7]);
+        assert_eq!(grid_of(&spreads), [8, 8]);
     }
 
     #[test]
