@@ -13,6 +13,7 @@
 //! Padding slots hold unspecified values; linear maps never read them.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use peregrine_ckks::units::Slots;
 use thiserror::Error;
@@ -337,28 +338,52 @@ impl Layout {
     pub fn spread_channels(&self, values: &[f64], cipher: u32) -> Vec<f64> {
         let mut slots = vec![0.0; self.period.get() as usize];
         let map = self.shape.h as usize * self.shape.w as usize;
-        self.for_each(|index, at| {
-            if at.cipher == cipher {
-                slots[at.slot as usize] = match values {
-                    [value] => *value,
-                    _ if values.len() == self.shape.len() => values[index],
-                    _ => values[index / map],
-                };
-            }
+        self.for_each_in(cipher..=cipher, |index, at| {
+            slots[at.slot as usize] = match values {
+                [value] => *value,
+                _ if values.len() == self.shape.len() => values[index],
+                _ => values[index / map],
+            };
         });
         slots
     }
 
     /// Calls `visit(row-major index, position)` for every element.
-    pub fn for_each(&self, mut visit: impl FnMut(usize, Position)) {
+    pub fn for_each(&self, visit: impl FnMut(usize, Position)) {
+        self.for_each_in(0..=u32::MAX, visit);
+    }
+
+    /// Calls `visit(row-major index, position)` for every element of these ciphertexts. Channels and rows that are elsewhere are
+    /// passed over: no contribution is negative, so that the first and the last ciphertext of each are known.
+    fn for_each_in(&self, ciphers: RangeInclusive<u32>, mut visit: impl FnMut(usize, Position)) {
         let [cs, ys, xs] = Axis::ALL.map(|a| self.contributions(a));
-        let mut index = 0;
-        for c in &cs {
-            for y in &ys {
+        let furthest = |of: &[Contribution]| {
+            of.iter().fold(Contribution::default(), |far, &c| Contribution {
+                cipher: far.cipher.max(c.cipher),
+                block: far.block.max(c.block),
+                slot: 0,
+            })
+        };
+        let (along_row, along_column) = (furthest(&xs), furthest(&ys));
+        let meets = |from: Contribution, reach: Contribution| {
+            let (first, last) = (self.place(from).cipher, self.place(from + reach).cipher);
+            first <= *ciphers.end() && *ciphers.start() <= last
+        };
+        let map = ys.len() * xs.len();
+        for (c, of_channel) in cs.iter().zip((0..).step_by(map.max(1))) {
+            if !meets(*c, along_column + along_row) {
+                continue;
+            }
+            for (y, of_row) in ys.iter().zip((of_channel..).step_by(xs.len().max(1))) {
                 let row = *c + *y;
-                for x in &xs {
-                    visit(index, self.place(row + *x));
-                    index += 1;
+                if !meets(row, along_row) {
+                    continue;
+                }
+                for (x, index) in xs.iter().zip(of_row..) {
+                    let at = self.place(row + *x);
+                    if ciphers.contains(&at.cipher) {
+                        visit(index, at);
+                    }
                 }
             }
         }

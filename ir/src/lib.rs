@@ -19,6 +19,7 @@ pub mod fhe;
 pub mod graph;
 pub mod layout;
 pub mod linear;
+pub mod marks;
 pub mod program;
 mod refresh;
 #[cfg(test)]

@@ -1,12 +1,15 @@
 //! A planned linear call on slots in the clear: what the evaluator does, in `f64`.
 
-use peregrine_ckks::encoder::Complex;
+use std::collections::BTreeMap;
+
 use peregrine_ckks::evaluator::linear::{Close, GiantOrder, GiantStep, Stage};
 use rayon::prelude::*;
 
-use super::{CallPlan, DiagonalSlots};
+use super::CallPlan;
+use super::plan::Expansion;
+use super::spread::{Numbers, Run, runs};
 
-/// `(index of the giant step, variances, sums)`: adds an error of these variances to the sums.
+/// `(index of the errors, variances, sums)`: adds an error of these variances to the sums.
 pub type AddErrors<'a> = dyn Fn(usize, &[f64], &mut [f64]) + Sync + 'a;
 
 /// The errors that CKKS adds inside a linear call, as variances of independent slots.
@@ -22,126 +25,27 @@ pub struct CallNoise<'a> {
 /// Giant steps that are computed before they are added up: bounds the memory, not the result.
 const GIANTS_AT_ONCE: usize = 16;
 
-/// The number in a slot: real, or complex where a call joins operands.
-trait Slot: Copy + Send + Sync + 'static {
-    const ZERO: Self;
-    fn real(value: f64) -> Self;
-    fn plus(self, other: Self) -> Self;
-    fn times(self, other: Self) -> Self;
-    fn conj(self) -> Self;
-    fn squared_magnitude(self) -> f64;
-    fn real_part(self) -> f64;
-    fn root(call: &CallPlan, power: u32, slot: usize) -> Self;
-    fn diagonal(slots: DiagonalSlots) -> Vec<Self>;
-    fn disturb(add: &AddErrors<'_>, index: usize, variances: &[f64], sums: &mut [Self]);
-}
-
-impl Slot for f64 {
-    const ZERO: Self = 0.0;
-    fn real(value: f64) -> Self {
-        value
-    }
-    fn plus(self, other: Self) -> Self {
-        self + other
-    }
-    fn times(self, other: Self) -> Self {
-        self * other
-    }
-    fn conj(self) -> Self {
-        self
-    }
-    fn squared_magnitude(self) -> f64 {
-        self * self
-    }
-    fn real_part(self) -> f64 {
-        self
-    }
-    fn root(_: &CallPlan, _: u32, _: usize) -> Self {
-        1.0
-    }
-    fn diagonal(slots: DiagonalSlots) -> Vec<Self> {
-        match slots {
-            DiagonalSlots::Real(slots) => slots,
-            DiagonalSlots::Complex(slots) => slots.into_iter().map(|slot| slot.re).collect(),
-        }
-    }
-    fn disturb(add: &AddErrors<'_>, index: usize, variances: &[f64], sums: &mut [Self]) {
-        add(index, variances, sums);
-    }
-}
-
-impl Slot for Complex {
-    const ZERO: Self = Complex { re: 0.0, im: 0.0 };
-    fn real(re: f64) -> Self {
-        Complex { re, im: 0.0 }
-    }
-    fn plus(self, other: Self) -> Self {
-        Complex { re: self.re + other.re, im: self.im + other.im }
-    }
-    fn times(self, other: Self) -> Self {
-        Complex { re: self.re * other.re - self.im * other.im, im: self.re * other.im + self.im * other.re }
-    }
-    fn conj(self) -> Self {
-        Complex { re: self.re, im: -self.im }
-    }
-    fn squared_magnitude(self) -> f64 {
-        self.re * self.re + self.im * self.im
-    }
-    fn real_part(self) -> f64 {
-        self.re
-    }
-    fn root(call: &CallPlan, power: u32, slot: usize) -> Self {
-        call.root(power, slot)
-    }
-    fn diagonal(slots: DiagonalSlots) -> Vec<Self> {
-        match slots {
-            DiagonalSlots::Real(slots) => slots.into_iter().map(Self::real).collect(),
-            DiagonalSlots::Complex(slots) => slots,
-        }
-    }
-    fn disturb(add: &AddErrors<'_>, index: usize, variances: &[f64], sums: &mut [Self]) {
-        let mut parts = vec![0.0; sums.len()];
-        add(2 * index, variances, &mut parts);
-        sums.iter_mut().zip(&parts).for_each(|(sum, re)| sum.re += re);
-        parts.fill(0.0);
-        add(2 * index + 1, variances, &mut parts);
-        sums.iter_mut().zip(&parts).for_each(|(sum, im)| sum.im += im);
-    }
-}
-
 /// Runs a planned call on slot vectors, rotation by rotation as the evaluator does on ciphertexts.
 ///
 /// `weights[t]` are the weights of term t, `inputs[i]` the slots of input i of the plan, repeating with their length (a
-/// power of two). Gives one slot vector per output, of the largest period of the call.
+/// power of two). Gives one slot vector per output, of the largest period of the call. Sums of products are real from the
+/// start: no rotation or fold brings their imaginary parts into the real ones that a call ends with.
 pub fn apply_clear(
     call: &CallPlan,
     weights: &[&[f32]],
     inputs: &[&[f64]],
     noise: Option<&CallNoise<'_>>,
 ) -> Vec<Vec<f64>> {
-    if call.is_real() {
-        run::<f64>(call, weights, inputs, noise)
-    } else {
-        run::<Complex>(call, weights, inputs, noise)
-    }
-}
-
-fn run<S: Slot>(
-    call: &CallPlan,
-    weights: &[&[f32]],
-    inputs: &[&[f64]],
-    noise: Option<&CallNoise<'_>>,
-) -> Vec<Vec<f64>> {
     let length = call.largest_period() as usize;
-    let operands = operands::<S>(call, inputs, length);
+    let operands = operands(call, inputs, length);
     let step = Step { call, length, weights, operands: &operands, noise };
-    let mut outputs = vec![vec![S::ZERO; length]; call.plan.outputs as usize];
+    let mut outputs = vec![vec![0.0; length]; call.plan.outputs as usize];
     let mut index = 0;
     for stage in &call.plan.stages {
-        let mut running = vec![vec![S::ZERO; length]; outputs.len()];
+        let mut running = vec![vec![0.0; length]; outputs.len()];
         for giants in stage.giants.chunks(GIANTS_AT_ONCE) {
-            let sums: Vec<Vec<S>> =
-                giants.par_iter().enumerate().map(|(i, giant)| step.inner_sum(index + i, giant)).collect();
+            let sum = |scratch: &mut Scratch, (i, giant)| step.inner_sum(index + i, giant, scratch);
+            let sums: Vec<Vec<f64>> = giants.par_iter().enumerate().map_init(Scratch::default, sum).collect();
             for (giant, sum) in giants.iter().zip(sums) {
                 let (output, by) = (giant.output as usize, giant.rotation.get() as usize);
                 match stage.order {
@@ -157,99 +61,159 @@ fn run<S: Slot>(
         outputs.iter_mut().zip(&running).for_each(|(output, running)| add_rotated(output, running, 0));
         fold(stage, &mut outputs);
     }
-    let closed = |slot: &S| match call.plan.close {
-        Close::Sum => slot.real_part(),
-        Close::AddConjugate => slot.plus(slot.conj()).real_part(),
-    };
-    outputs.iter().map(|output| output.iter().map(closed).collect()).collect()
+    if call.plan.close == Close::AddConjugate {
+        outputs.iter_mut().flatten().for_each(|slot| *slot += *slot);
+    }
+    outputs
 }
 
 /// The inputs, then the joined operands, then the turned ones. Joined ones are as long as the call.
-fn operands<S: Slot>(call: &CallPlan, inputs: &[&[f64]], length: usize) -> Vec<Vec<S>> {
-    let mut operands: Vec<Vec<S>> =
-        inputs.iter().map(|input| input.iter().map(|&slot| S::real(slot)).collect()).collect();
+fn operands(call: &CallPlan, inputs: &[&[f64]], length: usize) -> Vec<Numbers> {
+    let real = |input: &&[f64]| Numbers { re: input.to_vec(), im: Vec::new() };
+    let mut operands: Vec<Numbers> = inputs.iter().map(real).collect();
+    let mut powers: BTreeMap<u32, Numbers> = BTreeMap::new();
     for join in &call.plan.joined {
+        let power = powers.entry(join.power).or_insert_with(|| call.powers(join.power));
         let (first, second) = (&operands[join.first as usize], &operands[join.second as usize]);
-        let by = join.rotation.get() as usize;
-        let slot = |i: usize| {
-            let rotated = second[(i + by) % second.len()];
-            first[i % first.len()].plus(S::root(call, join.power, i).times(rotated))
-        };
-        let joined = (0..length).map(slot).collect();
-        operands.push(joined);
+        operands.push(joined(first, (second, join.rotation.get() as usize), power, length));
     }
     for turn in &call.plan.turned {
         let mut slots = operands[turn.input as usize].clone();
         let by = turn.rotation.get() as usize % slots.len();
-        slots.rotate_left(by);
+        slots.re.rotate_left(by);
+        if !slots.is_real() {
+            slots.im.rotate_left(by);
+        }
         operands.push(slots);
     }
     operands
 }
 
-struct Step<'a, S> {
+/// `first + power * second`, the second rotated.
+fn joined(first: &Numbers, (second, by): (&Numbers, usize), power: &Numbers, length: usize) -> Numbers {
+    let mut joined = Numbers::default();
+    joined.clear_complex(length);
+    let at = |numbers: &Numbers, i: usize| {
+        let i = i & (numbers.len() - 1);
+        (numbers.re[i], if numbers.is_real() { 0.0 } else { numbers.im[i] })
+    };
+    for (i, (re, im)) in joined.re.iter_mut().zip(&mut joined.im).enumerate() {
+        let ((a, b), (c, d), (p, q)) = (at(first, i), at(second, i + by), at(power, i));
+        (*re, *im) = (a + (p * c - q * d), b + (p * d + q * c));
+    }
+    joined
+}
+
+struct Step<'a> {
     call: &'a CallPlan,
     length: usize,
     weights: &'a [&'a [f32]],
-    operands: &'a [Vec<S>],
+    operands: &'a [Numbers],
     noise: Option<&'a CallNoise<'a>>,
 }
 
-impl<S: Slot> Step<'_, S> {
+/// Memory that giant steps use one after the other.
+#[derive(Default)]
+struct Scratch {
+    diagonal: Expansion,
+    variance: Vec<f64>,
+}
+
+/// What a product adds to the variance of a slot, for each unit of the squares of operand and diagonal.
+struct Variances {
+    of_weights: f64,
+    of_input: f64,
+}
+
+impl Step<'_> {
     /// The sum of the products of a giant step, not yet rotated.
-    fn inner_sum(&self, index: usize, giant: &GiantStep) -> Vec<S> {
+    fn inner_sum(&self, index: usize, giant: &GiantStep, scratch: &mut Scratch) -> Vec<f64> {
         let call = self.call;
-        let mut sum = vec![S::ZERO; self.length];
-        let mut variance = vec![0.0; if self.noise.is_some() { self.length } else { 0 }];
+        let Scratch { diagonal, variance } = scratch;
+        let mut sum = vec![0.0; self.length];
+        variance.clear();
+        variance.resize(if self.noise.is_some() { self.length } else { 0 }, 0.0);
         for term in &giant.terms {
             let id = term.diagonal.0 as usize;
-            let diagonal = S::diagonal(call.expand(id, self.weights));
+            call.expand_into(id, self.weights, diagonal);
             let input = &self.operands[term.input as usize];
             let baby = call.plan.babies[term.input as usize][term.baby as usize].get() as usize;
-            for run in runs(self.length, diagonal.len(), input.len(), baby) {
-                let products = diagonal[run.diagonal..].iter().zip(&input[run.input..]);
-                let sums = &mut sum[run.at..run.at + run.len];
-                sums.iter_mut().zip(products).for_each(|(sum, (d, x))| *sum = sum.plus(d.times(*x)));
-            }
-            let Some(noise) = self.noise else { continue };
-            let of_weights = noise.weights[call.diagonals[id].term as usize];
+            let product = Product { diagonal: &diagonal.slots, input, baby };
+            let Some(noise) = self.noise else {
+                product.add(&mut sum);
+                continue;
+            };
             let (source, switches) = call.plan.source(term.input);
             let switches = switches + usize::from(baby != 0);
-            let of_input = switches as f64 * noise.rotated[source as usize];
-            for run in runs(self.length, diagonal.len(), input.len(), baby) {
-                let factors = diagonal[run.diagonal..].iter().zip(&input[run.input..]);
-                let variances = &mut variance[run.at..run.at + run.len];
-                variances.iter_mut().zip(factors).for_each(|(v, (d, x))| {
-                    *v += of_weights * x.squared_magnitude() + of_input * d.squared_magnitude();
-                });
-            }
+            let each = Variances {
+                of_weights: noise.weights[call.diagonals[id].term as usize],
+                of_input: switches as f64 * noise.rotated[source as usize],
+            };
+            product.add_noisy(&mut sum, &each, variance);
         }
         if let Some(noise) = self.noise {
-            S::disturb(noise.add, index, &variance, &mut sum);
+            // Those of imaginary parts, in between, end nowhere.
+            let index = if call.is_real() { index } else { 2 * index };
+            (noise.add)(index, variance, &mut sum);
         }
         sum
     }
 }
 
-/// Consecutive slots: `len` from slot `at` on, which meet the diagonal and the rotated input from these entries on.
-struct Run {
-    at: usize,
-    diagonal: usize,
-    input: usize,
-    len: usize,
+/// A diagonal and the operand that it meets, rotated. Joined operands meet complex diagonals, others real ones.
+struct Product<'a> {
+    diagonal: &'a Numbers,
+    input: &'a Numbers,
+    baby: usize,
 }
 
-/// The slots `0..length` in runs without a wrap-around; all lengths are powers of two.
-fn runs(length: usize, diagonal: usize, input: usize, baby: usize) -> impl Iterator<Item = Run> {
-    let run = move |at: usize| {
-        let (d, i) = (at & (diagonal - 1), (at + baby) & (input - 1));
-        let len = (length - at).min(diagonal - d).min(input - i);
-        (at < length).then_some(Run { at, diagonal: d, input: i, len })
-    };
-    std::iter::successors(run(0), move |last| run(last.at + last.len))
+impl Product<'_> {
+    fn runs(&self, length: usize) -> impl Iterator<Item = Run> {
+        runs(length, self.diagonal.len(), (self.input.len(), self.baby))
+    }
+
+    fn is_real(&self) -> bool {
+        self.diagonal.is_real() || self.input.is_real()
+    }
+
+    /// Adds the real part of the product to a sum.
+    fn add(&self, sum: &mut [f64]) {
+        for Run { at, first, second, len } in self.runs(sum.len()) {
+            let sum = &mut sum[at..at + len];
+            let (d, x) = (&self.diagonal.re[first..][..len], &self.input.re[second..][..len]);
+            if self.is_real() {
+                (0..len).for_each(|i| sum[i] += d[i] * x[i]);
+                continue;
+            }
+            let (e, y) = (&self.diagonal.im[first..][..len], &self.input.im[second..][..len]);
+            (0..len).for_each(|i| sum[i] += d[i] * x[i] - e[i] * y[i]);
+        }
+    }
+
+    /// As [`Self::add`], with what rounded weights and key switches of the operand add to the variance.
+    fn add_noisy(&self, sum: &mut [f64], each: &Variances, variance: &mut [f64]) {
+        let Variances { of_weights, of_input } = *each;
+        for Run { at, first, second, len } in self.runs(sum.len()) {
+            let (sum, variance) = (&mut sum[at..][..len], &mut variance[at..][..len]);
+            let (d, x) = (&self.diagonal.re[first..][..len], &self.input.re[second..][..len]);
+            if self.is_real() {
+                for i in 0..len {
+                    sum[i] += d[i] * x[i];
+                    variance[i] += of_weights * (x[i] * x[i]) + of_input * (d[i] * d[i]);
+                }
+                continue;
+            }
+            let (e, y) = (&self.diagonal.im[first..][..len], &self.input.im[second..][..len]);
+            for i in 0..len {
+                sum[i] += d[i] * x[i] - e[i] * y[i];
+                variance[i] +=
+                    of_weights * (x[i] * x[i] + y[i] * y[i]) + of_input * (d[i] * d[i] + e[i] * e[i]);
+            }
+        }
+    }
 }
 
-fn fold<S: Slot>(stage: &Stage, outputs: &mut [Vec<S>]) {
+fn fold(stage: &Stage, outputs: &mut [Vec<f64>]) {
     for rotation in &stage.fold {
         for output in &mut *outputs {
             let copy = output.clone();
@@ -259,8 +223,12 @@ fn fold<S: Slot>(stage: &Stage, outputs: &mut [Vec<S>]) {
 }
 
 /// `output[i] += slots[i + rotation]`, cyclic in the power-of-two length.
-fn add_rotated<S: Slot>(output: &mut [S], slots: &[S], rotation: usize) {
+fn add_rotated(output: &mut [f64], slots: &[f64], rotation: usize) {
     let (wrapped, first) = slots.split_at(rotation & (slots.len() - 1));
-    let rotated = first.iter().chain(wrapped);
-    output.iter_mut().zip(rotated).for_each(|(out, slot)| *out = out.plus(*slot));
+    let (low, high) = output.split_at_mut(first.len());
+    let add = |output: &mut [f64], slots: &[f64]| {
+        output.iter_mut().zip(slots).for_each(|(out, slot)| *out += slot);
+    };
+    add(low, first);
+    add(high, wrapped);
 }

@@ -34,6 +34,14 @@ pub(super) struct Entry {
     pub(super) factor: f32,
 }
 
+/// Column pairs of one group with the same tap and factor, evenly apart: what expansion writes at once.
+#[derive(Clone, Copy, Debug)]
+struct Stretch {
+    first: Entry,
+    step: usize,
+    count: usize,
+}
+
 /// A combination of groups on one diagonal: start of blocks, groups of channel, row, column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Member {
@@ -59,6 +67,8 @@ pub struct Diagonals {
     pub(super) channels: Vec<Vec<Group>>,
     /// Row and column groups.
     pub(super) maps: [Vec<Group>; 2],
+    /// Column groups as they are written.
+    columns: Vec<Vec<Stretch>>,
     keys: Vec<DiagonalKey>,
     /// Members of diagonal i are those from `first[i]` to `first[i + 1]`.
     first: Vec<u32>,
@@ -106,7 +116,8 @@ impl Diagonals {
         let members = table.into_iter().map(|(_, member)| member).collect();
         let kernel = map.geometry.kernel.map(|k| k as usize);
         let channels = channels.groups;
-        Self { channels, maps, keys, first, members, kernel, period_in, period_out }
+        let columns = maps[1].iter().map(|group| stretches(&group.entries)).collect();
+        Self { channels, maps, columns, keys, first, members, kernel, period_in, period_out }
     }
 
     /// Number of groups that the enumeration combines: an upper bound of [`Self::len`], found without combining them.
@@ -174,7 +185,7 @@ impl Diagonals {
     pub fn expand_into(&self, key: DiagonalKey, weights: &[f32], giant: u32, slots: &mut [f64]) -> bool {
         // If the operand has the larger period its own slots say where a weight goes, r before them.
         let shift = if self.places_by_output() { giant } else { giant.wrapping_sub(key.rotation) };
-        self.expand_shifted(key, weights, shift, slots)
+        self.expand_shifted(key, weights, (shift, 1.0), slots)
     }
 
     /// Whether weights are placed by the slots of the result; else by those of the operand.
@@ -182,30 +193,29 @@ impl Diagonals {
         self.period_in <= self.period_out
     }
 
-    /// Adds the weights of a diagonal, each `shift` after the slot of its element of the result, or of the operand if that has
-    /// the larger period; whether the key is known.
+    /// Adds `factor` times the weights of a diagonal, each `shift` after the slot of its element of the result, or of the operand if
+    /// that has the larger period; whether the key is known.
     pub(super) fn expand_shifted(
         &self,
         key: DiagonalKey,
         weights: &[f32],
-        shift: u32,
+        (shift, factor): (u32, f64),
         slots: &mut [f64],
     ) -> bool {
-        let mask = slots.len() - 1;
         let [kh, kw] = self.kernel;
         let members = self.members_of(key);
         for Member { start, groups: [c, y, x] } in members {
-            let (ys, xs) = (&self.maps[0][*y as usize].entries, &self.maps[1][*x as usize].entries);
+            let (ys, xs) = (&self.maps[0][*y as usize].entries, &self.columns[*x as usize]);
             for c in &self.channels[*start as usize][*c as usize].entries {
                 let base = c.slot.wrapping_add(shift);
                 let taps = c.tap as usize * kh * kw;
                 for y in ys {
-                    let base = base.wrapping_add(y.slot) as usize;
+                    let base = base.wrapping_add(y.slot);
                     let taps = &weights[taps + y.tap as usize * kw..][..kw];
-                    let factor = f64::from(c.factor) * f64::from(y.factor);
+                    let factor = factor * (f64::from(c.factor) * f64::from(y.factor));
                     for x in xs {
-                        let weight = f64::from(taps[x.tap as usize]) * (factor * f64::from(x.factor));
-                        slots[base.wrapping_add(x.slot as usize) & mask] += weight;
+                        let factor = factor * f64::from(x.first.factor);
+                        x.add(f64::from(taps[x.first.tap as usize]) * factor, base, slots);
                     }
                 }
             }
@@ -220,6 +230,43 @@ impl Diagonals {
             Err(_) => &[],
         }
     }
+}
+
+impl Stretch {
+    /// The slot that would continue it.
+    fn next(&self) -> usize {
+        self.first.slot as usize + self.count * self.step
+    }
+
+    /// Adds `weight` to its slots after `base`, modulo the power of two that there are.
+    fn add(&self, weight: f64, base: u32, slots: &mut [f64]) {
+        let mask = slots.len() - 1;
+        let first = base.wrapping_add(self.first.slot) as usize & mask;
+        let end = first + (self.count - 1) * self.step + 1;
+        if self.step == 1 && end <= slots.len() {
+            slots[first..end].iter_mut().for_each(|slot| *slot += weight);
+        } else if end <= slots.len() {
+            slots[first..end].iter_mut().step_by(self.step).for_each(|slot| *slot += weight);
+        } else {
+            (0..self.count).for_each(|i| slots[(first + i * self.step) & mask] += weight);
+        }
+    }
+}
+
+/// The entries in their order, those that can be written at once together.
+fn stretches(entries: &[Entry]) -> Vec<Stretch> {
+    let mut found: Vec<Stretch> = Vec::new();
+    for &entry in entries {
+        let alike = found.last_mut().filter(|s| (s.first.tap, s.first.factor) == (entry.tap, entry.factor));
+        match alike {
+            Some(last) if last.count == 1 && entry.slot > last.first.slot => {
+                *last = Stretch { step: (entry.slot - last.first.slot) as usize, count: 2, ..*last };
+            }
+            Some(last) if last.count > 1 && last.next() == entry.slot as usize => last.count += 1,
+            _ => found.push(Stretch { first: entry, step: 1, count: 1 }),
+        }
+    }
+    found
 }
 
 /// Ciphertexts that contributions of row and column add up to, apart from the blocks that a start keeps.

@@ -1,46 +1,51 @@
 //! Which diagonals a linear map has, without what is on them: what costs are counted on.
 //!
-//! Of every axis only distinct sums are kept, and keys are numbers that are sorted: many times as fast as [`Diagonals`], which
-//! remembers the elements of each.
+//! Of every axis only distinct sums are kept, and rotations are marked rather than sorted: many times as fast as [`Diagonals`],
+//! which remembers the elements of each.
 
 use std::collections::BTreeMap;
 
-use super::diagonals::{Diagonals, whole};
+use super::diagonals::whole;
 use super::pairs::{Pair, axis_pairs};
 use super::{DiagonalKey, ResolvedMap};
 use crate::layout::{Axis, Contribution, Layout, Position};
+use crate::marks::Marks;
 
-/// Bits of a ciphertext index in a packed key.
-const CIPHER_BITS: u32 = 20;
-/// Bits of a rotation in a packed key.
-const ROTATION_BITS: u32 = 24;
 /// Products of fewer slots than this are sorted instead of marked.
 const FEW: usize = 1 << 12;
+/// Rotations that are a smaller share of all that could be are sorted instead of marked.
+const SPARSE: usize = 256;
 
-/// The keys of [`Diagonals::of`], ascending; `None` if more than `most` combinations of channels, rows and columns lead to them.
+/// The keys of [`Diagonals::of`](super::Diagonals::of), ascending; `None` if more than `most` combinations of channels, rows and
+/// columns lead to them.
 pub fn diagonal_keys(map: ResolvedMap<'_>, most: u64) -> Option<Vec<DiagonalKey>> {
-    let ciphertexts = map.input.ciphertexts.max(map.output.ciphertexts);
     let modulus = map.input.period.get().min(map.output.period.get());
-    if ciphertexts >> CIPHER_BITS > 0 || modulus >> ROTATION_BITS > 0 {
-        let all = Diagonals::of(map);
-        return (all.len() as u64 <= most).then(|| all.keys().collect());
-    }
     let channels = Channels::of(map);
+    let spatial = spatial(map, modulus, most)?;
     let mut offsets: BTreeMap<[u32; 2], Vec<Offset>> = BTreeMap::new();
-    let (mut found, mut total) = (Vec::new(), 0u64);
-    for (start, sums) in spatial(map, modulus, most)? {
-        let of_start = offsets.entry(start).or_insert_with(|| channels.offsets(start));
+    let mut total = 0u64;
+    for (start, sums) in &spatial {
+        let of_start = offsets.entry(*start).or_insert_with(|| channels.offsets(*start));
         total = total.saturating_add(sums.len() as u64 * of_start.len() as u64);
         if total > most {
             return None;
         }
-        for sum in &sums {
-            found.extend(of_start.iter().map(|channel| channel.plus(*sum).packed(modulus)));
+    }
+    let mut meetings = Vec::new();
+    for (start, sums) in &spatial {
+        for sums in sums.chunk_by(Offset::same_ends) {
+            let of_channels = offsets[start].chunk_by(Offset::same_ends);
+            meetings.extend(of_channels.map(|channels| Meeting::of(sums, channels)));
         }
     }
-    found.sort_unstable();
-    found.dedup();
-    Some(found.into_iter().map(unpacked).collect())
+    meetings.sort_by_key(|meeting| meeting.ends);
+    let (mut found, mut seen) = (Vec::new(), Rotations::below(modulus));
+    for of_ends in meetings.chunk_by(|a, b| a.ends == b.ends) {
+        let (cipher_out, cipher_in) = of_ends[0].ends;
+        let rotations = seen.of(of_ends);
+        found.extend(rotations.iter().map(|&rotation| DiagonalKey { cipher_out, cipher_in, rotation }));
+    }
+    Some(found)
 }
 
 /// A difference of slots between two ciphertexts.
@@ -52,27 +57,65 @@ struct Offset {
 }
 
 impl Offset {
-    fn plus(self, other: Self) -> Self {
-        Self {
-            output: self.output + other.output,
-            input: self.input + other.input,
-            slots: self.slots + other.slots,
-        }
-    }
-
-    /// A number in the order of the keys.
-    fn packed(self, modulus: u32) -> u64 {
-        let ciphers = u64::from(self.output) << CIPHER_BITS | u64::from(self.input);
-        ciphers << ROTATION_BITS | self.slots.rem_euclid(i64::from(modulus)) as u64
+    fn same_ends(&self, other: &Self) -> bool {
+        (self.output, self.input) == (other.output, other.input)
     }
 }
 
-fn unpacked(key: u64) -> DiagonalKey {
-    let bits = |shift: u32, count: u32| (key >> shift & ((1 << count) - 1)) as u32;
-    DiagonalKey {
-        cipher_out: bits(CIPHER_BITS + ROTATION_BITS, CIPHER_BITS),
-        cipher_in: bits(ROTATION_BITS, CIPHER_BITS),
-        rotation: bits(0, ROTATION_BITS),
+/// Offsets of rows and columns that meet offsets of channels: each with each, between the same two ciphertexts.
+struct Meeting<'a> {
+    ends: (u32, u32),
+    sums: &'a [Offset],
+    channels: &'a [Offset],
+}
+
+impl<'a> Meeting<'a> {
+    /// Neither list is empty, nor does it have more than one pair of ciphertexts.
+    fn of(sums: &'a [Offset], channels: &'a [Offset]) -> Self {
+        let (sum, channel) = (sums[0], channels[0]);
+        Self { ends: (sum.output + channel.output, sum.input + channel.input), sums, channels }
+    }
+
+    fn len(&self) -> usize {
+        self.sums.len() * self.channels.len()
+    }
+
+    /// Rotations; `mask` is one less than the power of two that they are modulo.
+    fn rotations(&self, mask: u32) -> impl Iterator<Item = u32> {
+        let of_sum = move |sum: &'a Offset| {
+            self.channels.iter().map(move |channel| (channel.slots + sum.slots) as u32 & mask)
+        };
+        self.sums.iter().flat_map(of_sum)
+    }
+}
+
+/// Distinct rotations, in memory that is used again.
+struct Rotations {
+    modulus: u32,
+    marks: Marks,
+    found: Vec<u32>,
+}
+
+impl Rotations {
+    fn below(modulus: u32) -> Self {
+        Self { modulus, marks: Marks::below(modulus as usize), found: Vec::new() }
+    }
+
+    /// The distinct rotations of meetings, ascending.
+    fn of(&mut self, meetings: &[Meeting<'_>]) -> &[u32] {
+        let mask = self.modulus - 1;
+        self.found.clear();
+        let all = meetings.iter().flat_map(|meeting| meeting.rotations(mask));
+        if meetings.iter().map(Meeting::len).sum::<usize>() < self.modulus as usize / SPARSE {
+            self.found.extend(all);
+            self.found.sort_unstable();
+            self.found.dedup();
+            return &self.found;
+        }
+        self.marks.clear();
+        all.for_each(|rotation| self.marks.insert(rotation as usize));
+        self.found.extend(self.marks.iter().map(|rotation| rotation as u32));
+        &self.found
     }
 }
 
@@ -190,14 +233,9 @@ fn differences(outputs: &[u32], inputs: &[u32]) -> Vec<i64> {
         return found;
     }
     let most = largest + inputs.iter().copied().max().unwrap_or(0);
-    let mut marks = vec![0u64; most as usize / 64 + 1];
-    shifted().for_each(|shifted| marks[shifted as usize / 64] |= 1 << (shifted % 64));
-    for (word, mut bits) in (0i64..).zip(marks) {
-        while bits != 0 {
-            found.push(64 * word + i64::from(bits.trailing_zeros()) - i64::from(largest));
-            bits &= bits - 1;
-        }
-    }
+    let mut marks = Marks::below(most as usize + 1);
+    shifted().for_each(|shifted| marks.insert(shifted as usize));
+    found.extend(marks.iter().map(|shifted| shifted as i64 - i64::from(largest)));
     found
 }
 
@@ -219,16 +257,5 @@ mod tests {
             let expected: BTreeSet<i64> = outputs.iter().flat_map(|&output| all(output)).collect();
             prop_assert_eq!(differences(&outputs, &inputs), expected.into_iter().collect::<Vec<_>>());
         }
-    }
-
-    #[test]
-    fn keys_keep_their_order_as_numbers() {
-        let offset = |output, input, slots| Offset { output, input, slots };
-        let keys =
-            [offset(0, 0, 7), offset(0, 1, -1), offset(1, 0, 0), offset(1, 3, 5), offset(900_000, 0, 1)];
-        let packed = keys.map(|key| key.packed(16));
-        assert!(packed.is_sorted());
-        let last = DiagonalKey { cipher_out: 900_000, cipher_in: 0, rotation: 1 };
-        assert_eq!((unpacked(packed[1]).rotation, unpacked(packed[4])), (15, last));
     }
 }

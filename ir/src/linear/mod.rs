@@ -14,6 +14,7 @@ mod pairs;
 mod plan;
 mod share;
 mod split;
+mod spread;
 #[cfg(test)]
 mod tests;
 

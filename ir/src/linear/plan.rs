@@ -12,7 +12,8 @@ use peregrine_ckks::units::{Rotation, Slots};
 
 use super::contents::{Content, Contents};
 use super::diagonals::fold_rotations;
-use super::share::{Imaginary, Part, Sharing, Spreading, shared};
+use super::share::{Imaginary, Part, Sharing, shared};
+use super::spread::{Numbers, Spreading, powers_of_x};
 use super::{BsgsSplit, DiagonalKey, Diagonals, ResolvedMap, SplitTable};
 
 /// What a call is planned by, besides its maps.
@@ -71,7 +72,7 @@ impl PlannedDiagonal {
         };
         let mut parts: Vec<_> = members.iter().map(part).collect();
         parts.sort_unstable();
-        let reads = if spreading.is_real() { 0 } else { self.reads.rem_euclid(spreading.work.into()) as u32 };
+        let reads = if spreading.is_even() { 0 } else { self.reads.rem_euclid(spreading.work.into()) as u32 };
         Holds { term: self.term, reads, parts }
     }
 }
@@ -137,40 +138,77 @@ impl CallPlan {
         }
     }
 
-    /// What `X^power` is in a slot of the ring that the call runs in.
-    pub(super) fn root(&self, power: u32, slot: usize) -> Complex {
-        // The imaginary unit is the same in every slot and ring.
-        if power == self.max_slots.get() {
-            return Complex { re: 0.0, im: 1.0 };
+    /// Bytes of the tables that complex diagonals are made with.
+    pub fn table_bytes(&self) -> u64 {
+        self.spreadings.iter().map(Spreading::table_bytes).sum()
+    }
+
+    /// What `X^power` is in the slots of the ring that the call runs in; they repeat.
+    pub(super) fn powers(&self, power: u32) -> Numbers {
+        let widest = self.spreadings.iter().filter(|s| !s.is_real()).map(|s| s.work).max();
+        match widest {
+            // The imaginary unit is the same in every slot and ring.
+            _ if power == self.max_slots.get() => Numbers { re: vec![0.0], im: vec![1.0] },
+            None => Numbers { re: vec![1.0], im: vec![0.0] },
+            Some(work) => powers_of_x(power / (self.max_slots.get() / work), work),
         }
-        let widest = self.spreadings.iter().filter(|s| !s.is_real()).max_by_key(|s| s.work);
-        widest.map_or(Complex { re: 1.0, im: 0.0 }, |s| s.root(power / (self.max_slots.get() / s.work), slot))
     }
 
     /// The slots of a diagonal, for the weights of each term.
     pub fn expand(&self, index: usize, weights: &[impl AsRef<[f32]>]) -> DiagonalSlots {
+        let mut expansion = Expansion::default();
+        self.expand_into(index, weights, &mut expansion);
+        let slots = expansion.slots;
+        if slots.is_real() { DiagonalSlots::Real(slots.re) } else { DiagonalSlots::Complex(slots.complex()) }
+    }
+
+    /// As [`Self::expand`], into memory that is used again.
+    pub(super) fn expand_into(
+        &self,
+        index: usize,
+        weights: &[impl AsRef<[f32]>],
+        Expansion { slots, placed }: &mut Expansion,
+    ) {
         let planned = &self.diagonals[index];
         let &PlannedDiagonal { term, reads, members: (first, count), .. } = planned;
         let (map, spreading) = (&self.maps[term as usize], &self.spreadings[term as usize]);
-        let weights = weights[term as usize].as_ref();
-        let mut own = vec![0.0; map.period() as usize];
+        let (weights, period) = (weights[term as usize].as_ref(), map.period() as usize);
         let shift = |part: u32| planned.shift(map, &spreading.parts[part as usize]);
         let members = &self.members[first as usize..(first + count) as usize];
         if spreading.is_real() {
+            slots.clear_real(period);
             for &(part, key) in members {
-                map.expand_shifted(key, weights, shift(part), &mut own);
+                map.expand_shifted(key, weights, (shift(part), self.factor()), &mut slots.re);
             }
-            own.iter_mut().for_each(|slot| *slot *= self.factor());
-            return DiagonalSlots::Real(own);
+            return;
         }
-        let mut slots = vec![Complex { re: 0.0, im: 0.0 }; spreading.work as usize];
-        for &(part, key) in members {
-            own.fill(0.0);
-            map.expand_shifted(key, weights, shift(part), &mut own);
-            spreading.spread(part as usize, &own, (reads, self.factor()), &mut slots);
+        slots.clear_complex(spreading.work as usize);
+        for residue in spreading.residues() {
+            let mut any = false;
+            for &(part, key) in members {
+                let (of_part, imaginary, factor) = spreading.place(part);
+                if of_part != residue {
+                    continue;
+                }
+                if !std::mem::replace(&mut any, true) {
+                    placed.clear_complex(period);
+                }
+                let placed = if imaginary { &mut placed.im } else { &mut placed.re };
+                map.expand_shifted(key, weights, (shift(part), factor * self.factor()), placed);
+            }
+            if any {
+                spreading.spread(residue, placed, reads, slots);
+            }
         }
-        DiagonalSlots::Complex(slots)
     }
+}
+
+/// A diagonal, and what it is made in.
+#[derive(Debug, Default)]
+pub(super) struct Expansion {
+    pub(super) slots: Numbers,
+    /// The weights of parts of one power.
+    placed: Numbers,
 }
 
 /// Plans `sum over terms of map(operand)`. A term is a map and the index of its operand; terms may share an operand.
@@ -218,7 +256,7 @@ pub fn plan_call<'a>(
 #[derive(PartialEq, Eq, Hash)]
 struct Holds {
     term: u32,
-    /// Of the joined operand, modulo the period that is worked at; real diagonals hold the same wherever they are read from.
+    /// Of the joined operand, modulo the period that is worked at, where that makes a difference.
     reads: u32,
     /// Part, how far its weights are shifted within their period, and what they are.
     parts: Vec<(u32, u32, Content)>,

@@ -11,7 +11,6 @@
 
 use std::collections::BTreeMap;
 
-use peregrine_ckks::encoder::Complex;
 use peregrine_ckks::units::{GaloisElement, Rotation, Slots};
 
 use super::{DiagonalKey, Diagonals};
@@ -48,7 +47,7 @@ pub(super) struct Part {
     /// Rotation of it.
     pub(super) shift: i64,
     /// Exponent of `X^(N/2W)`, modulo 4W.
-    power: u32,
+    pub(super) power: u32,
 }
 
 impl Sharing {
@@ -239,76 +238,6 @@ fn paired(mut bases: Bases, shift: u32, modulus: u32, bit: u32) -> Bases {
     found
 }
 
-/// What the diagonals of a term are spread over copies and parts with.
-#[derive(Clone, Debug)]
-pub(super) struct Spreading {
-    pub(super) parts: Vec<Part>,
-    /// Period of the diagonals.
-    pub(super) work: u32,
-    copies: u32,
-    /// `exp(2 pi i k / 4 work)`, and the powers of five modulo `4 work`, made when first needed.
-    table: std::sync::OnceLock<(Vec<Complex>, Vec<u32>)>,
-}
-
-impl Spreading {
-    pub(super) fn new(sharing: &Sharing, period: u32) -> Self {
-        let copies = sharing.copies();
-        let work = period.saturating_mul(copies);
-        Self { parts: sharing.parts(work), work, copies, table: std::sync::OnceLock::new() }
-    }
-
-    /// Whether diagonals are real.
-    pub(super) fn is_real(&self) -> bool {
-        self.parts.len() == 1
-    }
-
-    fn table(&self) -> &(Vec<Complex>, Vec<u32>) {
-        self.table.get_or_init(|| {
-            let order = 4 * self.work;
-            let root = |k: u32| {
-                let angle = std::f64::consts::TAU * f64::from(k) / f64::from(order);
-                Complex { re: angle.cos(), im: angle.sin() }
-            };
-            let power = |e: &u32| Some((u64::from(*e) * 5 % u64::from(order)) as u32);
-            let powers = std::iter::successors(Some(1u32), power).take(self.work as usize).collect();
-            ((0..order).map(root).collect(), powers)
-        })
-    }
-
-    /// What `X^(power N/2W)` is in a slot.
-    pub(super) fn root(&self, power: u32, slot: usize) -> Complex {
-        let (roots, powers) = self.table();
-        // Exponents are modulo 4 work, a power of two that divides 2^32.
-        let power = powers[slot & (self.work as usize - 1)].wrapping_mul(power);
-        roots[(power & (4 * self.work - 1)) as usize]
-    }
-
-    /// What the power of a part is in a slot.
-    fn phase(&self, part: usize, slot: usize) -> Complex {
-        self.root(self.parts[part].power, slot)
-    }
-
-    /// Adds `factor / copies * conj(phase)` of the weights of one part, placed within a period, to every copy of it. Slot t of the
-    /// diagonal meets slot `t + reads` of the joined operand.
-    pub(super) fn spread(
-        &self,
-        part: usize,
-        weights: &[f64],
-        (reads, factor): (i64, f64),
-        slots: &mut [Complex],
-    ) {
-        let factor = factor / f64::from(self.copies);
-        let reads = reads.rem_euclid(i64::from(self.work)) as usize;
-        for (at, weight) in weights.iter().enumerate().filter(|(_, weight)| **weight != 0.0) {
-            for slot in (at..slots.len()).step_by(weights.len()) {
-                let Complex { re, im } = self.phase(part, slot + reads);
-                slots[slot].re += factor * weight * re;
-                slots[slot].im -= factor * weight * im;
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -335,36 +264,6 @@ mod tests {
         for shift in 1..64 {
             pairs(&(0..64).collect::<Vec<_>>(), shift);
             pairs(&(0..64).filter(|r| r % 3 != 0).collect::<Vec<_>>(), shift);
-        }
-    }
-
-    #[test]
-    fn copies_and_the_imaginary_part_tell_the_parts_apart() {
-        for (imaginary, shifts) in [
-            (Imaginary::Nothing, vec![3, -5, 7]),
-            (Imaginary::Rotated(9), vec![]),
-            (Imaginary::Rotated(-2), vec![1, 16, 5, 8]),
-            (Imaginary::Next, vec![4]),
-        ] {
-            let sharing = Sharing { imaginary, shifts };
-            let period = 32;
-            let spreading = Spreading::new(&sharing, period);
-            let parts = spreading.parts.len();
-            assert_eq!(parts as u32, sharing.copies() * if sharing.is_complex() { 2 } else { 1 });
-            for (slot, first, second) in (0..period as usize)
-                .flat_map(|s| (0..parts).flat_map(move |a| (0..parts).map(move |b| (s, a, b))))
-            {
-                let mut sum = Complex { re: 0.0, im: 0.0 };
-                for copy in 0..sharing.copies() as usize {
-                    let at = slot + copy * period as usize;
-                    let (a, b) = (spreading.phase(first, at), spreading.phase(second, at));
-                    sum.re += a.re * b.re + a.im * b.im;
-                    sum.im += a.re * b.im - a.im * b.re;
-                }
-                let expected = if first == second { f64::from(sharing.copies()) } else { 0.0 };
-                assert!((sum.re - expected).abs() < 1e-9, "{sharing:?}: parts {first} and {second}: {sum:?}");
-                assert!(sharing.is_complex() || sum.im.abs() < 1e-9, "{sharing:?}: {first}, {second}");
-            }
         }
     }
 }

@@ -125,8 +125,13 @@ pub fn spreads(graph: &TensorGraph) -> Result<Vec<Spread>, LowerError> {
         let pitch = match &node.op {
             TensorOp::Conv(conv) => [0, 1].map(|a| of_arg[a].times(conv.stride[a], 1)),
             TensorOp::Separable(map) => [0, 1].map(|a| {
-                let (up, down) = step(&map.maps[a + 1]);
-                of_arg[a].times(up, down)
+                let axis = &map.maps[a + 1];
+                // What one pixel is spread over lies where other maps of these extents do: the pool before it may be part of another layer.
+                let lies = |(_, s): &(&[Ratio; 2], &Chw)| [s.h, s.w][a] == axis.output();
+                let known = pitches.iter().zip(&shapes).rev().find(lies).map(|(pitch, _)| pitch[a]);
+                let (up, down) = step(axis);
+                let spread = axis.input() == 1 && axis.output() > 1;
+                known.filter(|_| spread).unwrap_or_else(|| of_arg[a].times(up, down))
             }),
             _ => of_arg,
         };
@@ -439,10 +444,31 @@ pub(super) fn finish(
 
 #[cfg(test)]
 mod tests {
+    use peregrine_ir::Separable;
+
     use super::*;
+    use crate::tensor::testing::Net;
 
     fn spread(c: u32, side: u32, gap: u32) -> Spread {
         Spread { shape: Chw { c, h: side, w: side }, gap: [gap, gap] }
+    }
+
+    /// Twice: a pool that became part of the layer after it, and its result spread over the map again.
+    #[test]
+    fn channel_attention_leaves_the_grid_as_it_is() {
+        let mut net = Net::new(&[4, 8, 8]);
+        let mut x = net.input;
+        for _ in 0..2 {
+            let a = net.conv(x, 4, 8, 1, [0; 4], 1);
+            let rows = || AxisMap::gather(1, &[0; 8]).unwrap();
+            let map = Separable { maps: [AxisMap::identity(4), rows(), rows()] };
+            let up = net.add(TensorOp::Separable(map), &[a]);
+            x = net.add(TensorOp::Add, &[up, x]);
+        }
+        let spreads = spreads(&net.output(x)).unwrap();
+        let gaps: Vec<[u32; 2]> = spreads.iter().map(|s| s.gap).collect();
+        assert_eq!(gaps, [[1, 1]; 7]);
+        assert_eq!(grid_of(&spreads), [8, 8]);
     }
 
     #[test]

@@ -26,7 +26,6 @@ mod key_descent;
 pub mod key_front;
 pub mod layouts;
 pub mod level;
-mod marks;
 pub mod monic;
 pub mod pack;
 pub mod params;
@@ -44,3 +43,5 @@ pub mod views;
 mod tests;
 
 pub use error::LowerError;
+
+use peregrine_ir::marks;

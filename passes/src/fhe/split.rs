@@ -178,7 +178,8 @@ impl CallShape {
         let operands: BTreeMap<u32, u32> = terms.iter().map(|(map, o)| (*o, map.input.ciphertexts)).collect();
         let first = |operand: u32| -> u32 { operands.range(..operand).map(|(_, count)| count).sum() };
         let widest = worked.iter().map(|work| work.period).max().unwrap_or(0);
-        let (mut shapes, mut reads, mut writes) = (Vec::with_capacity(terms.len()), Vec::new(), Vec::new());
+        let (mut shapes, mut reads, mut writes) =
+            (Vec::with_capacity(terms.len()), Gathered::new(), Gathered::new());
         let inputs: u32 = operands.values().sum();
         let outputs = terms.first().map_or(0, |(map, _)| map.output.ciphertexts);
         let mut pairs = Marks::below((inputs * outputs) as usize);
@@ -190,9 +191,9 @@ impl CallShape {
             let rotations: Vec<u32> = used.iter().map(|rotation| rotation as u32).collect();
             let mut places = vec![0; modulus as usize];
             (0u32..).zip(&rotations).for_each(|(place, &rotation)| places[rotation as usize] = place);
-            let place = |product: &Product| Place { term, rotation: places[product.rotation as usize] };
-            reads.extend(products.iter().map(|product| ((0, first + product.cipher_in), place(product))));
-            writes.extend(products.iter().map(|product| ((stage, product.cipher_out), place(product))));
+            let mut places = Places { term, of_rotation: &places, seen: Marks::below(rotations.len()) };
+            places.gather(&products, 0, &mut reads, |product| first + product.cipher_in);
+            places.gather(&products, stage, &mut writes, |product| product.cipher_out);
             let pair = |product: &Product| (first + product.cipher_in) * outputs + product.cipher_out;
             products.iter().for_each(|product| pairs.insert(pair(product) as usize));
             let products = products.len() as u64;
@@ -348,20 +349,46 @@ fn joins(operands: &BTreeMap<u32, u32>, sharings: &[Sharing]) -> Vec<i32> {
     joins
 }
 
-/// Ciphertexts, each with its rotations, gathered by those: ascending, each rotation once.
-fn alike(ciphertexts: Vec<((u32, u32), Place)>) -> Vec<Alike> {
-    // Numbers in the order of the tuples: sorting is what costs.
-    let number = |&((stage, cipher), Place { term, rotation }): &((u32, u32), Place)| {
-        let [stage, cipher, term, rotation] = [stage, cipher, term, rotation].map(u128::from);
-        stage << 96 | cipher << 64 | term << 32 | rotation
-    };
-    let mut numbers: Vec<u128> = ciphertexts.iter().map(number).collect();
-    numbers.sort_unstable();
-    numbers.dedup();
-    let place = |&number: &u128| Place { term: (number >> 32) as u32, rotation: number as u32 };
+/// The rotations of ciphertexts, each by the period that it is computed at and its index: ascending, each once.
+type Gathered = BTreeMap<(u32, u32), Vec<Place>>;
+
+/// The places of a term's rotations.
+struct Places<'a> {
+    term: u32,
+    of_rotation: &'a [u32],
+    seen: Marks,
+}
+
+impl Places<'_> {
+    /// Adds the places of the products to those of their ciphertexts, which are of earlier terms.
+    fn gather(
+        &mut self,
+        products: &[Product],
+        stage: u32,
+        gathered: &mut Gathered,
+        ciphertext: impl Fn(&Product) -> u32,
+    ) {
+        let mut order: Vec<(u32, u32)> = products
+            .iter()
+            .map(|product| (ciphertext(product), self.of_rotation[product.rotation as usize]))
+            .collect();
+        // Products of a ciphertext are next to each other, or few runs of them are.
+        order.sort_by_key(|(cipher, _)| *cipher);
+        for of_ciphertext in order.chunk_by(|a, b| a.0 == b.0) {
+            self.seen.clear();
+            of_ciphertext.iter().for_each(|(_, place)| self.seen.insert(*place as usize));
+            let places =
+                self.seen.iter().map(|rotation| Place { term: self.term, rotation: rotation as u32 });
+            gathered.entry((stage, of_ciphertext[0].0)).or_default().extend(places);
+        }
+    }
+}
+
+/// Ciphertexts gathered by their rotations.
+fn alike(gathered: Gathered) -> Vec<Alike> {
     let mut found: BTreeMap<Vec<Place>, u64> = BTreeMap::new();
-    for of_ciphertext in numbers.chunk_by(|a, b| a >> 64 == b >> 64) {
-        *found.entry(of_ciphertext.iter().map(place).collect()).or_default() += 1;
+    for places in gathered.into_values() {
+        *found.entry(places).or_default() += 1;
     }
     found.into_iter().map(|(rotations, count)| Alike { count, rotations }).collect()
 }

@@ -6,9 +6,12 @@
 //!
 //! The fused kernel of kernels k1, k2 with strides s1, s2 and dilations d1, d2 has extent (k1-1) d1 + (k2-1) d2 s1 + 1 and
 //! stride s1 s2. Example: a global average pool and the fully connected layer after it are one whole-map convolution.
+//!
+//! An average pool before a convolution with a kernel becomes a separable map instead, which packing makes the first part of the same
+//! linear map: the diagonals are those of the fused kernel, the weights stay as many as they were.
 
 use peregrine_ir::tensor::{Conv, Stage, Tensor, TensorGraph, TensorOp};
-use peregrine_ir::{ConstTensor, EntityId, Node, ValueId};
+use peregrine_ir::{AxisMap, ConstTensor, EntityId, Node, Separable, ValueId};
 
 use super::rewrite::{Rewrite, f32_const, rewrite_nodes};
 use crate::error::PassError;
@@ -60,6 +63,12 @@ fn fused(
     if size > ALWAYS.max(GROWTH * (w1.len() + w2.len())) {
         return Ok(None);
     }
+    let read = &rewrite.out.nodes[first_node.args[0]].ty.shape;
+    if let Some(pool) = pair.pool(read, &first_node.ty.shape) {
+        let (operands, origin) = (first_node.args.clone(), first_node.origin.clone());
+        let pooled = rewrite.push(TensorOp::Separable(pool), &operands, &origin)?;
+        return rewrite.push(node.op.clone(), &[pooled], &node.origin).map(Some);
+    }
     let weights = pair.weights();
     let b1 = first.bias.map(|b| consts[b].to_f64());
     let b2 = second.bias.map(|b| consts[b].to_f64());
@@ -97,6 +106,31 @@ impl Pair<'_> {
     }
     fn shape(&self) -> [usize; 4] {
         [self.w2.shape[0], self.channels / self.groups(), self.extent(0), self.extent(1)]
+    }
+    /// The first as a separable map, if it averages and the second has a kernel that would grow by it.
+    fn pool(&self, read: &[usize], written: &[usize]) -> Option<Separable> {
+        let (conv, weights) = (self.first, self.w1);
+        let [channels, 1, ..] = weights.shape[..] else { return None };
+        let factor = weights.at(0);
+        let averages = channels == self.channels
+            && conv.groups as usize == channels
+            && conv.bias.is_none()
+            && (0..weights.len()).all(|i| weights.at(i) == factor);
+        if !averages || self.w2.shape[2] * self.w2.shape[3] == 1 {
+            return None;
+        }
+        let rows = weights.shape[2] as f64;
+        let axis = |a: usize, factor: f64| {
+            let [input, output] = [read, written].map(|shape| u32::try_from(shape[2 + a]));
+            let taps = weights.shape[2 + a] as i64;
+            let [stride, dilation, pad] = [conv.stride[a], conv.dilation[a], conv.pads[a]].map(i64::from);
+            let window = move |out: i64| (0..taps).map(move |tap| out * stride + tap * dilation - pad);
+            let windows = (0..written[2 + a] as i64)
+                .flat_map(|out| window(out).map(move |input| (out, input, factor as f32)));
+            AxisMap::collect(input.ok()?, output.ok()?, windows).ok()
+        };
+        let channels = AxisMap::identity(u32::try_from(channels).ok()?);
+        Some(Separable { maps: [channels, axis(0, 1.0 / rows)?, axis(1, factor * rows)?] })
     }
     /// Middle channels that output channel `o` of the second reads, with their index in its weights.
     fn middles(&self, o: usize) -> impl Iterator<Item = (usize, usize)> + use<> {
@@ -199,6 +233,20 @@ mod tests {
         let out = fuse(net.output(b));
         let TensorOp::Conv(conv) = &out.nodes[ValueId(1)].op else { panic!() };
         assert_eq!((conv.groups, out.tables.consts[conv.weights].shape.clone()), (4, vec![4, 1, 4, 4]));
+    }
+
+    #[test]
+    fn an_average_pool_before_a_kernel_leaves_its_weights_as_they_are() {
+        for (kernel, stride, pads) in [(2, 2, [0; 4]), (3, 2, [1, 1, 0, 1])] {
+            let mut net = Net::new(&[2, 9, 10]);
+            let a = net.relu(net.input);
+            let b = net.pool(a, PoolKind::AverageIncludePad, kernel, stride, pads);
+            let c = net.conv(b, 3, 3, 1, [0; 4], 1);
+            let out = fuse(net.output(c));
+            assert_eq!(op_names(&out), ["input", "activation", "separable map", "convolution"]);
+            let TensorOp::Conv(conv) = &out.nodes[ValueId(3)].op else { panic!() };
+            assert_eq!(out.tables.consts[conv.weights].shape, [3, 2, 3, 3]);
+        }
     }
 
     #[test]

@@ -269,11 +269,9 @@ impl LinearSite {
         held
     }
 
-    /// Bytes of the tables that complex diagonals are made with: roots of unity and powers of five.
+    /// Bytes of the tables that complex diagonals are made with.
     fn table_bytes(&self) -> u64 {
-        const BYTES_PER_SLOT: u64 = 4 * 16 + 4;
-        let tables = if self.plan.is_real() { 0 } else { self.scales.len() as u64 };
-        tables * BYTES_PER_SLOT * u64::from(self.plan.largest_period())
+        self.plan.table_bytes()
     }
 
     /// Diagonals of this site: cached ones, the others expanded when asked for.

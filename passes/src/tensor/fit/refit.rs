@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use ndarray::linalg::general_mat_mul;
-use ndarray::{ArrayView2, ArrayViewMut2};
+use ndarray::{ArrayView2, ArrayViewMut2, ShapeBuilder};
 use peregrine_ir::tensor::{Conv, TensorGraph, TensorOp};
 use peregrine_ir::{EntityId, ValueId};
 use rayon::prelude::*;
@@ -197,7 +197,7 @@ struct Problem<'a> {
     wanted: &'a [f32],
 }
 
-/// mean(u u^T) `[n, n]` and mean(u T^T) `[n, outputs of the group]`.
+/// mean(u u^T) `[n, n]`, its lower triangle only, and mean(u T^T) `[n, outputs of the group]`.
 struct Sums {
     gram: Vec<f64>,
     right: Vec<f64>,
@@ -235,12 +235,33 @@ impl Problem<'_> {
                 &self.wanted[(image * self.outputs + group * outputs) * out_map..][..outputs * out_map];
             self.grid.patches(maps, &mut patches);
             patches.resize(patches.len() + out_map, 1.0);
-            product_with_transpose(&patches, &patches, out_map, &mut gram);
+            lower_gram(&patches, out_map, &mut gram);
             product_with_transpose(&patches, wanted, out_map, &mut right);
             sums.gram.iter_mut().zip(&gram).for_each(|(s, &v)| *s += f64::from(v));
             sums.right.iter_mut().zip(&right).for_each(|(s, &v)| *s += f64::from(v));
         }
         sums
+    }
+}
+
+/// Rows of a Gram matrix that are computed at once, up to the end of their block of the lower triangle.
+const GRAM_ROWS: usize = 96;
+
+/// The lower triangle of `c = a a^T` for row-major `a` `[m, k]`, `c` `[m, m]`; above it are zeros or products, too.
+fn lower_gram(a: &[f32], k: usize, c: &mut [f32]) {
+    let m = a.len() / k;
+    for (rows, block) in c.chunks_mut(GRAM_ROWS * m).enumerate() {
+        let start = rows * GRAM_ROWS;
+        let end = (start + GRAM_ROWS).min(m);
+        let views = (
+            ArrayView2::from_shape((end - start, k), &a[start * k..end * k]),
+            ArrayView2::from_shape((end, k), &a[..end * k]),
+            ArrayViewMut2::from_shape((end - start, end).strides((m, 1)), block),
+        );
+        let (Ok(own), Ok(all), Ok(mut block)) = views else {
+            unreachable!("slices are cut to the extents of the matrices")
+        };
+        general_mat_mul(1.0, &own, &all.t(), 0.0, &mut block);
     }
 }
 

@@ -1,21 +1,17 @@
 //! Symmetric positive definite systems.
 
-/// Solves `a x = b` in place for several right sides: `a` is `[n, n]` symmetric, row-major, `b` `[n, columns]`.
-/// Gives `false`, with unspecified contents, when `a` is not positive definite.
+use rayon::prelude::*;
+
+/// Rows that are eliminated together, and those that one task takes: every finished row is read once for all of the latter.
+const ROWS: usize = 64;
+const ROWS_OF_TASK: usize = 8;
+
+/// Solves `a x = b` in place for several right sides: `a` is `[n, n]` symmetric, row-major, of which the lower triangle is read, `b`
+/// `[n, columns]`. Gives `false`, with unspecified contents, when `a` is not positive definite.
 pub(super) fn solve_spd(a: &mut [f64], b: &mut [f64], n: usize) -> bool {
     let columns = b.len() / n.max(1);
-    for j in 0..n {
-        let (done, rest) = a.split_at_mut((j + 1) * n);
-        let row_j = &mut done[j * n..];
-        let pivot = row_j[j] - dot(&row_j[..j], &row_j[..j]);
-        if pivot.is_nan() || pivot <= 0.0 {
-            return false;
-        }
-        let root = pivot.sqrt();
-        row_j[j] = root;
-        for row in rest.chunks_mut(n) {
-            row[j] = (row[j] - dot(&row[..j], &row_j[..j])) / root;
-        }
+    if !factor(a, n) {
+        return false;
     }
     for i in 0..n {
         let (done, rest) = b.split_at_mut(i * columns);
@@ -34,6 +30,36 @@ pub(super) fn solve_spd(a: &mut [f64], b: &mut [f64], n: usize) -> bool {
         row.iter_mut().for_each(|v| *v /= a[i * n + i]);
     }
     true
+}
+
+/// The Cholesky factor of `a` in its lower triangle, block of rows after block of rows; `false` when there is none.
+fn factor(a: &mut [f64], n: usize) -> bool {
+    for start in (0..n).step_by(ROWS) {
+        let (done, rest) = a.split_at_mut(start * n);
+        let block = &mut rest[..ROWS.min(n - start) * n];
+        let done = &*done;
+        block.par_chunks_mut(ROWS_OF_TASK * n).for_each(|rows| {
+            for (j, row_j) in done.chunks(n).enumerate() {
+                rows.chunks_mut(n).for_each(|row| eliminate(row, row_j, j));
+            }
+        });
+        for (i, j) in (start..n).take(ROWS).enumerate() {
+            let (done, rest) = block.split_at_mut((i + 1) * n);
+            let row_j = &mut done[i * n..];
+            let pivot = row_j[j] - dot(&row_j[..j], &row_j[..j]);
+            if pivot.is_nan() || pivot <= 0.0 {
+                return false;
+            }
+            row_j[j] = pivot.sqrt();
+            rest.chunks_mut(n).for_each(|row| eliminate(row, row_j, j));
+        }
+    }
+    true
+}
+
+/// Entry `j` of a row of the factor, from those before it and the finished row `j`.
+fn eliminate(row: &mut [f64], row_j: &[f64], j: usize) {
+    row[j] = (row[j] - dot(&row[..j], &row_j[..j])) / row_j[j];
 }
 
 fn subtract(row: &mut [f64], other: &[f64], factor: f64) {
@@ -59,8 +85,13 @@ mod tests {
 
     #[test]
     fn solution_satisfies_the_system() {
-        let n = 13;
-        let base: Vec<f64> = (0..n * n).map(|i| ((i * 7919) % 101) as f64 / 50.0 - 1.0).collect();
+        for n in [1, 13, ROWS, 2 * ROWS + 5] {
+            solves(n);
+        }
+    }
+
+    fn solves(n: usize) {
+        let base: Vec<f64> = (0..n * n).map(|i| ((i * i * 7919 + i) % 1009) as f64 / 500.0 - 1.0).collect();
         let a: Vec<f64> = (0..n * n)
             .map(|at| {
                 dot(&base[at / n * n..][..n], &base[at % n * n..][..n])
