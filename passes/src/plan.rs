@@ -100,6 +100,8 @@ const BEATEN: f64 = 1.1;
 /// Bits of the outputs' range that the error of a fine program is foreseen to leave on typical inputs: on a few of a hundred it leaves
 /// up to four and a half fewer, and the check allows an error of 2^-7.
 const FINE_BITS: f64 = 11.5;
+/// A rough program must be this many times as fast as a fine one.
+const ROUGH: f64 = 1.3;
 /// A leveled program in a ring smaller than this is taken without planning a bootstrapped one.
 const SMALL_LOG_N: u32 = 15;
 
@@ -223,10 +225,10 @@ impl<'a> Planner<'a> {
                 Err(error) => refusal = error,
             }
         }
-        let rough = |budget: &ErrorBudget| budget.bits() < FINE_BITS;
-        let best = finished.into_iter().min_by(|(a, of_a), (b, of_b)| {
-            rough(of_a).cmp(&rough(of_b)).then(a.score().total_cmp(&b.score()))
-        });
+        let price = |(finished, budget): &(Finished, ErrorBudget)| {
+            finished.score() * if budget.bits() < FINE_BITS { ROUGH } else { 1.0 }
+        };
+        let best = finished.into_iter().min_by(|a, b| price(a).total_cmp(&price(b)));
         let (best, budget) = best.ok_or(refusal)?;
         let Finished { prepared, fhe, params, program, prediction, key_front, .. } = best;
         let packed = prepared.packed.clone();

@@ -38,6 +38,7 @@ pub mod schedule;
 pub mod share;
 pub mod split;
 pub mod views;
+mod wide;
 
 #[cfg(test)]
 mod tests;

@@ -28,6 +28,7 @@ use super::monic::{Monic, monic, positive};
 use super::parts;
 use super::place::search::Placement;
 use super::views::{Bias, Term, View, extents};
+use super::wide::{Readers, reads_few, widens};
 
 /// Largest degree of a polynomial that the fhe level evaluates.
 pub const MAX_DEGREE: u32 = 8;
@@ -125,6 +126,9 @@ enum Repr {
     Packed(ValueId),
     /// A sum of views of packed values: costs nothing yet, however often it is used.
     Views(Vec<View>),
+    /// A packed value that was made of views so wide that no convolution should read them. Wide views of it are made of those, too,
+    /// at the same level.
+    Made { packed: ValueId, of: Vec<View> },
     /// A sum that is made when something needs it.
     Sum(Sum),
 }
@@ -174,6 +178,7 @@ struct Packer<'a> {
     monics: Vec<Option<Monic>>,
     reprs: Vec<Option<Repr>>,
     plan: PrimaryMap<ValueId, Planned>,
+    readers: Readers<'a>,
     parts: Parts<'a>,
 }
 
@@ -194,7 +199,8 @@ impl<'a> Packer<'a> {
             .collect::<Result<_, _>>()?;
         let reprs = graph.nodes.ids().map(|_| None).collect();
         let (users, spreads) = (graph.users(), spreads(graph)?);
-        Ok(Self { graph, ranges, users, spreads, monics, reprs, plan: PrimaryMap::new(), parts })
+        let readers = Readers::of(graph);
+        Ok(Self { graph, ranges, users, spreads, monics, reprs, plan: PrimaryMap::new(), readers, parts })
     }
 
     fn node(&mut self, id: ValueId, node: &Node<Tensor>) -> Result<(), LowerError> {
@@ -205,7 +211,7 @@ impl<'a> Packer<'a> {
             }
             TensorOp::Conv(conv) => Repr::Sum(self.convolution(conv, node)?),
             TensorOp::Add => self.sum_of(id, node)?,
-            TensorOp::Separable(map) => self.separable(map, node)?,
+            TensorOp::Separable(map) => self.separable(id, map, node)?,
             TensorOp::Poly { .. } => Repr::Packed(self.polynomial(id, node)?),
             TensorOp::Reshape { .. } if self.keeps_places(id, node.args[0]) => {
                 self.repr(node.args[0])?.clone()
@@ -354,23 +360,46 @@ impl<'a> Packer<'a> {
         Ok(Repr::Sum(Sum { terms, bias }))
     }
 
-    fn separable(&mut self, map: &Separable, node: &Node<Tensor>) -> Result<Repr, LowerError> {
+    fn separable(&mut self, id: ValueId, map: &Separable, node: &Node<Tensor>) -> Result<Repr, LowerError> {
         let arg = node.args[0];
         let large = |error: AxisError| too_large(node, &error);
-        if let Some(sum) = self.own_sum(arg) {
+        if let Some(sum) = self.own_sum(arg).filter(|sum| !widens(map, &sum.terms)) {
             let terms = sum.terms.iter().map(|term| term.followed_by(map).map_err(large));
             let terms = terms.collect::<Result<_, _>>()?;
             return Ok(Repr::Sum(Sum { terms, bias: sum.bias.mapped(map) }));
         }
-        let mut views = Vec::new();
-        for view in self.views(arg)? {
-            let map = map.after(&view.map).map_err(large)?;
-            // Parts that the map leaves out go, but a view of nothing is still a view.
+        let wide = match self.repr(arg)? {
+            Repr::Made { of, .. } => self.composed(map, of, node)?,
+            _ => Vec::new(),
+        };
+        let views = self.views(arg)?;
+        let views = self.composed(map, &views, node)?;
+        if !self.readers.find_wide(id, views.iter().map(|view| &view.map)) {
+            return Ok(Repr::Views(views));
+        }
+        let few = !wide.is_empty() && wide.iter().all(|view| reads_few(&view.map));
+        let of = if few { wide } else { views };
+        let zero = Bias::Channels(vec![0.0; self.spreads[id.index()].shape.c as usize]);
+        let sum = Sum { terms: of.iter().map(View::term).collect(), bias: zero };
+        let packed = self.linear(Held::whole(id), &sum, self.unit_for(id), node.origin.clone())?;
+        Ok(Repr::Made { packed, of })
+    }
+
+    /// Views under a map. Parts that the map leaves out go, but a view of nothing is still a view.
+    fn composed(
+        &self,
+        map: &Separable,
+        views: &[View],
+        node: &Node<Tensor>,
+    ) -> Result<Vec<View>, LowerError> {
+        let mut composed = Vec::new();
+        for view in views {
+            let map = map.after(&view.map).map_err(|error| too_large(node, &error))?;
             if !map.maps.iter().any(peregrine_ir::AxisMap::is_empty) {
-                views.push(View { source: view.source, map });
+                composed.push(View { source: view.source, map });
             }
         }
-        Ok(Repr::Views(views))
+        Ok(composed)
     }
 
     fn polynomial(&mut self, id: ValueId, node: &Node<Tensor>) -> Result<ValueId, LowerError> {
@@ -398,7 +427,7 @@ impl<'a> Packer<'a> {
     /// The packed form of a value, made now if it is still pending.
     fn packed(&mut self, value: ValueId) -> Result<ValueId, LowerError> {
         let sum = match self.repr(value)? {
-            Repr::Packed(id) => return Ok(*id),
+            Repr::Packed(packed) | Repr::Made { packed, .. } => return Ok(*packed),
             Repr::Views(views) => match views.as_slice() {
                 [view] if view.map.is_identity() => return Ok(view.source),
                 _ => {
