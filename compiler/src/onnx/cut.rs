@@ -1,5 +1,5 @@
 //! Models whose end the client cannot run, or that have inputs beside the image which only the end reads, are cut before it: the
-//! values that would go in become the outputs. Nothing with weights is ever cut off.
+//! values that would go in become the outputs. Nothing with weights is ever cut off. Outputs that are inputs go, too.
 
 use std::collections::BTreeSet;
 
@@ -41,6 +41,21 @@ pub(crate) fn other_inputs(model: &Loaded) -> Option<(Loaded, Cut)> {
         model.inputs.iter().filter(|i| !image(i.shape.len())).map(|i| i.name.as_str()).collect();
     let why = format!("only one input can be encrypted, and the model's end reads {}", others.join(", "));
     without(model, |_, node| inputs(node).any(|i| others.contains(&i)), &why)
+}
+
+/// The model without outputs that are its inputs, if that leaves any.
+pub(crate) fn inputs_as_outputs(model: &Loaded) -> Option<(Loaded, Cut)> {
+    let is_input = |name: &String| model.inputs.iter().any(|i| i.name == *name);
+    let names = model.graph().output.iter().map(|o| o.name.clone());
+    let (lost, given): (Vec<String>, Vec<String>) = names.partition(is_input);
+    if lost.is_empty() || given.is_empty() {
+        return None;
+    }
+    let mut out = model.clone();
+    if let Some(graph) = &mut out.proto.graph {
+        graph.output.retain(|o| !is_input(&o.name));
+    }
+    Some((out, Cut { lost, given, why: "the client has the model's input already".to_owned() }))
 }
 
 /// The model without `bad` nodes and what depends on them; `None` when nothing or something with weights would go, or when

@@ -4,6 +4,7 @@ use std::fmt;
 
 use peregrine_data::onnx::MetadataError;
 use thiserror::Error;
+use tract_onnx::pb::GraphProto;
 
 /// Why a node cannot be translated, and the way out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,7 +85,7 @@ pub enum ImportError {
         /// Limit.
         limit: usize,
     },
-    /// There is no graph, or one without nodes.
+    /// There is no graph.
     #[error("the ONNX file holds no graph to compile; export the model again")]
     NoGraph,
     /// The operator set is outside what is understood.
@@ -194,6 +195,15 @@ pub enum ImportError {
         /// Name of the output.
         output: String,
     },
+    /// No node computes anything.
+    #[error(
+        "output {output:?} is the input itself, moved or under an activation: no layer is computed under encryption; export the network \
+         with its layers"
+    )]
+    NothingToCompute {
+        /// Name of the first output.
+        output: String,
+    },
     /// Nodes that cannot be translated, all of them.
     #[error("{0}")]
     Unsupported(UnsupportedNodes),
@@ -208,4 +218,12 @@ pub enum ImportError {
         /// tract's message.
         why: String,
     },
+}
+
+impl ImportError {
+    /// The refusal of a graph whose outputs are its input.
+    pub(crate) fn nothing_to_compute(graph: &GraphProto) -> Self {
+        let output = graph.output.first().map_or_else(String::new, |output| output.name.clone());
+        Self::NothingToCompute { output }
+    }
 }

@@ -194,7 +194,13 @@ impl<'g> Writer<'g> {
         for port in &graph.outputs {
             let name = self.names[&port.value].clone();
             if name != port.name {
-                self.op(port.value, "Identity", &[&name], &port.name, vec![]);
+                self.push(NodeProto {
+                    name: port.name.clone(),
+                    op_type: "Identity".to_owned(),
+                    input: vec![name],
+                    output: vec![port.name.clone()],
+                    ..NodeProto::default()
+                });
             }
         }
     }

@@ -12,13 +12,14 @@ use tract_onnx::pb::{GraphProto, ModelProto, TensorShapeProto, TypeProto, ValueI
 use super::error::ImportError;
 use super::external::read_external;
 use super::max_pools::{self, MaxPools};
+use super::sequences::unroll;
 use super::tensor::Constant;
 use super::widen::widen;
 
 /// Oldest operator set understood.
 pub const MIN_OPSET: i64 = 7;
 /// Newest operator set understood.
-pub const MAX_OPSET: i64 = 21;
+pub const MAX_OPSET: i64 = 23;
 /// Largest protobuf message.
 const MAX_BYTES: usize = (1 << 31) - 1;
 
@@ -79,8 +80,10 @@ pub(crate) fn load(bytes: &[u8], options: LoadOptions<'_>) -> Result<Loaded, Imp
         return Err(ImportError::TooLarge { bytes: bytes.len(), limit: MAX_BYTES });
     }
     let mut proto = ModelProto::decode(bytes).map_err(|e| ImportError::Decode { why: e.to_string() })?;
-    if proto.graph.as_ref().is_none_or(|g| g.node.is_empty() || g.output.is_empty()) {
-        return Err(ImportError::NoGraph);
+    match proto.graph.as_ref().filter(|g| !g.output.is_empty()) {
+        None => return Err(ImportError::NoGraph),
+        Some(graph) if graph.node.is_empty() => return Err(ImportError::nothing_to_compute(graph)),
+        Some(_) => {}
     }
     let opset = proto.opset_import.iter().find(|o| o.domain.is_empty() || o.domain == "ai.onnx");
     let opset = opset.map_or(0, |o| o.version);
@@ -93,6 +96,7 @@ pub(crate) fn load(bytes: &[u8], options: LoadOptions<'_>) -> Result<Loaded, Imp
         read_external(graph, folder)?;
     }
     widen(graph)?;
+    unroll(graph, opset);
     let averaged = match options.max_pools {
         MaxPools::Keep => Vec::new(),
         MaxPools::Average => max_pools::average(graph),

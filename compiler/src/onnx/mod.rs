@@ -6,13 +6,16 @@ mod error;
 mod export;
 mod external;
 mod fold;
+mod handover;
 pub(crate) mod load;
 mod max_pools;
 mod movement;
 mod node;
 mod ops;
+mod pending;
 mod poly_act;
 mod recognise;
+mod sequences;
 mod settle;
 mod split;
 mod tensor;
@@ -25,8 +28,9 @@ mod widen;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use peregrine_ir::OutputPort;
 use peregrine_ir::client::{ImageSpec, RangeRecord};
-use peregrine_ir::tensor::TensorGraph;
+use peregrine_ir::tensor::{TensorGraph, TensorOp};
 use tract_onnx::pb::StringStringEntryProto;
 
 pub use cut::Cut;
@@ -41,7 +45,7 @@ pub use split::ClientSplit;
 use crate::oracle::encode;
 use load::{LoadOptions, Loaded};
 use recognise::Plan;
-use translate::{Translator, Value};
+use translate::{Finished, Translator, Value};
 
 /// How a model is imported.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -107,6 +111,9 @@ pub fn import_with(bytes: &[u8], options: &ImportOptions) -> Result<Imported, Im
     };
     let mut model = load::load(bytes, how)?;
     let mut made = None;
+    if let Some((shorter, cut)) = cut::inputs_as_outputs(&model) {
+        (model, made) = (shorter, Some(cut));
+    }
     if model.inputs.len() > 1
         && let Some((shorter, cut)) = cut::other_inputs(&model)
     {
@@ -146,7 +153,7 @@ fn part_of(model: &Loaded, options: &ImportOptions) -> Result<Imported, Failed> 
         let names = model.inputs.iter().map(|i| i.name.clone()).collect();
         return Err(ImportError::Inputs { names }.into());
     };
-    let split = split::split(model, &input.name, input.shape.len(), options.split);
+    let mut split = split::split(model, &input.name, input.shape.len(), options.split);
     let head = split::head_model(model, &split, input)?;
     if head.is_none() && !input.is_float() {
         let found = input.kind.as_str_name().to_owned();
@@ -157,12 +164,22 @@ fn part_of(model: &Loaded, options: &ImportOptions) -> Result<Imported, Failed> 
     let mut translator = Translator::new(model, shapes);
     translator.input(&split.encrypted, encrypted_shape);
     translator.run(&model.graph().node, model.opset, &Plan::new(model, &split));
-    let (graph, values) = translator.finish(&split.ports)?;
+    let Finished { mut graph, values, handovers } = translator.finish(&split.ports, options.split)?;
+    let activated = |o: &OutputPort| {
+        matches!(graph.nodes[o.value].op, TensorOp::Activation(_) | TensorOp::Poly { .. } | TensorOp::Mul)
+    };
+    let idle = !split.computes(&model.graph().node) || graph.outputs.iter().any(activated);
+    if !split.needs_server() && idle {
+        return Err(ImportError::nothing_to_compute(model.graph()).into());
+    }
+    if !handovers.is_empty() {
+        split.name_apart(&mut graph);
+    }
     let shape_of = |name: &str| match values.get(name) {
         Some(Value::Data(id)) => Some(graph.nodes[*id].ty.shape.clone()),
         _ => None,
     };
-    let tail = match split::tail_model(model, &split, &values, shape_of) {
+    let tail = match split::tail_model(model, &split, &values, &handovers, shape_of) {
         Ok(tail) => tail,
         Err(error) => return Err(Failed { split: Some(Box::new(split)), error }),
     };

@@ -16,6 +16,7 @@ impl Translator {
         }
         if let ([part], None) = (view.parts.as_slice(), &view.constants)
             && part.is_identity(elements(self.shape(part.base)))
+            && self.keeps_map(part.base, &view.shape)
         {
             return self.reshaped(name, part.base, &view.shape);
         }
@@ -27,6 +28,11 @@ impl Translator {
             }
         }
         Err(self.no_form(view, reason))
+    }
+
+    /// Whether a tensor that is read in another shape keeps its channels, rows and columns, or is no map then.
+    fn keeps_map(&self, base: ValueId, shape: &[usize]) -> bool {
+        shape.len() != 4 || shape[1..] == self.extents(base)
     }
 
     fn reshaped(&mut self, name: &str, x: ValueId, shape: &[usize]) -> Result<ValueId, Refusal> {

@@ -4,16 +4,19 @@
 //! * Tail: what follows the last linear layer of every output (softmax, argmax, box decoding, non-maximum suppression): nodes
 //!   without a convolution, matrix product or average pooling behind them. A layer of few weights behind an operator that only
 //!   the client can run (the expectation after a softmax in box heads) is no such layer. Additions of constants and the like at
-//!   the beginning of the tail stay on the server, where they fold into the layer before, and so does what only drops
+//!   the beginning of the tail stay on the server where they fold into the layer before ([`pending`]), and so does what only drops
 //!   elements, so that fewer are encrypted.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use peregrine_ir::tensor::TensorGraph;
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{GraphProto, ModelProto, NodeProto};
 
 use super::error::ImportError;
+use super::handover::{Assembly, Handover};
 use super::load::{Loaded, ModelInput, value_info};
+use super::pending;
 use super::tensor::Constant;
 use super::translate::Value;
 use crate::oracle::{Tract, encode};
@@ -42,6 +45,8 @@ enum Place {
 #[derive(Clone, Debug)]
 pub(crate) struct Split {
     places: Vec<Place>,
+    /// Whether there are layers, or the client takes over nothing.
+    needs_server: bool,
     /// Value that is encrypted.
     pub(crate) encrypted: String,
     /// Server values that leave the server, with their port names.
@@ -54,9 +59,30 @@ impl Split {
         matches!(self.places[index], Place::Head | Place::Tail)
     }
 
+    /// Whether the server has anything to do for values that are activations of the input.
+    pub(crate) fn needs_server(&self) -> bool {
+        self.needs_server
+    }
+
+    /// Whether the server does more than hand on what it gets.
+    pub(crate) fn computes(&self, nodes: &[NodeProto]) -> bool {
+        let hands_on =
+            self.has(Place::Server) || self.ports.iter().any(|(value, _)| *value == self.encrypted);
+        let mut server = nodes.iter().zip(&self.places).filter(|(_, place)| **place == Place::Server);
+        !hands_on || server.any(|(node, _)| !moves_only(node))
+    }
+
     /// Nodes of the tail.
     pub(crate) fn tail(&self) -> Vec<usize> {
         chosen(self, Place::Tail)
+    }
+
+    /// A tail of nothing but handovers needs names of its own for the other outputs.
+    pub(crate) fn name_apart(&mut self, graph: &mut TensorGraph) {
+        for (value, port) in self.ports.iter_mut().filter(|(value, port)| value == port) {
+            *port = encrypted_name(value);
+            graph.outputs.iter_mut().filter(|o| o.name == *value).for_each(|o| o.name.clone_from(port));
+        }
     }
 
     fn has(&self, place: Place) -> bool {
@@ -65,9 +91,9 @@ impl Split {
 }
 
 /// Users of values, and which values are constant.
-struct Facts<'a> {
-    graph: &'a GraphProto,
-    constants: &'a BTreeMap<String, Constant>,
+pub(crate) struct Facts<'a> {
+    pub(crate) graph: &'a GraphProto,
+    pub(crate) constants: &'a BTreeMap<String, Constant>,
     constant: BTreeSet<&'a str>,
     /// Nodes that read a value's numbers (not only its shape).
     readers: BTreeMap<&'a str, Vec<usize>>,
@@ -102,7 +128,7 @@ impl<'a> Facts<'a> {
     }
 
     /// Layers that only the server may run: they hold the weights, or shrink what the client would have to download.
-    fn is_layer(&self, node: &NodeProto) -> bool {
+    pub(crate) fn is_layer(&self, node: &NodeProto) -> bool {
         let weights = || {
             let held =
                 inputs(node).filter_map(|i| self.constants.get(i)).map(Constant::len).max().unwrap_or(0);
@@ -119,20 +145,25 @@ impl<'a> Facts<'a> {
         }
     }
 
+    /// Whether a value does not depend on the input.
+    pub(crate) fn is_constant_value(&self, value: &str) -> bool {
+        self.constant.contains(value)
+    }
+
     fn is_constant(&self, node: &NodeProto) -> bool {
         outputs(node).all(|o| self.constant.contains(o))
     }
 
-    fn readers(&self, value: &str) -> &[usize] {
+    pub(crate) fn readers(&self, value: &str) -> &[usize] {
         self.readers.get(value).map_or(&[], Vec::as_slice)
     }
 
-    fn is_output(&self, value: &str) -> bool {
+    pub(crate) fn is_output(&self, value: &str) -> bool {
         self.graph.output.iter().any(|o| o.name == value)
     }
 
     /// Inputs of a node that depend on the model's input.
-    fn data_inputs(&self, node: &'a NodeProto) -> impl Iterator<Item = &'a str> {
+    pub(crate) fn data_inputs(&self, node: &'a NodeProto) -> impl Iterator<Item = &'a str> {
         inputs(node).filter(|i| !self.constant.contains(i))
     }
 }
@@ -185,6 +216,30 @@ fn client_only(node: &NodeProto) -> bool {
     )
 }
 
+/// Operators that compute nothing: their results hold elements of their operands.
+fn moves_only(node: &NodeProto) -> bool {
+    matches!(
+        node.op_type.as_str(),
+        "Identity"
+            | "Dropout"
+            | "Cast"
+            | "Reshape"
+            | "Flatten"
+            | "Squeeze"
+            | "Unsqueeze"
+            | "Transpose"
+            | "Slice"
+            | "Gather"
+            | "Split"
+            | "Concat"
+            | "Expand"
+            | "Tile"
+            | "Pad"
+            | "DepthToSpace"
+            | "SpaceToDepth"
+    )
+}
+
 /// Splits the graph of a model with one input.
 pub(crate) fn split(model: &Loaded, input: &str, rank: usize, choice: ClientSplit) -> Split {
     let facts = Facts::new(model);
@@ -192,12 +247,13 @@ pub(crate) fn split(model: &Loaded, input: &str, rank: usize, choice: ClientSpli
     let mut places: Vec<Place> =
         nodes.iter().map(|n| if facts.is_constant(n) { Place::Constant } else { Place::Server }).collect();
     let mut encrypted = input.to_owned();
-    if choice == ClientSplit::HeadAndTail && nodes.iter().any(|n| facts.is_layer(n)) {
+    let layers = nodes.iter().any(|n| facts.is_layer(n));
+    if choice == ClientSplit::HeadAndTail && layers {
         mark_tail(&facts, &mut places);
         encrypted = mark_head(&facts, &mut places, input, rank);
     }
     let ports = ports(&facts, &places, &encrypted);
-    Split { places, encrypted, ports }
+    Split { places, needs_server: layers || choice == ClientSplit::Off, encrypted, ports }
 }
 
 fn mark_tail(facts: &Facts<'_>, places: &mut [Place]) {
@@ -213,43 +269,20 @@ fn mark_tail(facts: &Facts<'_>, places: &mut [Place]) {
             places[index] = Place::Tail;
         }
     }
+    let tail: Vec<usize> = chosen_of(places, Place::Tail);
     let mut client: BTreeSet<&str> = BTreeSet::new();
-    for (index, node) in
-        nodes.iter().enumerate().filter(|(i, _)| places[*i] == Place::Tail).collect::<Vec<_>>()
-    {
+    let mut made = pending::Made::by_layers(facts);
+    for index in tail {
+        let node = &nodes[index];
         let first = facts.data_inputs(node).all(|i| !client.contains(i));
-        if first && (folds_into_layer(facts, node) || drops_elements(facts, node)) {
-            places[index] = Place::Server;
-        } else {
-            client.extend(outputs(node));
+        match first.then(|| made.stays(facts, node)).flatten() {
+            Some(result) => {
+                places[index] = Place::Server;
+                made.insert(node, result);
+            }
+            None => client.extend(outputs(node)),
         }
     }
-}
-
-/// Cheap linear nodes right after a layer: they fold into it.
-fn folds_into_layer(facts: &Facts<'_>, node: &NodeProto) -> bool {
-    let one_operand = facts.data_inputs(node).count() == 1;
-    let numerator = node.input.first().is_some_and(|i| !facts.constant.contains(i.as_str()));
-    let narrow = inputs(node)
-        .filter_map(|i| facts.constants.get(i))
-        .all(|c| c.shape().iter().filter(|&&d| d > 1).count() <= 1);
-    match node.op_type.as_str() {
-        "Identity" | "Dropout" | "Flatten" | "Squeeze" | "Neg" => true,
-        "Mul" => one_operand && narrow,
-        "Div" => one_operand && narrow && numerator,
-        "Add" | "Sub" | "Sum" => narrow,
-        _ => false,
-    }
-}
-
-/// Nodes that give fewer elements than they read, and are all that reads them.
-fn drops_elements(facts: &Facts<'_>, node: &NodeProto) -> bool {
-    let picks = match node.op_type.as_str() {
-        "Slice" => true,
-        "Gather" => node.input.get(1).is_some_and(|i| facts.constant.contains(i.as_str())),
-        _ => false,
-    };
-    picks && facts.data_inputs(node).all(|i| facts.readers(i).len() == 1 && !facts.is_output(i))
 }
 
 /// Marks the head and returns the name of the value that is encrypted: the last one that the client can compute and through
@@ -314,6 +347,11 @@ fn runs_in_head(node: &NodeProto, input_rank: usize) -> bool {
     }
 }
 
+/// Name of the port of a value whose own name the client's model needs.
+fn encrypted_name(value: &str) -> String {
+    format!("{value}/encrypted")
+}
+
 /// Server values that the tail or the user reads, in that order of first use by outputs, then nodes.
 fn ports(facts: &Facts<'_>, places: &[Place], encrypted: &str) -> Vec<(String, String)> {
     let nodes = &facts.graph.node;
@@ -329,8 +367,8 @@ fn ports(facts: &Facts<'_>, places: &[Place], encrypted: &str) -> Vec<(String, S
     for value in in_order.chain(outputs) {
         let leaves = server.contains(value) || (facts.constant.contains(value) && facts.is_output(value));
         if leaves && ports.iter().all(|(v, _)| v != value) {
-            let shared = has_tail && facts.is_output(value);
-            let port = if shared { format!("{value}/encrypted") } else { value.to_owned() };
+            let shared = (has_tail && facts.is_output(value)) || value == encrypted;
+            let port = if shared { encrypted_name(value) } else { value.to_owned() };
             ports.push((value.to_owned(), port));
         }
     }
@@ -416,9 +454,10 @@ pub(crate) fn tail_model(
     model: &Loaded,
     split: &Split,
     values: &BTreeMap<String, Value>,
+    handovers: &[Handover],
     shape_of: impl Fn(&str) -> Option<Vec<usize>>,
 ) -> Result<Option<Vec<u8>>, ImportError> {
-    if !split.has(Place::Tail) {
+    if !split.has(Place::Tail) && handovers.is_empty() {
         return Ok(None);
     }
     let graph = model.graph();
@@ -428,27 +467,57 @@ pub(crate) fn tail_model(
         _ => None,
     };
     let wanted = close(graph, &chosen(split, Place::Tail), &given, known);
-    let inputs =
-        split.ports.iter().map(|(value, port)| value_info(port, DataType::Float, shape_of(value).as_deref()));
-    let mut part = part_model(model, "tail", &wanted, inputs.collect(), graph.output.clone());
+    let mut part = part_model(model, "tail", &wanted, Vec::new(), graph.output.clone());
     if let Some(part) = part.graph.as_mut() {
         part.initializer.extend(wanted.constants.iter().map(|(name, c)| c.initializer(name)));
-        let renamed = split.ports.iter().filter(|(value, port)| value != port);
-        let identity = |(value, port): &(String, String)| NodeProto {
-            name: format!("{value}/decrypted"),
-            op_type: "Identity".to_owned(),
-            input: vec![port.clone()],
-            output: vec![value.clone()],
-            ..NodeProto::default()
-        };
-        part.node.splice(0..0, renamed.map(identity));
+        let mut first = Vec::new();
+        for (value, port) in &split.ports {
+            match handovers.iter().find(|h| h.is_of(value)) {
+                Some(handover) => {
+                    let Assembly { inputs, nodes, initializers } = handover.assembly();
+                    part.input.extend(inputs);
+                    part.initializer.extend(initializers);
+                    first.extend(nodes);
+                }
+                None => {
+                    part.input.push(value_info(port, DataType::Float, shape_of(value).as_deref()));
+                    if *value == split.encrypted {
+                        // The graph around the parts has an input of this name.
+                        read_from_port(&mut part.node, value, port);
+                    } else if value != port {
+                        first.push(identity(value, port));
+                    }
+                }
+            }
+        }
+        part.node.splice(0..0, first);
     }
     Tract::of_proto(&part).map_err(|e| ImportError::ClientModel { part: "tail", why: e.to_string() })?;
     Ok(Some(encode(&part)))
 }
 
+fn read_from_port(nodes: &mut [NodeProto], value: &str, port: &str) {
+    let read = nodes.iter_mut().flat_map(|n| &mut n.input).filter(|input| *input == value);
+    read.for_each(|input| port.clone_into(input));
+}
+
+/// A port under the name of its value.
+fn identity(value: &str, port: &str) -> NodeProto {
+    NodeProto {
+        name: format!("{value}/decrypted"),
+        op_type: "Identity".to_owned(),
+        input: vec![port.to_owned()],
+        output: vec![value.to_owned()],
+        ..NodeProto::default()
+    }
+}
+
 fn chosen(split: &Split, place: Place) -> Vec<usize> {
-    (0..split.places.len()).filter(|&i| split.places[i] == place).collect()
+    chosen_of(&split.places, place)
+}
+
+fn chosen_of(places: &[Place], place: Place) -> Vec<usize> {
+    (0..places.len()).filter(|&i| places[i] == place).collect()
 }
 
 /// Nodes, initialisers and known constants that a part needs.

@@ -12,11 +12,12 @@ use tract_onnx::pb::NodeProto;
 
 use super::error::{ImportError, Refusal, UnsupportedNode, UnsupportedNodes, shape_text};
 use super::fold::evaluate;
+use super::handover::{Handover, Leaving};
 use super::load::Loaded;
 use super::node::NodeView;
 use super::ops;
 use super::recognise::Plan;
-use super::split::{as_map, is_flat, map_name};
+use super::split::{ClientSplit, as_map, is_flat, map_name};
 use super::tensor::Constant;
 use super::view::{MAX_VIEW, View};
 
@@ -36,11 +37,21 @@ pub(crate) enum Value {
     Unusable,
 }
 
+/// The encrypted part of a model.
+pub(crate) struct Finished {
+    pub(crate) graph: TensorGraph,
+    pub(crate) values: BTreeMap<String, Value>,
+    /// Outputs that the client moves together.
+    pub(crate) handovers: Vec<Handover>,
+}
+
 /// The graph under construction.
 pub(crate) struct Translator {
     /// Nodes so far.
     pub(crate) graph: TensorGraph,
     values: BTreeMap<String, Value>,
+    /// What values were before a layer had them as tensors.
+    settled_views: BTreeMap<String, Arc<View>>,
     shapes: BTreeMap<String, Vec<usize>>,
     /// Names that some node or output of the model uses.
     used: BTreeSet<String>,
@@ -67,6 +78,7 @@ impl Translator {
         Self {
             graph: TensorGraph::new(graph.name.clone(), tables),
             values,
+            settled_views: BTreeMap::new(),
             shapes,
             used,
             variances: variances(&graph.node),
@@ -230,22 +242,38 @@ impl Translator {
     pub(crate) fn finish(
         mut self,
         outputs: &[(String, String)],
-    ) -> Result<(TensorGraph, BTreeMap<String, Value>), ImportError> {
-        let mut values = Vec::new();
-        for (name, _) in outputs {
-            values.push(self.settled(name));
+        choice: ClientSplit,
+    ) -> Result<Finished, ImportError> {
+        let mut handovers = Vec::new();
+        for (value, port) in outputs {
+            let leaving = match (choice, self.movement(value)) {
+                (ClientSplit::HeadAndTail, Some(view)) => self.leaving(value, &view),
+                _ => self.settled(value).map(Leaving::Moved),
+            };
+            match leaving {
+                Some(Leaving::Handed(handover)) => handovers.push(handover),
+                Some(Leaving::Moved(id)) => {
+                    self.values.insert(value.clone(), Value::Data(id));
+                    self.graph.outputs.push(OutputPort { name: port.clone(), value: id });
+                }
+                None if matches!(self.values.get(value), Some(Value::View(_) | Value::Unusable)) => {}
+                None => return Err(ImportError::ConstantOutput { output: value.clone() }),
+            }
         }
         if !self.problems.is_empty() {
             self.problems.append(&mut self.doubtful);
             return Err(ImportError::Unsupported(UnsupportedNodes(self.problems)));
         }
-        for ((value, port), id) in outputs.iter().zip(values) {
-            match id {
-                Some(id) => self.graph.outputs.push(OutputPort { name: port.clone(), value: id }),
-                None => return Err(ImportError::ConstantOutput { output: value.clone() }),
-            }
+        Ok(Finished { graph: self.graph, values: self.values, handovers })
+    }
+
+    /// The movement that a value is, also where a layer has it as a tensor.
+    fn movement(&self, name: &str) -> Option<Arc<View>> {
+        match self.values.get(name) {
+            Some(Value::View(view)) => Some(view.clone()),
+            Some(Value::Data(_)) => self.settled_views.get(name).cloned(),
+            _ => None,
         }
-        Ok((self.graph, self.values))
     }
 
     /// The tensor of an output; a movement that has no form is a problem.
@@ -292,6 +320,7 @@ impl Translator {
                 let id = self.settle(node.name(), &view)?;
                 if let Some(name) = node.input(i) {
                     self.values.insert(name.to_owned(), Value::Data(id));
+                    self.settled_views.insert(name.to_owned(), view);
                 }
                 Ok(id)
             }

@@ -1,6 +1,9 @@
 //! What exporters write in several ways is brought to one: numbers of 16 and 64 bits become 32-bit floats, the scales of an
-//! Upsample are an input, bounds of a NonMaxSuppression have one axis.
+//! Upsample are an input, bounds of a NonMaxSuppression have one axis, a CastLike is a Cast.
 
+use std::collections::BTreeSet;
+
+use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto, type_proto};
 
@@ -14,6 +17,10 @@ pub(crate) fn widen(graph: &mut GraphProto) -> Result<(), ImportError> {
         attribute.t.iter_mut().try_for_each(widen_tensor)?;
     }
     graph.node.iter_mut().filter(|n| n.op_type == "Cast").for_each(widen_cast);
+    let whole = |t: &TensorProto| t.data_type != DataType::Float as i32;
+    let whole: BTreeSet<String> =
+        graph.initializer.iter().filter(|t| whole(t)).map(|t| t.name.clone()).collect();
+    graph.node.iter_mut().filter(|n| n.op_type == "CastLike").for_each(|node| cast_to_float(node, &whole));
     graph.input.iter_mut().chain(&mut graph.output).for_each(widen_type);
     let mut added = Vec::new();
     for node in &mut graph.node {
@@ -46,6 +53,21 @@ fn widen_cast(node: &mut NodeProto) {
             to.i = DataType::Float as i64;
         }
     }
+}
+
+/// A CastLike a float, as values of a network are.
+fn cast_to_float(node: &mut NodeProto, whole: &BTreeSet<String>) {
+    if node.input.get(1).is_none_or(|like| whole.contains(like)) {
+        return;
+    }
+    node.op_type = "Cast".to_owned();
+    node.input.truncate(1);
+    node.attribute.push(AttributeProto {
+        name: "to".to_owned(),
+        r#type: AttributeType::Int as i32,
+        i: DataType::Float as i64,
+        ..AttributeProto::default()
+    });
 }
 
 fn widen_type(info: &mut ValueInfoProto) {

@@ -76,9 +76,17 @@ fn pair(t: &mut Translator, node: NodeView<'_>) -> Result<Pair, Refusal> {
 }
 
 fn settled(t: &mut Translator, node: NodeView<'_>, shape: &[usize]) -> Result<Pair, Refusal> {
-    let [left, right] = [repeated(t, node, 0, shape)?, repeated(t, node, 1, shape)?];
-    let (left, right) = (t.settle(node.name(), &left)?, t.settle(node.name(), &right)?);
+    let (left, right) = (tensor(t, node, 0, shape)?, tensor(t, node, 1, shape)?);
     Ok(Pair { left, right, like: Operand::still(left) })
+}
+
+/// Operand `i` as a tensor of `shape`: one that is read as it is settles once for all that read it, so that a square is one.
+fn tensor(t: &mut Translator, node: NodeView<'_>, i: usize, shape: &[usize]) -> Result<ValueId, Refusal> {
+    if t.data_shape(node, i)? == shape {
+        return t.data(node, i);
+    }
+    let view = repeated(t, node, i, shape)?;
+    t.settle(node.name(), &view)
 }
 
 fn repeated(t: &Translator, node: NodeView<'_>, i: usize, shape: &[usize]) -> Result<View, Refusal> {

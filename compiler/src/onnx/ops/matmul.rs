@@ -10,7 +10,7 @@ use crate::onnx::tensor::Constant;
 use crate::onnx::translate::{Translator, Value};
 use crate::onnx::view::{NOWHERE, Part, View, elements};
 
-/// Gemm `alpha A' B' + beta C` with encrypted A of one row and constant B.
+/// Gemm `alpha A' B' + beta C` with encrypted A and constant B.
 pub(super) fn gemm(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refusal> {
     if node.int_or("transA", 0)? != 0 {
         return Err(Refusal::new("transA transposes the encrypted operand", "export without transA"));
@@ -27,10 +27,10 @@ pub(super) fn gemm(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refu
     weights.iter_mut().for_each(|w| *w *= alpha);
     let matrix = Matrix { weights, out, inner };
     match node.input(2).map(|_| t.value(node, 2)).transpose()?.cloned() {
-        None => Ok(Value::Data(matrix.apply(t, node, None)?)),
+        None => matrix.on_rows(t, node, None),
         Some(Value::Constant(c)) => {
             let bias = bias(&c, out, beta)?;
-            Ok(Value::Data(matrix.apply(t, node, Some(bias))?))
+            matrix.on_rows(t, node, Some(bias))
         }
         Some(Value::Data(_) | Value::View(_)) if beta == 1.0 && t.data_shape(node, 2)? == [1, out] => {
             let product = matrix.apply(t, node, None)?;
@@ -59,7 +59,7 @@ pub(super) fn matmul(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Re
         return Err(Refusal::new("its constant is no matrix", "flatten to [1, F] before it"));
     };
     let matrix = Matrix { weights: transpose(&b.to_f32(), rows, columns), out: columns, inner: rows };
-    if shape.len() == 2 {
+    if let [1, _] = shape[..] {
         return Ok(Value::Data(matrix.apply(t, node, None)?));
     }
     if let Value::Data(x) = *t.value(node, 0)?
@@ -68,7 +68,7 @@ pub(super) fn matmul(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Re
         check_inner(shape[3], rows)?;
         return along(t, node, x, 2, &matrix);
     }
-    matrix.per_pixel(t, node, &shape)
+    matrix.per_pixel(t, node, &shape, None)
 }
 
 /// A constant matrix times a map: it mixes rows; times channels over pixels in one axis: a 1x1 convolution.
@@ -88,7 +88,7 @@ fn from_left(t: &mut Translator, node: NodeView<'_>) -> Result<Value, Refusal> {
         [1, channels, pixels] => {
             check_inner(channels, inner)?;
             let last = t.view(node, 1)?.permuted(&[0, 2, 1]);
-            let product = matrix.per_pixel_of(t, node, &last, &[1, pixels, channels])?;
+            let product = matrix.per_pixel_of(t, node, &last, &[1, pixels, channels], None)?;
             t.moved(product.permuted(&[0, 2, 1]))
         }
         _ => Err(Refusal::new("its encrypted operand is neither a map nor a row", "swap the operands")),
@@ -119,6 +119,20 @@ struct Matrix {
 }
 
 impl Matrix {
+    /// The product with input 0, one row or several.
+    fn on_rows(
+        &self,
+        t: &mut Translator,
+        node: NodeView<'_>,
+        bias: Option<Vec<f32>>,
+    ) -> Result<Value, Refusal> {
+        let shape = t.data_shape(node, 0)?;
+        match shape[..] {
+            [rows, _] if rows > 1 => self.per_pixel(t, node, &shape, bias),
+            _ => Ok(Value::Data(self.apply(t, node, bias)?)),
+        }
+    }
+
     /// The product with input 0, a row. What moves its elements moves into the weights.
     fn apply(
         &self,
@@ -170,10 +184,16 @@ impl Matrix {
         moved
     }
 
-    /// The product along the last axis of a tensor of more than two: a 1x1 convolution.
-    fn per_pixel(&self, t: &mut Translator, node: NodeView<'_>, shape: &[usize]) -> Result<Value, Refusal> {
+    /// The product along the last axis of a tensor of more than one row: a 1x1 convolution.
+    fn per_pixel(
+        &self,
+        t: &mut Translator,
+        node: NodeView<'_>,
+        shape: &[usize],
+        bias: Option<Vec<f32>>,
+    ) -> Result<Value, Refusal> {
         let view = t.view(node, 0)?;
-        let product = self.per_pixel_of(t, node, &view, shape)?;
+        let product = self.per_pixel_of(t, node, &view, shape, bias)?;
         t.moved(product)
     }
 
@@ -183,26 +203,25 @@ impl Matrix {
         node: NodeView<'_>,
         view: &View,
         shape: &[usize],
+        bias: Option<Vec<f32>>,
     ) -> Result<View, Refusal> {
-        let (rank, Some(&inner)) = (shape.len(), shape.last()) else { return Err(one_row()) };
-        if shape[0] != 1 {
-            return Err(one_row());
-        }
+        let Some((&inner, lines)) = shape.split_last() else { return Err(one_row()) };
         check_inner(inner, self.inner)?;
-        let pixels = elements(&shape[1..rank - 1]);
+        let pixels = elements(lines);
         let map = view.parts.iter().map(|p| t.shape(p.base).to_vec()).find_map(|base| match base[..] {
             [1, _, h, w] if h * w == pixels => Some([h, w]),
             _ => None,
         });
         let [h, w] = map.unwrap_or([pixels, 1]);
-        let first: Vec<usize> = std::iter::once(0).chain([rank - 1]).chain(1..rank - 1).collect();
+        let first: Vec<usize> = std::iter::once(lines.len()).chain(0..lines.len()).collect();
         let map = view.permuted(&first).reshaped(vec![1, inner, h, w]);
         let x = t.settle(node.name(), &map)?;
         let weights = t.floats(&[self.out, inner, 1, 1], self.weights.clone());
-        let conv = Conv { weights, bias: None, stride: [1, 1], pads: [0; 4], dilation: [1, 1], groups: 1 };
+        let bias = bias.map(|bias| t.floats(&[self.out], bias));
+        let conv = Conv { weights, bias, stride: [1, 1], pads: [0; 4], dilation: [1, 1], groups: 1 };
         let y = t.emit(node, TensorOp::Conv(conv), &[x])?;
-        let unfolded = [&[1, self.out], &shape[1..rank - 1]].concat();
-        let last: Vec<usize> = std::iter::once(0).chain(2..rank).chain([1]).collect();
+        let unfolded = [&[self.out], lines].concat();
+        let last: Vec<usize> = (1..=lines.len()).chain([0]).collect();
         Ok(View::of(y, &[1, self.out, h, w]).reshaped(unfolded).permuted(&last))
     }
 }

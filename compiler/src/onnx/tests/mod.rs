@@ -1,5 +1,6 @@
 //! Import and export against tract, and every refusal.
 
+mod ends;
 mod families;
 mod graphs;
 mod idioms;

@@ -4,7 +4,7 @@ use peregrine_ir::tensor::{Activation, TensorOp};
 use tract_onnx::pb::AttributeProto;
 
 use super::support::{Model, float, int, ints, numbers, text};
-use crate::onnx::{ImportOptions, Imported, import_with};
+use crate::onnx::{ClientSplit, ImportOptions, Imported, import_with};
 
 const IMAGE: [usize; 4] = [1, 6, 4, 5];
 
@@ -382,4 +382,30 @@ fn matrices_along_every_axis() {
         .node("MatMul", &["a", "f"], "m", vec![])
         .node("Reshape", &["m", "map"], "y", vec![]);
     assert_eq!(count(&channels.check(), "conv"), 1);
+}
+
+/// The import has an encrypted form, not only a meaning.
+fn canonical(imported: &Imported) {
+    let mut graph = imported.graph.clone();
+    let mut manager = peregrine_passes::PassManager::new(peregrine_passes::Verification::EachPass);
+    peregrine_passes::tensor::canonical(&mut graph, &mut manager).unwrap();
+}
+
+#[test]
+fn features_become_a_map_and_rows_a_line() {
+    let decoder = Model::new(13, &[1, 6])
+        .weights("w", &[6, 24])
+        .weights("v", &[3, 2, 3, 3])
+        .ints("map", &[1, 2, 3, 4])
+        .node("Gemm", &["x", "w"], "f", vec![])
+        .node("Reshape", &["f", "map"], "m", vec![])
+        .node("Conv", &["m", "v"], "y", vec![ints("pads", &[1, 1, 1, 1])]);
+    canonical(&decoder.check());
+    let line = Model::new(13, &[1, 2, 4, 6])
+        .weights("w", &[3, 2, 5])
+        .ints("line", &[1, 2, 24])
+        .node("Reshape", &["x", "line"], "l", vec![])
+        .node("Conv", &["l", "w"], "y", vec![ints("pads", &[2, 2])]);
+    canonical(&line.check_with(ClientSplit::HeadAndTail));
+    line.check();
 }

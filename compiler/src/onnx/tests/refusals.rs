@@ -9,7 +9,7 @@ use crate::onnx::load::value_info;
 use crate::onnx::{ImageOverrides, ImportError, ImportOptions, import, import_with};
 
 fn relu() -> Model {
-    Model::new(13, &[1, 2, 3, 3]).node("Relu", &["x"], "y", vec![])
+    Model::new(13, &[1, 2, 3, 3]).node("Neg", &["x"], "y", vec![])
 }
 
 fn error(bytes: &[u8]) -> ImportError {
@@ -33,12 +33,12 @@ fn broken_files() {
 
 #[test]
 fn operator_sets() {
-    for opset in [6, 22] {
-        let bytes = Model::new(opset, &[1, 2, 3, 3]).node("Relu", &["x"], "y", vec![]).bytes();
-        assert_eq!(error(&bytes), ImportError::Opset { found: opset, min: 7, max: 21 });
+    for opset in [6, 24] {
+        let bytes = Model::new(opset, &[1, 2, 3, 3]).node("Neg", &["x"], "y", vec![]).bytes();
+        assert_eq!(error(&bytes), ImportError::Opset { found: opset, min: 7, max: 23 });
     }
-    for opset in 7..=21 {
-        let bytes = Model::new(opset, &[1, 2, 3, 3]).node("Relu", &["x"], "y", vec![]).bytes();
+    for opset in 7..=23 {
+        let bytes = Model::new(opset, &[1, 2, 3, 3]).node("Neg", &["x"], "y", vec![]).bytes();
         assert!(import(&bytes).is_ok());
     }
 }
@@ -78,7 +78,7 @@ fn max_pools_are_reported_with_the_others() {
 fn unknown_domains() {
     let mut model = relu();
     model.graph.node[0].domain = "com.example".into();
-    assert_eq!(model.refused()[0].op, "com.example.Relu");
+    assert_eq!(model.refused()[0].op, "com.example.Neg");
 }
 
 #[test]
@@ -294,5 +294,5 @@ fn metadata() {
 }
 
 fn relu_rgb() -> Model {
-    Model::new(13, &[1, 3, 4, 4]).node("Relu", &["x"], "y", vec![])
+    Model::new(13, &[1, 3, 4, 4]).node("Neg", &["x"], "y", vec![])
 }
