@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 use super::bound::Bound;
 use super::lanes::Lanes;
-use super::rules::{Choice, Held, Rules, Step};
+use super::rules::{Choice, Held, Rules, Step, StepKind};
 
 /// Most states that are kept after an operation.
 pub const WIDTH: usize = 1024;
@@ -50,6 +50,8 @@ pub struct Problem {
     bound: Bound,
     /// The last operation that reads each value.
     last_use: Vec<usize>,
+    /// The least level of each value with which all that read it may be placed.
+    needs: Vec<u32>,
 }
 
 /// What a pass over the operations found.
@@ -87,7 +89,8 @@ impl Problem {
     /// Operations and the rules of a chain.
     pub fn new(steps: Vec<Step>, rules: Rules) -> Self {
         let (bound, last_use) = (Bound::of(&steps, &rules), last_uses(&steps));
-        Self { steps, rules, bound, last_use }
+        let needs = needs(&steps, &rules);
+        Self { steps, rules, bound, last_use, needs }
     }
 
     /// No placement takes less time; infinite if the chain is too short for any.
@@ -204,6 +207,7 @@ impl<'a> Followed<'a> {
         let operands = if self.operands.is_empty() { &[][..] } else { &operands[..] };
         let mut choices = Vec::new();
         self.problem.rules.choices(step, operands, &mut choices);
+        choices.retain(|choice| choice.held.level >= self.problem.needs[self.index]);
         let bound = &self.problem.bound;
         self.ahead.extend(choices.iter().map(|c| c.seconds + bound.onward(self.index, c.held)));
         self.choices.append(&mut choices);
@@ -267,6 +271,22 @@ fn last_uses(steps: &[Step]) -> Vec<usize> {
         step.args.iter().for_each(|&arg| last[arg] = i);
     }
     last
+}
+
+/// The least level of each value with which all that read it may be placed: the bound follows deepest operands only, and states with
+/// others too low would crowd out the rest.
+fn needs(steps: &[Step], rules: &Rules) -> Vec<u32> {
+    let mut needs = vec![0; steps.len()];
+    for (i, step) in steps.iter().enumerate().rev() {
+        let needed = match (step.kind, rules.refresh, step.refresh) {
+            (StepKind::Input { .. }, ..) => continue,
+            (StepKind::Poly { levels }, ..) => needs[i] + levels,
+            (StepKind::Linear, Some(refresh), Some(_)) => (needs[i] + 1).min(refresh.input_level + 1),
+            (StepKind::Linear, ..) => needs[i] + 1,
+        };
+        step.args.iter().for_each(|&arg| needs[arg] = needed.max(needs[arg]));
+    }
+    needs
 }
 
 fn trace(links: &[Link], last: usize, count: usize) -> Vec<Choice> {
