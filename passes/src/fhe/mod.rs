@@ -2,7 +2,7 @@
 //!
 //! | file | from | to |
 //! |---|---|---|
-//! | [`pack`], [`views`], `parts` | tensor graph + ranges | fhe graph, stage packed |
+//! | [`pack`], [`views`], `wide`, `parts`, `refusals` | tensor graph + ranges | fhe graph, stage packed |
 //! | [`layouts`], [`assign`], `eliminate` | values to be packed | a layout for each (generalized interleaved packing) |
 //! | [`level`] | fhe graph packed | fhe graph leveled, bits of the prime chain |
 //! | [`place`] | fhe graph packed | fhe graph leveled with refreshes, on a chain for bootstrapping |
@@ -34,6 +34,7 @@ pub mod place;
 pub mod plan_keys;
 mod poly_eval;
 pub mod refresh_cost;
+mod refusals;
 pub mod schedule;
 pub mod share;
 pub mod split;

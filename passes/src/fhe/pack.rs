@@ -27,6 +27,7 @@ use super::layouts::{Family, Spread, chw, spreads};
 use super::monic::{Monic, monic, positive};
 use super::parts;
 use super::place::search::Placement;
+use super::refusals::{too_large, unsupported};
 use super::views::{Bias, Term, View, extents};
 use super::wide::{Readers, reads_few, widens};
 
@@ -544,14 +545,6 @@ fn emit(out: &mut FheGraph, planned: &Planned, plan: &PrimaryMap<ValueId, Planne
     }
 }
 
-fn too_large(node: &Node<Tensor>, error: &AxisError) -> LowerError {
-    LowerError::Unsupported {
-        layer: node.origin.as_str().to_owned(),
-        what: format!("a chain of slices, pads and resizes: {error}"),
-        way_out: "shorten the chain or resize by smaller factors".to_owned(),
-    }
-}
-
 fn monic_of(
     graph: &TensorGraph,
     ranges: &[Vec<f64>],
@@ -580,44 +573,4 @@ fn monic_of(
 fn shape_of(node: &Node<Tensor>) -> Result<Chw, LowerError> {
     chw(&node.ty.shape)
         .ok_or_else(|| LowerError::bug(format!("{}: shape {:?}", node.origin.as_str(), node.ty.shape)))
-}
-
-fn unsupported(node: &Node<Tensor>, op: &TensorOp) -> LowerError {
-    let (what, way_out) = match op {
-        TensorOp::Activation(kind) => (
-            format!("activation {kind:?} is no polynomial"),
-            "give --calibrate, so that it can be fitted".to_owned(),
-        ),
-        TensorOp::Pool(pool) => (
-            format!("pooling {:?} with kernel {:?} and padding {:?}", pool.kind, pool.kernel, pool.pads),
-            "use average pooling without padding".to_owned(),
-        ),
-        TensorOp::Mul => {
-            ("a product of two encrypted tensors".to_owned(), "only squares x*x are supported".to_owned())
-        }
-        other => (
-            format!("operation {} on encrypted values", op_name(other)),
-            "move it to the end of the model (it then runs on the client) or remove it".to_owned(),
-        ),
-    };
-    LowerError::Unsupported { layer: node.origin.as_str().to_owned(), what, way_out }
-}
-
-fn op_name(op: &TensorOp) -> &'static str {
-    match op {
-        TensorOp::Input { .. } => "Input",
-        TensorOp::Conv(_) => "Conv",
-        TensorOp::FullyConnected { .. } => "FullyConnected",
-        TensorOp::ChannelAffine { .. } => "ChannelAffine",
-        TensorOp::Activation(_) => "Activation",
-        TensorOp::Poly { .. } => "Poly",
-        TensorOp::Add => "Add",
-        TensorOp::Sub => "Sub",
-        TensorOp::Mul => "Mul",
-        TensorOp::Pool(_) => "Pool",
-        TensorOp::GlobalAveragePool => "GlobalAveragePool",
-        TensorOp::Pad { .. } => "Pad",
-        TensorOp::Reshape { .. } => "Reshape",
-        TensorOp::Separable(_) => "Separable",
-    }
 }

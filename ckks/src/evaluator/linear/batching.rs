@@ -240,7 +240,7 @@ mod tests {
 
     fn outline(plan: &LinearPlan) -> Outline {
         let counts = plan.counts();
-        let pairs: std::collections::BTreeSet<(u32, u32)> = plan.stages[0]
+        let pairs: BTreeSet<(u32, u32)> = plan.stages[0]
             .giants
             .iter()
             .flat_map(|giant| giant.terms.iter().map(|term| (term.input, giant.output)))
@@ -262,7 +262,7 @@ mod tests {
         let (mut rotated, mut touched) = (0, 0);
         for steps in plan.stages[0].giants.chunks(batching.giants) {
             let terms = steps.iter().flat_map(|giant| &giant.terms);
-            let used: std::collections::BTreeSet<u32> = terms.map(|term| term.input).collect();
+            let used: BTreeSet<u32> = terms.map(|term| term.input).collect();
             touched += used.len();
             rotated += used.len() * (BABIES as usize - 1);
         }
