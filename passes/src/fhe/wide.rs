@@ -10,8 +10,8 @@ use peregrine_ir::{AxisMap, EntityId, Separable, ValueId};
 
 use super::views::Term;
 
-/// Beyond this many times the diagonals a level is cheaper.
-const MOST_GROWTH: f64 = 6.0;
+/// Beyond this many times the diagonals a level and the error that it adds are cheaper: pools of 3x3 are read, those of 5x5 made.
+const MOST_GROWTH: f64 = 12.0;
 /// Views of more elements than this are made of made ones.
 const MOST_TAPS: u32 = 1 << 8;
 

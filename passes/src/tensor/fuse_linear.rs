@@ -2,7 +2,7 @@
 //!
 //! Precondition: none. Postcondition: no pair of convolutions, the first used by the second alone, that satisfies all of:
 //! the second has no padding (else zeros would stand for what the first gives outside its map); the fused weights number at
-//! most [`GROWTH`] times those of the pair, or at most [`ALWAYS`] and [`MOST_GROWTH`] times those of the pair.
+//! most [`GROWTH`] times those of the pair or at most [`ALWAYS`].
 //!
 //! The fused kernel of kernels k1, k2 with strides s1, s2 and dilations d1, d2 has extent (k1-1) d1 + (k2-1) d2 s1 + 1 and
 //! stride s1 s2. Example: a global average pool and the fully connected layer after it are one whole-map convolution.
@@ -19,11 +19,9 @@ use crate::pass::{Changed, Pass};
 
 /// A fused kernel may have this many times the weights of the pair: about what one level costs in a deep network.
 pub const GROWTH: usize = 2;
-/// A fused kernel of at most this many weights pays up to [`MOST_GROWTH`], for a single pixel always: the classifier of a CIFAR-sized network.
+/// A fused kernel of at most this many weights always pays: the classifier of a CIFAR-sized network, and depthwise and pointwise
+/// convolutions without an activation between, whose levels are refreshes.
 pub const ALWAYS: usize = 1 << 19;
-
-/// Beyond this many times the weights of the pair a map of more than one pixel has so many more products that no level is worth them.
-pub const MOST_GROWTH: usize = 6;
 
 /// The pass.
 #[derive(Clone, Copy, Debug, Default)]
@@ -63,9 +61,7 @@ fn fused(
     let (w1, w2) = (&consts[first.weights], &consts[second.weights]);
     let pair = Pair { first, second, w1, w2, channels: rewrite.out.nodes[first_node.args[0]].ty.shape[1] };
     let (size, apart): (usize, usize) = (pair.shape().iter().product(), w1.len() + w2.len());
-    let pixel = node.ty.shape[2..].iter().all(|&extent| extent == 1);
-    let always = if pixel { ALWAYS } else { ALWAYS.min(MOST_GROWTH * apart) };
-    if size > always.max(GROWTH * apart) {
+    if size > ALWAYS.max(GROWTH * apart) {
         return Ok(None);
     }
     let read = &rewrite.out.nodes[first_node.args[0]].ty.shape;
