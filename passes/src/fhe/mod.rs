@@ -44,6 +44,6 @@ mod wide;
 #[cfg(test)]
 mod tests;
 
-pub use error::LowerError;
-
 use peregrine_ir::marks;
+
+pub use error::LowerError;

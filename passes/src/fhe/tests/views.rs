@@ -116,6 +116,38 @@ fn views_cost_no_level() {
     assert_eq!(linear_count(&compiled), 3, "one per convolution");
 }
 
+/// Three average pools in a row without padding, next to what they are of, under a pointwise convolution: operands of each linear map.
+fn pyramid(window: i64) -> Vec<Vec<ValueId>> {
+    let (mut net, x) = Net::new([1, 3, 8, 8]);
+    let first = net.unit(x, 4, Geometry::SAME);
+    let mean = |n: i64| {
+        let reach = move |out: i64| (out - window / 2).max(0)..(out + window / 2 + 1).min(n);
+        let entry =
+            move |out: i64| reach(out).map(move |input| (out, input, 1.0 / reach(out).count() as f32));
+        AxisMap::collect(8, 8, (0..n).flat_map(entry)).unwrap()
+    };
+    let mut parts = vec![first];
+    for _ in 0..3 {
+        let last = *parts.last().expect("the first");
+        parts.push(net.separable(last, [AxisMap::identity(4), mean(8), mean(8)]));
+    }
+    let all = net.concat(&parts);
+    let y = net.conv(all, 4, Geometry::POINT);
+    let (compiled, batch) = net.compile(y);
+    assert_exact(&compiled, &batch);
+    let linear = compiled.fhe.nodes.values().filter(|node| matches!(node.op, FheOp::Linear { .. }));
+    linear.map(|node| node.args.to_vec()).collect()
+}
+
+#[test]
+fn wide_views_are_made_and_all_at_one_level() {
+    let maps = pyramid(5);
+    let of_first = maps.iter().filter(|args| **args == maps[1]).count();
+    assert_eq!(of_first, 3, "each pool of what the first is of: {maps:?}");
+    // Windows of one element are no pools.
+    assert_eq!(pyramid(1).len(), 2);
+}
+
 #[test]
 fn option_a_shortcuts_join_for_nothing() {
     let (mut net, x) = Net::new([1, 3, 8, 8]);
